@@ -1,0 +1,5 @@
+"""`python -m maskx_tf` is the `maskx` command."""
+
+from maskx_tf.cli import main
+
+main()

@@ -1,0 +1,114 @@
+"""The `maskx` command: the frame around every subcommand.
+
+A subcommand lives in `maskx_tf/commands/`, one file for each or for each group (`maskx data synth` in `data.py`), and
+is registered below: so this file stays short. Those files import typer alone at their top and everything heavy inside
+the functions, so that `maskx --help` answers at once.
+
+What a subcommand owes: a docstring of one line, an example, `--json` where it prints figures, `BadInput` for whatever
+the user can mend. What the frame does: exit code 0, 2 with one line for bad input, 130 for Ctrl-C, 1 with a traceback
+for a bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from maskx_tf import __version__
+from maskx_tf.commands import config, doctor
+from maskx_tf.errors import BadInput
+
+BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
+BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+
+app = typer.Typer(
+    name="maskx",
+    help="Instance segmentation for classes that have boxes but no masks: Mask^X R-CNN and its family.",
+    epilog="Example: maskx config configs/mask_rcnn_r50_fpn_coco.yaml train.steps=1000",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=config.EXAMPLE)(config.config)
+app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"maskx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """The entry point of the `maskx` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+        return code
+    except BadInput as error:
+        return _refuse(str(error))
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        return _refuse(error.format_message() + (f" (see {context.command_path} --help)" if context else ""))
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_output()
+        return BROKEN_PIPE
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _abandon_output()
+            return _refuse(f"{error.filename or 'the output'}: {error.strerror}")
+        traceback.print_exc()
+        _say(f"this is a bug in maskx {__version__}: please report it with the lines above and maskx doctor's answer")
+        return BUG
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    """What command(arguments) does, without its own ways with interrupts and broken pipes."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("maskx", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    return 0
+
+
+def _refuse(problem: str) -> int:
+    _say(f"error: {problem}")
+    return BAD_INPUT
+
+
+def _say(text: str) -> None:
+    """Prints one line, whatever the text holds, on the standard error output."""
+    print("maskx:", " ".join(text.split()), file=sys.stderr)
+
+
+def _abandon_output() -> None:
+    """Sends what is still to be printed nowhere, or Python would complain once more when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,200 @@
+"""`maskx doctor`: what is installed, what this machine has, and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskx_tf import __version__
+
+EXAMPLE = "Example: maskx doctor --json"
+GIB = 2**30
+LEAST_MEMORY = 4 * GIB  # a ResNet-50 model at 800 x 1216 needs about half of it at inference
+
+# TensorFlow is asked in a process of its own: on a processor that it was not built for it dies, and so would we.
+PROBE = """
+import json, keras, tensorflow as tf
+devices = [{"name": d.name.removeprefix("/physical_device:"), **tf.config.experimental.get_device_details(d)}
+           for d in tf.config.list_physical_devices()]
+print(json.dumps({"devices": devices, "cuda_build": tf.test.is_built_with_cuda(), "backend": keras.backend.backend()},
+                 default=str))
+"""
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False) -> None:
+    """Print versions, devices, cores and memory, what is missing, and what to do about it."""
+    report = examine()
+    print(json.dumps(report, indent=2) if as_json else describe(report))
+
+
+def examine() -> dict[str, Any]:
+    """Everything that `maskx doctor` reports, as plain data."""
+    packages = _packages()
+    tensorflow = _tensorflow()
+    total, free = _memory()
+    report: dict[str, Any] = {
+        "maskx": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": packages,
+        "tensorflow": tensorflow,
+        "cores": _cores(),
+        "memory_bytes": total,
+        "memory_free_bytes": free,
+    }
+    return report | {"advice": _advice(report)}
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report as text."""
+    lines = [f"maskx {report['maskx']}, Python {report['python']}, {report['system']}", ""]
+    group = None
+    for package in report["packages"]:
+        if package["extra"] != group:
+            group = package["extra"]
+            lines.append(f"extra {group}:")
+        state = "" if package["fits"] else "  <- missing" if package["installed"] is None else "  <- does not fit"
+        lines.append(f"  {package['name']:24}{package['installed'] or '-':14}{package['wanted']}{state}")
+    devices = [" ".join([d["name"], d.get("device_name", "")]).strip() for d in report["tensorflow"].get("devices", ())]
+    lines += [
+        "",
+        f"devices  {', '.join(devices) or 'unknown: ' + report['tensorflow']['error']}",
+        f"cores    {report['cores']}",
+        f"memory   {_gib(report['memory_bytes'])}, of which free {_gib(report['memory_free_bytes'])}",
+        "",
+        "What to do:",
+    ]
+    return "\n".join(lines + [f"- {advice}" for advice in report["advice"] or ["nothing, all is in place"]])
+
+
+def _gib(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / GIB:.1f} GiB"
+
+
+def _packages() -> list[dict[str, Any]]:
+    """The packages that our own metadata asks for, those of the extras last."""
+    try:
+        requirements = metadata.requires("maskx_tf") or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = []
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+)\s*([^;]*)(?:;.*extra == ['\"](\w+)['\"])?", requirement)
+        assert match, requirement
+        name, wanted, extra = match.group(1), match.group(2).strip(), match.group(3)
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed = None
+        fits = installed is not None and satisfies(installed, wanted)
+        found.append({"name": name, "installed": installed, "wanted": wanted, "extra": extra, "fits": fits})
+    return found
+
+
+def satisfies(version: str, wanted: str) -> bool:
+    """Whether a version such as 2.21.0 lies within bounds such as >=2.21,<2.22."""
+    number = _number(version)
+    for bound in filter(None, wanted.replace(" ", "").split(",")):
+        limit = _number(bound.lstrip("<>="))
+        if number < limit if bound.startswith(">=") else number >= limit:
+            return False
+    return True
+
+
+def _number(version: str) -> tuple[int, ...]:
+    numbers = [int(part) for part in re.findall(r"\d+", version.partition("+")[0])]
+    return tuple([*numbers, 0, 0, 0][:3])
+
+
+def _tensorflow() -> dict[str, Any]:
+    """What TensorFlow says of this machine, or {"error": why it says nothing}."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-P", "-c", PROBE],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": "TensorFlow did not start within 300 seconds"}
+    if probe.returncode < 0:
+        return {"error": f"TensorFlow was ended by {signal.Signals(-probe.returncode).name}"}
+    if probe.returncode:
+        return {"error": (probe.stderr.strip().splitlines() or ["TensorFlow did not start"])[-1]}
+    answer: dict[str, Any] = json.loads(probe.stdout.splitlines()[-1])
+    return answer
+
+
+def _cores() -> int:
+    """Cores that this process may use: containers often grant fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit():
+        cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
+    return cores
+
+
+def _memory() -> tuple[int | None, int | None]:
+    """Bytes of memory in all and free, within the limit of a container."""
+    fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE))
+    if "MemTotal" not in fields or "MemAvailable" not in fields:
+        return None, None
+    total, free = 1024 * int(fields["MemTotal"]), 1024 * int(fields["MemAvailable"])
+    limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
+    if limit.isdigit() and used.isdigit() and int(limit) < total:
+        total, free = int(limit), min(free, max(0, int(limit) - int(used)))
+    return total, free
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _advice(report: dict[str, Any]) -> list[str]:
+    advice = []
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        advice.append(f"use Python 3.11, 3.12 or 3.13; TensorFlow has no build for {report['python']}")
+    if not report["packages"]:
+        advice.append("install the package in the clone: pip install -c constraints.txt -e .")
+    unfit = {package["extra"] for package in report["packages"] if not package["fits"]}
+    if None in unfit:
+        advice.append("install what the package needs, in the clone: pip install -c constraints.txt -e .")
+    for extra in sorted(filter(None, unfit)):
+        command = f"pip install -c constraints.txt -e '.[{extra}]'"
+        advice.append(f"for extra {extra} ({EXTRAS.get(extra, 'optional')}), in the clone: {command}")
+    tensorflow = report["tensorflow"]
+    if "SIGILL" in tensorflow.get("error", ""):
+        advice.append("use a processor with AVX: TensorFlow's builds need it")
+    elif "error" in tensorflow:
+        advice.append(f"mend TensorFlow, which says: {tensorflow['error']}")
+    elif not any("GPU" in device["name"] for device in tensorflow["devices"]) and Path("/proc/driver/nvidia").exists():
+        advice.append("TensorFlow does not see the NVIDIA GPU: pip install 'tensorflow[and-cuda]'")
+    if tensorflow.get("backend", "tensorflow") != "tensorflow":
+        advice.append(f"set KERAS_BACKEND=tensorflow; it is {tensorflow['backend']} now")
+    if report["memory_bytes"] is not None and report["memory_bytes"] < LEAST_MEMORY:
+        advice.append("with so little memory, lower model.input.canvas and train.batch")
+    return advice
+
+
+# What each extra of setup.cfg brings, for the advice.
+EXTRAS = {
+    "dev": "tests and linters",
+    "litert": "running LiteRT models",
+    "report": "plots and the HTML report",
+    "serving": "the local server and TF Serving's messages",
+}

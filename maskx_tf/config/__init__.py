@@ -1,0 +1,33 @@
+"""The typed configuration: what can be set, read from YAML with a parent file and overrides, written back resolved.
+
+    config = load("configs/mask_rcnn_r50_fpn_coco.yaml", ["train.steps=100"])
+    write(config, "runs/first/config.yaml")
+
+It imports no TensorFlow: a configuration is checked in a tenth of a second.
+"""
+
+from maskx_tf.config.detector import AnchorsConfig, BackboneConfig, BoxConfig, InputConfig, RoiConfig, RpnConfig
+from maskx_tf.config.loader import dump, load, write
+from maskx_tf.config.model import DetectionsConfig, MaskConfig, ModelConfig, TransferConfig
+from maskx_tf.config.schema import Config, DataConfig, EvaluateConfig, ExportConfig, TrainConfig
+
+__all__ = [
+    "AnchorsConfig",
+    "BackboneConfig",
+    "BoxConfig",
+    "Config",
+    "DataConfig",
+    "DetectionsConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "InputConfig",
+    "MaskConfig",
+    "ModelConfig",
+    "RoiConfig",
+    "RpnConfig",
+    "TrainConfig",
+    "TransferConfig",
+    "dump",
+    "load",
+    "write",
+]

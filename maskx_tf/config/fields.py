@@ -1,0 +1,41 @@
+"""What every section of the configuration is made of: a frozen base class, strict scalars, and one way to object."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic_core import PydanticCustomError
+
+# Strict: the text "5" or the number 1 never stands in for a number or a flag. A whole number may stand for a Float.
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict(), AllowInfNan(False)]
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+Count = Annotated[Int, Field(ge=1)]
+Seed = Annotated[Int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
+Fraction = Annotated[Float, Field(ge=0, le=1)]
+Positive = Annotated[Float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and without room for a key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        """A section whose every line is commented out reads as null, and means its defaults."""
+        return {} if value is None else value
+
+
+def impossible(key: str, expected: str, found: object) -> PydanticCustomError:
+    """The error for a value that has the right type and still cannot be.
+
+    Args:
+        key: the dotted key, relative to the section whose validator objects; empty for the value itself.
+        expected: what would be right, and why where that is not plain.
+        found: the value that is there.
+    """
+    return PydanticCustomError("impossible", "expected {expected}", {"key": key, "expected": expected, "found": found})

@@ -1,0 +1,163 @@
+"""The `model` section. It is stored with every checkpoint, so it holds each convention in which the sources differ."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from maskx_tf.config.detector import AnchorsConfig, BackboneConfig, BoxConfig, InputConfig, RoiConfig, RpnConfig
+from maskx_tf.config.fields import Count, Flag, Fraction, Section, Text, impossible
+
+# The canvas must be a multiple of the coarsest stride that is halved exactly. P6 is a subsampling of P5, which may
+# round up, so FPN needs 32 and not 64: 800 x 1216 is a usual size.
+STRIDES = {"fpn": 32, "c5": 32, "c4": 16, "dc5": 16}
+MAPS = {"fpn": 5, "c5": 1, "c4": 1, "dc5": 1}  # fpn: P2..P6
+
+
+class MaskConfig(Section):
+    """The mask head."""
+
+    head: Literal["fcn", "mlp"] = Field(
+        default="fcn", description="fcn: convolutions, then a deconvolution. mlp: fully connected layers."
+    )
+    convs: Annotated[int, Field(strict=True, ge=0)] = Field(default=4, description="3x3 convolutions of the fcn.")
+    channels: Count = Field(default=256, description="Channels of the fcn's convolutions and its deconvolution.")
+    mlp_layers: Count = Field(default=2, description="Hidden layers of head mlp.")
+    mlp_width: Count = Field(default=1024, description="Width of the hidden layers of head mlp.")
+    outputs: Literal["specific", "agnostic"] = Field(
+        default="specific",
+        description="A mask for each class, or one for all. Family mask_x_rcnn has one for each, by transfer.",
+    )
+    activation: Literal["sigmoid", "softmax"] = Field(
+        default="sigmoid",
+        description="sigmoid: each mask by itself. softmax: the classes and the background compete for each pixel.",
+    )
+    mlp_branch: Literal["none", "reference", "lean"] = Field(
+        default="none",
+        description="Adds a class-agnostic mask from fully connected layers to the fcn's. reference: one layer on the "
+        "deconvolved map (157 million weights at full size). lean: a smaller one of ours.",
+    )
+
+    @model_validator(mode="after")
+    def _combination(self) -> MaskConfig:
+        if self.activation == "softmax" and self.outputs == "agnostic":
+            raise impossible("activation", "sigmoid, for a class-agnostic mask has no rivals", self.activation)
+        if self.mlp_branch != "none" and self.head == "mlp":
+            raise impossible("mlp_branch", "none, for the branch is added to head fcn", self.mlp_branch)
+        if self.mlp_branch != "none" and self.activation == "softmax":
+            raise impossible("mlp_branch", "none, for softmax cancels what all classes share", self.mlp_branch)
+        return self
+
+
+class TransferConfig(Section):
+    """The function T that makes a class's mask weights from its box weights (family mask_x_rcnn)."""
+
+    input: Literal["cls", "box", "cls_box", "embedding"] = Field(
+        default="cls_box",
+        description="What T reads of a class: its row of the classifier, its rows of the box regressor, both, or a row "
+        "of a fixed table.",
+    )
+    embedding: Text | None = Field(
+        default=None, description="Path of the table for input embedding: a .npy file with one row a class."
+    )
+    layers: Literal[1, 2, 3] = Field(default=2, description="Fully connected layers.")
+    activation: Literal["relu", "leaky_relu"] = Field(
+        default="leaky_relu", description="Between the layers; leaky_relu has slope 0.1."
+    )
+    init: Literal["reference", "small"] = Field(
+        default="reference",
+        description="reference: Gaussian by fan-out. small: the same, but standard deviation 0.01 in the first layer.",
+    )
+    unit_rms: Flag = Field(
+        default=False, description="Each part of the input (cls, box) is scaled to a root mean square of one."
+    )
+    stop_gradient: Flag = Field(default=True, description="The mask loss does not reach the box head's weights.")
+
+    @model_validator(mode="after")
+    def _table(self) -> TransferConfig:
+        if self.input == "embedding" and self.embedding is None:
+            raise impossible("embedding", "the path of a .npy table, for input is embedding", None)
+        if self.input != "embedding" and self.embedding is not None:
+            raise impossible("embedding", f"null, for input is {self.input}", self.embedding)
+        return self
+
+
+class DetectionsConfig(Section):
+    """What counts as a detection, and how its mask is drawn."""
+
+    score: Fraction = Field(default=0.05, description="Detections with this score or less are dropped.")
+    nms_iou: Fraction = Field(
+        default=0.5, description="A detection that overlaps a better one of its class by more than this IoU goes."
+    )
+    limit: Count = Field(default=100, description="The most detections of an image.")
+    paste: Literal["continuous", "integer"] = Field(
+        default="continuous",
+        description="How a mask is resized into its box: sampled at pixel centres (detectron2), or on a box of whole "
+        "pixels (Detectron, torchvision).",
+    )
+
+
+class ModelConfig(Section):
+    """The network and the conventions under which its weights were trained."""
+
+    family: Literal["faster_rcnn", "mask_rcnn", "mask_x_rcnn"] = Field(
+        default="mask_x_rcnn", description="Boxes alone; masks learned for each class; masks by transfer from boxes."
+    )
+    class_names: tuple[Text, ...] = Field(
+        default=(), description="The foreground classes in the order of their indices 1..K; empty: those of the data."
+    )
+    input: InputConfig = Field(default=InputConfig(), description="How an image becomes the network's input.")
+    backbone: BackboneConfig = Field(default=BackboneConfig(), description="The convolutional features.")
+    anchors: AnchorsConfig = Field(default=AnchorsConfig(), description="The reference boxes of the proposal network.")
+    rpn: RpnConfig = Field(default=RpnConfig(), description="The region proposal network.")
+    roi: RoiConfig = Field(default=RoiConfig(), description="How features are read inside a box.")
+    box: BoxConfig = Field(default=BoxConfig(), description="The box head.")
+    mask: MaskConfig = Field(default=MaskConfig(), description="The mask head; family faster_rcnn has none.")
+    transfer: TransferConfig = Field(default=TransferConfig(), description="The function T of family mask_x_rcnn.")
+    detections: DetectionsConfig = Field(default=DetectionsConfig(), description="What counts as a detection.")
+
+    @field_validator("class_names")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise impossible("", "no name twice", name)
+            seen.add(name)
+        return names
+
+    @model_validator(mode="after")
+    def _shapes(self) -> ModelConfig:
+        neck = self.backbone.neck
+        if any(side % STRIDES[neck] for side in self.input.canvas):
+            expected = f"multiples of {STRIDES[neck]}, for neck is {neck}"
+            raise impossible("input.canvas", expected, list(self.input.canvas))
+        if len(self.anchors.sizes) != MAPS[neck]:
+            lists = "1 list" if MAPS[neck] == 1 else f"{MAPS[neck]} lists"
+            expected = f"{lists} of sizes, one for each map of neck {neck}"
+            raise impossible("anchors.sizes", expected, [list(sizes) for sizes in self.anchors.sizes])
+        for phase in ("train", "test"):
+            before: int = getattr(self.rpn, f"pre_nms_{phase}")
+            after: int = getattr(self.rpn, f"post_nms_{phase}")
+            if after > before * MAPS[neck]:
+                expected = f"at most {before * MAPS[neck]}, which is what pre_nms_{phase} leaves"
+                raise impossible(f"rpn.post_nms_{phase}", expected, after)
+        return self
+
+    @model_validator(mode="after")
+    def _family(self) -> ModelConfig:
+        if self.family != "mask_x_rcnn":
+            for key, default in TransferConfig():
+                found = getattr(self.transfer, key)
+                if found != default:
+                    raise impossible(f"transfer.{key}", f"nothing, for family {self.family} has no transfer", found)
+            return self
+        for key, only in (("head", "fcn"), ("outputs", "specific"), ("activation", "sigmoid")):
+            found = getattr(self.mask, key)
+            if found != only:
+                raise impossible(f"mask.{key}", f"{only}, for family is mask_x_rcnn", found)
+        if self.box.class_agnostic and self.transfer.input in ("box", "cls_box"):
+            expected = f"false, for transfer.input is {self.transfer.input}: T reads a class's own box weights"
+            raise impossible("box.class_agnostic", expected, self.box.class_agnostic)
+        return self

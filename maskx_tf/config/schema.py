@@ -1,0 +1,217 @@
+"""The whole configuration: `model` beside the sections about runs, which are `data`, `train`, `evaluate`, `export`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from maskx_tf.config.fields import Count, Flag, Float, Fraction, Int, Positive, Section, Seed, Text, impossible
+from maskx_tf.config.model import ModelConfig
+
+NAMED_SPLIT = re.compile(r"all|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
+
+
+def _named_split(name: str) -> str:
+    if not NAMED_SPLIT.fullmatch(name):
+        raise impossible(
+            "", "all, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}", name
+        )
+    return name
+
+
+def _masks_form(value: Any) -> str:
+    """The tag of the form in which the masks policy is given; explain.py drops tags, which begin with <."""
+    if isinstance(value, (dict, RandomSplit)):
+        return "<random>"
+    return "<classes>" if isinstance(value, (list, tuple)) else "<name>"
+
+
+class RandomDraw(Section):
+    """Classes drawn at random."""
+
+    a: Count = Field(description="How many classes keep their masks.")
+    seed: Seed = Field(default=0, description="The seed of the draw.")
+
+
+class RandomSplit(Section):
+    """A masks policy that leaves the choice of A to chance."""
+
+    random: RandomDraw = Field(description="How many classes, and the seed.")
+
+
+Masks = Annotated[
+    Annotated[Text, AfterValidator(_named_split), Tag("<name>")]
+    | Annotated[tuple[Text, ...], Field(min_length=1), Tag("<classes>")]
+    | Annotated[RandomSplit, Tag("<random>")],
+    Discriminator(_masks_form),
+]
+
+
+class Source(Section):
+    """One data set. Its paths are relative to the folder in which the command runs."""
+
+    images: Text = Field(description="Folder of the images.")
+    annotations: Text = Field(description="File of the annotations.")
+    format: Literal["coco"] = Field(default="coco", description="How the annotations are written.")
+
+
+class DataConfig(Section):
+    """The images, what is known about them, and how they are varied in training."""
+
+    train: tuple[Source, ...] = Field(default=(), description="Data sets to learn from, joined by class name.")
+    val: tuple[Source, ...] = Field(default=(), description="Data sets to evaluate on.")
+    masks: Masks = Field(
+        default="all",
+        description="The classes A whose masks training may see. all: every mask that the files have. A list of class "
+        "names. voc, nonvoc: COCO's classes that Pascal VOC has, or the others. E1_A20 to E5_A60: the published random "
+        "splits of COCO. {random: {a: 20, seed: 3}}: drawn.",
+    )
+    max_instances: Count = Field(
+        default=100, description="Instances an image that training sees; an image with more keeps its first."
+    )
+    flip: Flag = Field(default=True, description="Every other training image, at random, is mirrored left to right.")
+    scale_jitter: tuple[Positive, Positive] = Field(
+        default=(1.0, 1.0),
+        description="The size of a training image is multiplied by a number drawn between these two.",
+    )
+    seed: Seed = Field(default=0, description="The seed of order and variation.")
+    workers: Int = Field(default=0, ge=0, description="Images prepared at a time; 0 lets tf.data choose.")
+
+    @field_validator("scale_jitter")
+    @classmethod
+    def _rising(cls, jitter: tuple[float, float]) -> tuple[float, float]:
+        if jitter[0] > jitter[1]:
+            raise impossible("", "the smaller number first", list(jitter))
+        return jitter
+
+
+class WarmUp(Section):
+    """The rate rises in a straight line at the start."""
+
+    steps: Int = Field(default=500, ge=0, description="How many steps it takes.")
+    start: Fraction = Field(default=1 / 3, description="The rate of the first step, as a share of the full one.")
+
+
+class TrainConfig(Section):
+    """One training run."""
+
+    stage: Literal["all", "detector", "mask"] = Field(
+        default="all",
+        description="What learns: everything, all but the mask branch, or the mask branch on a detector that is fixed.",
+    )
+    weights: Text | None = Field(
+        default=None, description="A checkpoint, run folder or imported model to start from; null starts anew."
+    )
+    steps: Count = Field(default=90_000, description="Updates of the weights.")
+    batch: Count = Field(default=16, description="Images an update, over all devices.")
+    accumulate: Count = Field(default=1, description="Parts in which an update's images are worked through.")
+    rate: Positive = Field(default=0.02, description="The learning rate after the warm-up.")
+    warm_up: WarmUp = Field(default=WarmUp(), description="The start of the schedule.")
+    schedule: Literal["drops", "cosine"] = Field(
+        default="drops", description="How the rate falls: at the steps named in drops, or as a half cosine to zero."
+    )
+    drops: tuple[Count, ...] = Field(
+        default=(60_000, 80_000),
+        description="Steps at which the rate is multiplied by drop_factor; later ones are idle.",
+    )
+    drop_factor: Annotated[Float, Field(gt=0, lt=1)] = Field(default=0.1, description="What a drop leaves of the rate.")
+    momentum: Annotated[Float, Field(ge=0, lt=1)] = Field(default=0.9, description="Momentum of the gradient descent.")
+    weight_decay: Float = Field(
+        default=1e-4,
+        ge=0,
+        description="Half the factor of the squared weights in the loss; biases and norms have none.",
+    )
+    bias_rate_factor: Positive = Field(default=2.0, description="The rate of biases, as a multiple of the weights'.")
+    clip_norm: Positive | None = Field(
+        default=None, description="The largest norm of the whole gradient after summing over devices; null: no limit."
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="The type of the computation; weights stay float32, float16 scales its loss."
+    )
+    ema: Annotated[Float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Decay of a running average of the weights, which is then evaluated; null: none."
+    )
+    seed: Seed = Field(default=0, description="The seed of initial weights and of the sampling in the targets.")
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = Field(
+        default="auto",
+        description="One device, all devices of this machine, or many machines; auto: whatever is there.",
+    )
+    checkpoint_every: Count = Field(default=5_000, description="Steps from one checkpoint to the next.")
+    keep: Count = Field(default=3, description="Checkpoints that are kept, the newest ones, beside the best.")
+
+    @field_validator("drops")
+    @classmethod
+    def _rising(cls, drops: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in itertools.pairwise(drops)):
+            raise impossible("", "steps in rising order", list(drops))
+        return drops
+
+    @model_validator(mode="after")
+    def _combination(self) -> TrainConfig:
+        if self.batch % self.accumulate:
+            raise impossible("accumulate", f"a divisor of batch, which is {self.batch}", self.accumulate)
+        if self.stage == "mask" and self.weights is None:
+            raise impossible("weights", "the trained detector on which stage mask builds", None)
+        return self
+
+
+class EvaluateConfig(Section):
+    """Average precision, during training and after it."""
+
+    kinds: tuple[Literal["box", "mask"], ...] | None = Field(
+        default=None, min_length=1, description="The IoU that is measured; null: all that the family has."
+    )
+    score: Fraction = Field(
+        default=0.05,
+        description="Stands in for model.detections.score: detections with this score or less are dropped.",
+    )
+    every: Int = Field(default=0, ge=0, description="Training steps from one evaluation to the next; 0: at the end.")
+    batch: Count = Field(default=1, description="Images at a time.")
+
+
+class ExportConfig(Section):
+    """What an export holds."""
+
+    signatures: tuple[Literal["serving_default", "image_tensor", "segment_boxes"], ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Entry points of a SavedModel: image files, pixels, or pixels and boxes; null: all of the family.",
+    )
+    bf16: Flag = Field(default=False, description="Convolutions compute in bfloat16.")
+    warmup: Int = Field(default=1, ge=0, le=100, description="Warm-up requests for each signature.")
+
+
+class Config(Section):
+    """Everything that a run depends on beside the code, the data and the machine."""
+
+    model: ModelConfig = Field(default=ModelConfig(), description="The network and its conventions.")
+    data: DataConfig = Field(default=DataConfig(), description="The images.")
+    train: TrainConfig = Field(default=TrainConfig(), description="The training run.")
+    evaluate: EvaluateConfig = Field(default=EvaluateConfig(), description="The evaluation.")
+    export: ExportConfig = Field(default=ExportConfig(), description="The export.")
+
+    @model_validator(mode="after")
+    def _classes(self) -> Config:
+        names, masks = self.model.class_names, self.data.masks
+        if names and isinstance(masks, tuple):
+            for name in masks:
+                if name not in names:
+                    raise impossible("data.masks", "classes of model.class_names", name)
+        if names and isinstance(masks, RandomSplit) and masks.random.a > len(names):
+            raise impossible("data.masks.random.a", f"at most {len(names)}, the number of classes", masks.random.a)
+        return self
+
+    @model_validator(mode="after")
+    def _family(self) -> Config:
+        if self.model.family == "faster_rcnn":
+            without = "for family faster_rcnn has no masks"
+            if self.train.stage == "mask":
+                raise impossible("train.stage", f"all or detector, {without}", self.train.stage)
+            if "mask" in (self.evaluate.kinds or ()):
+                raise impossible("evaluate.kinds", f"box alone, {without}", list(self.evaluate.kinds or ()))
+            if "segment_boxes" in (self.export.signatures or ()):
+                raise impossible("export.signatures", f"no segment_boxes, {without}", "it")
+        return self

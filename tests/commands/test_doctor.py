@@ -1,0 +1,128 @@
+"""`maskx doctor`: right about what is there, clear about what is not, and never in the way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from maskx_tf import cli
+from maskx_tf.commands import doctor
+
+NO_GPU = 'print(\'{"devices": [{"name": "CPU:0"}], "cuda_build": false, "backend": "tensorflow"}\')'
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real probe imports TensorFlow, which takes seconds; the slow test does it once."""
+    monkeypatch.setattr(doctor, "PROBE", NO_GPU)
+
+
+def _requires(monkeypatch: pytest.MonkeyPatch, *requirements: str) -> None:
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: list(requirements))
+
+
+def test_all_is_in_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for word in (
+        "Python 3.",
+        "tensorflow ",
+        "extra dev:",
+        "extra litert:",
+        "devices  CPU:0",
+        "cores ",
+        "memory ",
+        " GiB",
+    ):
+        assert word in text
+
+
+def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["tensorflow"]["devices"] == [{"name": "CPU:0"}]
+    assert report["cores"] >= 1
+    by_name = {package["name"]: package for package in report["packages"]}
+    assert by_name["pytest"]["extra"] == "dev"
+    assert by_name["pytest"]["installed"] == pytest.__version__
+
+
+def test_what_is_missing_or_does_not_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _requires(monkeypatch, "pytest<1,>=0.5", 'no-such-package>=2; extra == "litert"', "types-none; extra == 'dev'")
+    assert cli.run(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert f"pytest                  {pytest.__version__:14}<1,>=0.5  <- does not fit" in text
+    assert "no-such-package         -             >=2  <- missing" in text
+    assert (
+        "- for extra litert (running LiteRT models), in the clone: pip install -c constraints.txt -e '.[litert]'"
+        in text
+    )
+    assert "- for extra dev " in text
+
+
+def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(_: str) -> list[str]:
+        raise doctor.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(doctor.metadata, "requires", requires)
+    assert "install the package in the clone: pip install -c constraints.txt -e ." in doctor.examine()["advice"]
+
+
+@pytest.mark.parametrize(
+    ("probe", "advice"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "use a processor with AVX"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "TensorFlow was ended by SIGSEGV"),
+        ("raise ImportError('no such library')", "mend TensorFlow, which says: ImportError: no such library"),
+        ("import sys; sys.exit(3)", "mend TensorFlow, which says: TensorFlow did not start"),
+        (NO_GPU.replace('"tensorflow"', '"jax"'), "set KERAS_BACKEND=tensorflow; it is jax now"),
+    ],
+)
+def test_tensorflow_that_does_not_start(probe: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PROBE", probe)
+    report = doctor.examine()
+    assert any(advice in one for one in report["advice"])
+    assert advice in doctor.describe(report)
+
+
+def test_memory_and_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/meminfo": "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  4194304 kB",
+        "/sys/fs/cgroup/memory.max": "2147483648",
+        "/sys/fs/cgroup/memory.current": "1073741824",
+        "/sys/fs/cgroup/cpu.max": "100000 100000",
+    }
+    monkeypatch.setattr(doctor, "_read", lambda path: files.get(path, ""))
+    report = doctor.examine()
+    assert (report["memory_bytes"], report["memory_free_bytes"], report["cores"]) == (2**31, 2**30, 1)
+    assert any("lower model.input.canvas" in advice for advice in report["advice"])
+    files |= {"/sys/fs/cgroup/memory.max": "max", "/sys/fs/cgroup/cpu.max": "max 100000"}
+    report = doctor.examine()
+    assert (report["memory_bytes"], report["memory_free_bytes"]) == (2**33, 2**32)
+    files.clear()  # a system without /proc
+    assert "memory   unknown" in doctor.describe(doctor.examine())
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "fits"),
+    [
+        ("2.21.0", ">=2.21,<2.22", True),
+        ("2.22.0", "<2.22, >=2.21", False),
+        ("2.20.9", ">=2.21", False),
+        ("2.21.0+nv25", ">=2.21", True),
+        ("10.0", ">=9.1", True),
+        ("6", ">=6.0.0", True),
+        ("1.2", "", True),
+    ],
+)
+def test_versions_are_compared_as_numbers(version: str, wanted: str, fits: bool) -> None:
+    assert doctor.satisfies(version, wanted) == fits
+
+
+@pytest.mark.slow
+def test_tensorflow_answers_the_real_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    answer = doctor.examine()["tensorflow"]
+    assert answer["backend"] == "tensorflow"
+    assert answer["devices"][0]["name"] == "CPU:0"
