@@ -1,0 +1,70 @@
+"""Images on their way into the network: letterboxed onto a canvas, normalised, and boxes brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from maskx_tf.ops import boxes as box_ops
+
+
+def letterbox(
+    image: tf.Tensor, *, canvas: tuple[int, int], short_side: int, long_side: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Resizes an image, keeping its shape, and puts it into the top left corner of the canvas.
+
+    The scale is the largest with a short side of at most `short_side`, a long side of at most `long_side`, and the
+    canvas around both. Bilinear, without antialiasing, sides rounded down, as torchvision does.
+
+    Args:
+        image: [h, w, 3], any number type.
+        canvas: height and width.
+        short_side: in pixels.
+        long_side: in pixels.
+
+    Returns:
+        float32 [height, width, 3], zeros beyond the image, and float32 [2], height and width of the image in it.
+    """
+    shape = tf.shape(image)
+    size = tf.cast(shape[:2], tf.float64)
+    scale = tf.minimum(short_side / tf.reduce_min(size), long_side / tf.reduce_max(size))
+    scale = tf.minimum(scale, tf.reduce_min(tf.constant(canvas, tf.float64) / size))
+    # The small addition keeps a side that is whole in exact arithmetic from being rounded down.
+    resized = tf.maximum(tf.cast(tf.floor(size * scale + 1e-6), tf.int32), 1)
+    pixels = tf.image.resize(tf.cast(image, tf.float32), resized, method="bilinear", antialias=False)
+    height, width = canvas
+    pixels = tf.image.pad_to_bounding_box(pixels, 0, 0, height, width)
+    return tf.ensure_shape(pixels, [height, width, 3]), tf.cast(resized, tf.float32)
+
+
+def normalise(
+    images: tf.Tensor, image_sizes: tf.Tensor, *, mean: Sequence[float], std: Sequence[float], bgr: bool
+) -> tf.Tensor:
+    """Subtracts the mean and divides by the deviation, channel by channel; zero beyond each image.
+
+    Args:
+        images: RGB canvases [B, H, W, 3] in 0..255.
+        image_sizes: float32 [B, 2], height and width of the image in each canvas.
+        mean: in the network's order of the channels.
+        std: like mean.
+        bgr: the network's order is blue, green, red.
+    """
+    pixels = tf.cast(images, tf.float32)
+    if bgr:
+        pixels = pixels[..., ::-1]
+    pixels = (pixels - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
+    rows = tf.range(images.shape[1], dtype=tf.float32)[None, :] < image_sizes[:, 0:1]
+    columns = tf.range(images.shape[2], dtype=tf.float32)[None, :] < image_sizes[:, 1:2]
+    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], pixels, 0.0)
+
+
+def to_original(boxes: tf.Tensor, image_sizes: tf.Tensor, original_sizes: tf.Tensor) -> tf.Tensor:
+    """Boxes [B, N, 4] from canvas pixels to those of the original images; both sizes float32 [B, 2]."""
+    ratio = original_sizes / image_sizes
+    return box_ops.denormalise(boxes, ratio[:, None, 0], ratio[:, None, 1])
+
+
+def from_original(boxes: tf.Tensor, image_sizes: tf.Tensor, original_sizes: tf.Tensor) -> tf.Tensor:
+    """The inverse of `to_original`."""
+    return to_original(boxes, original_sizes, image_sizes)

@@ -1,0 +1,137 @@
+"""Masks on their way through the model: packed bits, targets for regions, and pasting into the image.
+
+A mask travels as a small square grid stretched over a box: cell (i, j) of an S x S grid covers the j-th of S equal
+columns and the i-th of S equal rows of the box, and its value belongs to the cell's centre.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from maskx_tf.ops import boxes as box_ops
+
+PASTE_MODES = ("continuous", "integer")
+
+
+def pack_bits(masks: tf.Tensor) -> tf.Tensor:
+    """Eight cells a byte, the first in the highest bit, as NumPy's packbits does.
+
+    Args:
+        masks: bool [..., N], N divisible by 8.
+
+    Returns:
+        uint8 [..., N / 8].
+    """
+    length = masks.shape[-1]
+    if length % 8:
+        raise ValueError(f"the last dimension is {length}, expected a multiple of 8")
+    bits = tf.reshape(tf.cast(masks, tf.int32), tf.concat([tf.shape(masks)[:-1], [length // 8, 8]], axis=0))
+    return tf.cast(tf.reduce_sum(bits * _BIT_VALUES, axis=-1), tf.uint8)
+
+
+def unpack_bits(packed: tf.Tensor) -> tf.Tensor:
+    """The inverse of `pack_bits`: uint8 [..., M] to bool [..., 8 M]."""
+    bits = tf.bitwise.bitwise_and(tf.cast(packed, tf.int32)[..., None], _BIT_VALUES)
+    shape = tf.concat([tf.shape(packed)[:-1], [packed.shape[-1] * 8]], axis=0)
+    return tf.reshape(bits > 0, shape)
+
+
+_BIT_VALUES = [128, 64, 32, 16, 8, 4, 2, 1]
+
+
+def mask_targets(
+    masks: tf.Tensor, mask_boxes: tf.Tensor, regions: tf.Tensor, matches: tf.Tensor, *, size: int, samples: int = 2
+) -> tf.Tensor:
+    """What the mask head should say for each region: its instance's mask, cut to the region.
+
+    The grid is sampled bilinearly at `samples` x `samples` points a cell, which are averaged; beyond its box a mask
+    is zero. Threshold the result at .5 for binary targets.
+
+    Args:
+        masks: float32 [B, G, S, S] in 0..1, each stretched over its box.
+        mask_boxes: float32 [B, G, 4].
+        regions: float32 [B, N, 4].
+        matches: int32 [B, N], the instance of each region.
+        size: M, side of the targets.
+        samples: sample points a cell along each side.
+
+    Returns:
+        float32 [B, N, M, M] in 0..1.
+    """
+    batch, instances, side = tf.shape(masks)[0], tf.shape(masks)[1], masks.shape[-1]
+    count = regions.shape[1]
+    boxes = tf.gather(mask_boxes, matches, batch_dims=1)
+    # Regions in the coordinates of their mask's grid, where the centre of cell i is at i + 1: a border of zeros
+    # stands around each grid, because the mask ends there.
+    scale = side / tf.maximum(boxes[..., 2:] - boxes[..., :2], box_ops.MIN_SIDE)
+    start = (regions[..., :2] - boxes[..., :2]) * scale + 0.5
+    stop = (regions[..., 2:] - boxes[..., :2]) * scale + 0.5
+    points = size * samples
+    inset = 0.5 * (stop - start) / points
+    normal = tf.concat([start + inset, stop - inset], axis=-1) / (side + 1.0)
+    grids = tf.pad(tf.reshape(masks, [-1, side, side, 1]), [[0, 0], [1, 1], [1, 1], [0, 0]])
+    index = matches + tf.range(batch)[:, None] * instances
+    crops = tf.image.crop_and_resize(
+        grids, box_ops.swap_xy(tf.reshape(normal, [-1, 4])), tf.reshape(index, [-1]), [points, points]
+    )
+    if samples > 1:
+        crops = tf.nn.avg_pool2d(crops, samples, samples, "VALID")
+    return tf.reshape(crops, [batch, count, size, size])
+
+
+def paste(
+    masks: tf.Tensor, boxes: tf.Tensor, height: int, width: int, *, threshold: float = 0.5, mode: str = "continuous"
+) -> tf.Tensor:
+    """Masks in the image, computed for the pixels of each box alone; `ops.paste.paste` is the same in NumPy.
+
+    Args:
+        masks: float32 [D, M, M] in 0..1.
+        boxes: float32 [D, 4] in pixels of the image.
+        height: of the image.
+        width: of the image.
+        threshold: a pixel belongs to the mask from this value on.
+        mode: "continuous", the mask sampled at the centres of the pixels that lie in the box (detectron2, without
+            its fading rim outside the box); "integer", as Detectron and torchvision do: a rim of zeros around the
+            mask, the box grown in proportion and rounded to whole pixels.
+
+    Returns:
+        bool [D, height, width].
+    """
+    if mode not in PASTE_MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(PASTE_MODES)}")
+    side = masks.shape[-1]
+    if mode == "integer":
+        masks = tf.pad(masks, [[0, 0], [1, 1], [1, 1]])
+        boxes = _integer_boxes(boxes, side)
+        side += 2
+    bounds = tf.constant([width, height, width, height], tf.float32)
+    # Pixels whose centre lies in the box: from ceil(low - .5) up to, but without, ceil(high - .5).
+    pixels = tf.cast(tf.clip_by_value(tf.math.ceil(boxes - 0.5), 0.0, bounds), tf.int32)
+
+    def weights(low: tf.Tensor, high: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        """Bilinear weights of the mask's cells for the pixels of one axis: [pixels, M]."""
+        centres = tf.cast(tf.range(first, last), tf.float32) + 0.5
+        at = (centres - low) / tf.maximum(high - low, box_ops.MIN_SIDE) * side - 0.5
+        if mode == "integer":
+            at = tf.clip_by_value(at, 0.0, side - 1.0)
+        return tf.maximum(1.0 - tf.abs(at[:, None] - tf.range(side, dtype=tf.float32)), 0.0)
+
+    def paste_one(item: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        mask, box, pixel = item
+        rows = weights(box[1], box[3], pixel[1], pixel[3])
+        columns = weights(box[0], box[2], pixel[0], pixel[2])
+        inside = tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True) >= threshold
+        empty = tf.reduce_any(pixel[2:] <= pixel[:2])
+        padding = [[pixel[1], height - pixel[3]], [pixel[0], width - pixel[2]]]
+        return tf.cond(empty, lambda: tf.zeros([height, width], tf.bool), lambda: tf.pad(inside, padding))
+
+    return tf.map_fn(paste_one, (masks, boxes, pixels), fn_output_signature=tf.TensorSpec([height, width], tf.bool))
+
+
+def _integer_boxes(boxes: tf.Tensor, side: int) -> tf.Tensor:
+    """Boxes grown by the rim around a mask of this side, as edges of whole pixels: at least one a side."""
+    centre = 0.5 * (boxes[..., :2] + boxes[..., 2:])
+    half = 0.5 * (boxes[..., 2:] - boxes[..., :2]) * ((side + 2.0) / side)
+    # Towards zero, as a cast in C does.
+    low, high = (tf.cast(tf.cast(edge, tf.int32), tf.float32) for edge in (centre - half, centre + half))
+    return tf.concat([low, tf.maximum(high, low) + 1.0], axis=-1)

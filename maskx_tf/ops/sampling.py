@@ -1,0 +1,107 @@
+"""Matching boxes to ground truth, and random choice with explicit seeds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from maskx_tf.ops import boxes as box_ops
+
+
+class Matches(NamedTuple):
+    """The truth that each box overlaps most.
+
+    Attributes:
+        truths: int32 [B, A], index into G; 0 where there is no truth.
+        overlaps: float32 [B, A], the IoU with it.
+        best_of_truth: bool [B, A], no box overlaps some truth more than this one does.
+    """
+
+    truths: tf.Tensor
+    overlaps: tf.Tensor
+    best_of_truth: tf.Tensor
+
+
+def match(boxes: tf.Tensor, truths: tf.Tensor, valid: tf.Tensor) -> Matches:
+    """Finds each box's truth, one truth at a time, so that memory does not grow with their number.
+
+    Args:
+        boxes: float32 [B, A, 4], or [1, A, 4] for the same boxes in every image.
+        truths: float32 [B, G, 4].
+        valid: bool [B, G], which truths count; the loop ends at the last one of the batch.
+    """
+    count = truths.shape[1]
+    shape = [tf.shape(truths)[0], boxes.shape[1] or tf.shape(boxes)[1]]
+    last = tf.reduce_max(tf.where(valid, tf.range(1, count + 1), 0))
+
+    def overlap(index: tf.Tensor) -> tf.Tensor:
+        """IoU [B, A] of every box with truth `index`; -1 where it does not count."""
+        here = tf.gather(valid, index, axis=1)[:, None]
+        pair = box_ops.iou(boxes, tf.gather(truths, index, axis=1)[:, None, :])[..., 0]
+        return tf.where(here, pair, -1.0)
+
+    def look(
+        index: tf.Tensor, matched: tf.Tensor, best: tf.Tensor, marked: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        pair = overlap(index)
+        better = pair > best
+        top = tf.reduce_max(pair, axis=1, keepdims=True)
+        marked |= (pair == top) & (top > 0.0)
+        return index + 1, tf.where(better, index, matched), tf.where(better, pair, best), marked
+
+    start = (tf.constant(0), tf.zeros(shape, tf.int32), tf.fill(shape, -1.0), tf.zeros(shape, tf.bool))
+    _, matched, best, marked = tf.while_loop(
+        lambda index, *_: index < last, look, start, parallel_iterations=1, maximum_iterations=count
+    )
+    return Matches(matched, tf.maximum(best, 0.0), marked)
+
+
+class Sample(NamedTuple):
+    """A random choice of boxes, foreground first.
+
+    Attributes:
+        indices: int32 [B, S], index into the boxes; 0 in padding.
+        foreground: bool [B, S].
+        valid: bool [B, S].
+    """
+
+    indices: tf.Tensor
+    foreground: tf.Tensor
+    valid: tf.Tensor
+
+
+def sample(
+    foreground: tf.Tensor, background: tf.Tensor, *, size: int, foreground_limit: int, seed: tf.Tensor
+) -> Sample:
+    """Picks up to `foreground_limit` foreground boxes, and background to fill up to `size`.
+
+    Args:
+        foreground: bool [B, A].
+        background: bool [B, A].
+        size: S.
+        foreground_limit: at most this many are foreground.
+        seed: int32 [2]; the same seed picks the same.
+    """
+    first, first_valid = _choose(foreground, foreground_limit, tf.random.experimental.stateless_fold_in(seed, 0))
+    second, second_valid = _choose(background, size, tf.random.experimental.stateless_fold_in(seed, 1))
+    count = tf.reduce_sum(tf.cast(first_valid, tf.int32), axis=1, keepdims=True)  # [B, 1]
+    # Slot j takes foreground j, or else background j - count: both lists hold their valid entries first.
+    slots = tf.range(size)[None, :]
+    is_first = slots < count
+    from_second = tf.clip_by_value(slots - count, 0, second.shape[1] - 1)
+    from_first = tf.broadcast_to(tf.minimum(slots, first.shape[1] - 1), tf.shape(from_second))
+    in_second = tf.gather(second_valid, from_second, batch_dims=1) & (slots - count < second.shape[1])
+    valid = is_first | in_second
+    indices = tf.where(
+        is_first, tf.gather(first, from_first, batch_dims=1), tf.gather(second, from_second, batch_dims=1)
+    )
+    return Sample(tf.where(valid, indices, 0), is_first, valid)
+
+
+def _choose(candidates: tf.Tensor, limit: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """At most `limit` of the candidates [B, A], all equally likely: their indices and validity, [B, min(limit, A)]."""
+    # The algorithm is named because XLA's default differs from TensorFlow's.
+    keys = tf.random.stateless_uniform(tf.shape(candidates), seed, alg="philox")
+    best, indices = tf.math.top_k(tf.where(candidates, keys, -1.0), min(limit, candidates.shape[1]))
+    return indices, best >= 0.0

@@ -1,0 +1,58 @@
+"""The external oracle: outputs of torchvision's Mask R-CNN that nobody in this project computed (../shared/oracle)."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "oracle"
+FILE = FOLDER / "torchvision_mask_rcnn_r50.npz"
+needs_oracle = pytest.mark.skipif(not FILE.exists(), reason="the oracle is not beside the project (../shared/oracle)")
+
+
+@functools.cache
+def outputs() -> dict[str, np.ndarray]:
+    """Every stored output, by the names of the oracle's README."""
+    return _reader().outputs(FILE)
+
+
+@functools.cache
+def weights() -> dict[str, np.ndarray]:
+    """The weights under torchvision's names and in its layouts."""
+    return _reader().weights(FILE)
+
+
+@functools.cache
+def _reader() -> Any:
+    spec = importlib.util.spec_from_file_location("oracle_reader", FOLDER / "oracle.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def nhwc(name: str) -> np.ndarray:
+    """A stored NCHW tensor in our layout."""
+    return outputs()[name].transpose(0, 2, 3, 1)
+
+
+def level_rows(name: str, numbers: int) -> np.ndarray:
+    """RPN output of one level, [1, A * numbers, H, W], as [1, H * W * A, numbers]: our order of the anchors."""
+    values = nhwc(name)
+    return values.reshape(1, -1, numbers)
+
+
+def matched_share(boxes: np.ndarray, others: np.ndarray, labels: np.ndarray, other_labels: np.ndarray) -> float:
+    """How many of the boxes have a partner of the same label at IoU > .99 among the others, as a share."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), axis=-1)
+    area, other_area = (np.prod(group[:, 2:] - group[:, :2], axis=-1) for group in (boxes, others))
+    iou = shared / (area[:, None] + other_area[None, :] - shared)
+    return float(np.mean(np.any((iou > 0.99) & (labels[:, None] == other_labels[None, :]), axis=1)))
