@@ -37,7 +37,13 @@ ASIDE: dict[str, tuple[set[str], str]] = {
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "tensorflow_serving"}  # the last one imports the first
 # Files that work without TensorFlow, with all that they import. The flag says whether imports inside functions count:
 # the command imports TensorFlow in the functions that need it.
-WITHOUT_TENSORFLOW = {"serving/client.py": True, "config/__init__.py": True, "structures.py": True, "cli.py": False}
+WITHOUT_TENSORFLOW = {
+    "serving/client.py": True,
+    "config/__init__.py": True,
+    "structures.py": True,
+    "visualize.py": True,
+    "cli.py": False,
+}
 
 
 def allowed() -> dict[str, set[str]]:
