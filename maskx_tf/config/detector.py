@@ -67,8 +67,8 @@ class BackboneConfig(Section):
     )
     weights: Text = Field(
         default="none",
-        description="Where a training run without train.weights starts: none (random), imagenet (downloaded by Keras), "
-        "or the path of a file.",
+        description="What a new model's backbone starts from, for Keras' own networks: none (random), imagenet "
+        "(downloaded by Keras), or the path of a headless .weights.h5 of Keras. For the others import a checkpoint.",
     )
     frozen_stages: Int = Field(
         default=2, ge=0, le=5, description="How many stages do not learn: 1 is the stem, 2 also res2, 5 all to res5."
@@ -82,14 +82,13 @@ class BackboneConfig(Section):
 
     @model_validator(mode="after")
     def _combination(self) -> BackboneConfig:
-        if self.norm == "group" and self.name.startswith(("keras_", "mobilenet_")):
+        of_keras = self.name.startswith(("keras_", "mobilenet_"))
+        if self.norm == "group" and of_keras:
             raise impossible("norm", f"frozen_batch or batch, for {self.name} has batch norm built in", self.norm)
-        if self.neck in ("c4", "dc5") and self.name == "mobilenet_v2":
-            raise impossible("neck", "fpn or c5, for mobilenet_v2 has no res5", self.neck)
-        if self.weights == "imagenet" and self.norm == "group":
-            raise impossible("weights", "none or a file, for Keras offers none with GroupNorm", self.weights)
-        if self.weights == "imagenet" and self.name.startswith("resnext"):
-            raise impossible("weights", f"none or a file, for Keras offers none for {self.name}", self.weights)
+        if self.neck in ("c4", "dc5") and of_keras:
+            raise impossible("neck", f"fpn or c5, for {self.name} comes as a whole from Keras", self.neck)
+        if self.weights != "none" and not of_keras:
+            raise impossible("weights", f"none, for Keras has no {self.name}: import a checkpoint", self.weights)
         return self
 
 
