@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from maskx_tf.ops.rle import run_lengths
+
 # COCO's three forms (polygons, run lengths as list or string) and a bitmap.
 Segmentation = Sequence[Sequence[float]] | Mapping[str, Any] | NDArray[Any]
 
@@ -37,10 +39,14 @@ def crop_mask(
         ValueError: the segmentation is of none of the forms or of another size, or the box has no area.
     """
     x1, y1, x2, y2 = (float(edge) for edge in box)
-    if not (x2 > x1 and y2 > y1):
+    if not (np.isfinite([x1, y1, x2, y2]).all() and x2 > x1 and y2 > y1):
         raise ValueError(f"the box {x1:g}, {y1:g}, {x2:g}, {y2:g} has no area")
     if isinstance(segmentation, Sequence) and not isinstance(segmentation, str | bytes):
-        return _crop_polygons(segmentation, (x1, y1, x2, y2), side)
+        drawn = _crop_polygons(segmentation, (x1, y1, x2, y2), side)
+        # Polygons may reach out of the image, masks do not.
+        rows = _coverage(y1, y2, height, side).sum(axis=1, keepdims=True)
+        columns = _coverage(x1, x2, width, side).sum(axis=1)
+        return drawn & (rows >= 0.5 - 1e-6) & (columns >= 0.5 - 1e-6)
     bitmap = decode(segmentation, height, width)
     rows = _coverage(y1, y2, height, side)
     columns = _coverage(x1, x2, width, side)
@@ -73,19 +79,23 @@ def _compressed(rle: Mapping[str, Any], height: int, width: int) -> dict[str, An
     if list(rle["size"]) != [height, width]:
         raise ValueError(f"the run lengths are of size {list(rle['size'])}, expected [{height}, {width}]")
     counts = rle["counts"]
-    if isinstance(counts, str | bytes):
-        compressed = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-    else:
-        if any(count < 0 for count in counts) or sum(counts) != height * width:
-            raise ValueError(f"the run lengths add up to {sum(counts)}, expected {height * width}")
-        compressed = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
-    return compressed
+    is_text = isinstance(counts, str | bytes)
+    if not is_text and not all(isinstance(run, int | np.integer) for run in counts):
+        raise ValueError("the run lengths are no list of whole numbers")
+    runs = run_lengths(counts) if is_text else np.array(counts, np.int64)
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"the run lengths add up to {runs.sum()}, expected {height * width}")
+    if is_text:
+        return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+    return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
 
 
 def _checked_polygons(polygons: Sequence[Sequence[float]]) -> list[list[float]]:
-    checked = [[float(number) for number in polygon] for polygon in polygons]
-    if not checked:
+    if not polygons:
         raise ValueError("there is no polygon")
+    if not all(isinstance(polygon, Sequence) for polygon in polygons):
+        raise ValueError("expected a list of polygons, each a list of numbers")
+    checked = [[float(number) for number in polygon] for polygon in polygons]
     for polygon in checked:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, expected an even number from 6 on")

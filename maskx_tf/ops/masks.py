@@ -44,8 +44,8 @@ def mask_targets(
 ) -> tf.Tensor:
     """What the mask head should say for each region: its instance's mask, cut to the region.
 
-    The grid is sampled bilinearly at `samples` x `samples` points a cell, which are averaged; beyond its box a mask
-    is zero. Threshold the result at .5 for binary targets.
+    The grid is sampled bilinearly at `samples` x `samples` points a cell, which are averaged; around its box a mask
+    fades to zero within half a cell of its grid. Threshold the result at .5 for binary targets.
 
     Args:
         masks: float32 [B, G, S, S] in 0..1, each stretched over its box.
@@ -110,7 +110,7 @@ def paste(
 
     def weights(low: tf.Tensor, high: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         """Bilinear weights of the mask's cells for the pixels of one axis: [pixels, M]."""
-        centres = tf.cast(tf.range(first, last), tf.float32) + 0.5
+        centres = tf.cast(tf.range(first, tf.maximum(first, last)), tf.float32) + 0.5
         at = (centres - low) / tf.maximum(high - low, box_ops.MIN_SIDE) * side - 0.5
         if mode == "integer":
             at = tf.clip_by_value(at, 0.0, side - 1.0)

@@ -37,6 +37,8 @@ def nms(
         Indices into N, int32 [B, D], best first (0 in padding), and their validity, bool [B, D].
     """
     count = tf.shape(boxes)[0]
+    if boxes.shape[1] == 0:
+        return tf.zeros([count, limit], tf.int32), tf.zeros([count, limit], tf.bool)
     left, top, right, bottom = (edge[..., 0] for edge in tf.split(boxes, 4, axis=-1))  # each [B, N]
     area = box_ops.area(boxes)
     positions = tf.range(tf.shape(boxes)[1])[None, :]
@@ -87,6 +89,8 @@ def nms_levels(
     Returns:
         Boxes float32 [B, P, 4], scores float32 [B, P] and validity bool [B, P]; zeros in padding.
     """
+    if boxes.shape[1] == 0:
+        return _nothing(boxes, limit)
     found = tf.image.combined_non_max_suppression(
         boxes,
         tf.where(valid, scores, NEVER),
@@ -103,8 +107,13 @@ def nms_levels(
 def nms_levels_portable(
     boxes: tf.Tensor, scores: tf.Tensor, valid: tf.Tensor, *, iou_threshold: float, limit: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`nms_levels` of basic operations alone, for XLA and LiteRT; slower on a CPU, the same answer."""
+    """`nms_levels` of basic operations alone, for XLA and LiteRT; slower on a CPU.
+
+    The same answer but for ties: of equal scores the kernel takes any first, this form the first in the list.
+    """
     candidates, levels = scores.shape[1:]
+    if candidates == 0:
+        return _nothing(boxes, limit)
     flat = candidates * levels
     groups = tf.tile(tf.range(levels)[None, :], [tf.shape(scores)[0], candidates])  # [B, N * L]
     boxes = tf.reshape(boxes, [-1, flat, 4])
@@ -112,6 +121,12 @@ def nms_levels_portable(
     indices, kept = nms(boxes, scores, groups, tf.reshape(valid, [-1, flat]), iou_threshold=iou_threshold, limit=limit)
     boxes = tf.gather(boxes, indices, batch_dims=1)
     return tf.where(kept[..., None], boxes, 0.0), tf.where(kept, tf.gather(scores, indices, batch_dims=1), 0.0), kept
+
+
+def _nothing(boxes: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What suppression leaves of no boxes at all."""
+    count = tf.shape(boxes)[0]
+    return tf.zeros([count, limit, 4]), tf.zeros([count, limit]), tf.zeros([count, limit], tf.bool)
 
 
 def top_scores(scores: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -45,10 +45,8 @@ def paste_crop(
     mask = np.asarray(mask, np.float32)
     x1, y1, x2, y2 = (float(edge) for edge in box)
     if mode == "integer":
-        grow = 0.5 * (mask.shape[0] + 2) / mask.shape[0]
+        x1, y1, x2, y2 = _whole_pixels(np.asarray(box, np.float32), mask.shape[0])
         mask = np.pad(mask, 1)
-        x1, x2 = _whole_pixels(0.5 * (x1 + x2), grow * (x2 - x1))
-        y1, y2 = _whole_pixels(0.5 * (y1 + y2), grow * (y2 - y1))
     elif mode != "continuous":
         raise ValueError(f"mode is {mode!r}, expected one of continuous, integer")
     left, right = _pixels_inside(x1, x2, width)
@@ -61,10 +59,16 @@ def paste_crop(
     return Crop(left, top, rows @ mask @ columns.T >= threshold)
 
 
-def _whole_pixels(centre: float, half: float) -> tuple[float, float]:
-    """Edges of the whole pixels between centre - half and centre + half, rounded towards zero as a cast in C does."""
-    low, high = math.trunc(centre - half), math.trunc(centre + half)
-    return float(low), max(high, low) + 1.0
+def _whole_pixels(box: NDArray[np.float32], side: int) -> tuple[float, float, float, float]:
+    """The box grown by the rim around a mask of this side, as edges of whole pixels: at least one a side.
+
+    In float32, as where the mode comes from: a grown edge that is whole in exact arithmetic may fall below it there.
+    """
+    centre = np.float32(0.5) * (box[:2] + box[2:])
+    half = np.float32(0.5) * (box[2:] - box[:2]) * np.float32((side + 2.0) / side)
+    low, high = np.trunc(centre - half), np.trunc(centre + half)
+    right, bottom = np.maximum(high, low) + 1.0
+    return float(low[0]), float(low[1]), float(right), float(bottom)
 
 
 def _pixels_inside(low: float, high: float, size: int) -> tuple[int, int]:

@@ -83,10 +83,11 @@ def _pool_level(features: tf.Tensor, cells: tf.Tensor, image: tf.Tensor, size: i
 
 def _bins(start: tf.Tensor, stop: tf.Tensor, cells: tf.Tensor, size: int) -> tf.Tensor:
     """First cell and the one past the last of each bin, inside the map: int32 [size, 2]."""
-    step = (stop - start) / size
-    index = tf.range(size, dtype=tf.float32)
-    edges = tf.stack([tf.floor(index * step), tf.math.ceil((index + 1.0) * step)], axis=1) + start
-    return tf.clip_by_value(tf.cast(edges, tf.int32), 0, cells)
+    # In whole numbers: in floats a compiler may multiply by 1 / size, and a bin then reaches one cell too far.
+    first, count = tf.cast(start, tf.int32), tf.cast(stop - start, tf.int32)
+    index = tf.range(size)
+    low, high = index * count // size, -(-(index + 1) * count // size)
+    return tf.clip_by_value(tf.stack([low, high], axis=1) + first, 0, cells)
 
 
 def _strip_maximum(values: tf.Tensor, bin_edges: tf.Tensor, axis: int) -> tf.Tensor:

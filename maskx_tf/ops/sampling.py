@@ -83,7 +83,10 @@ def sample(
         foreground_limit: at most this many are foreground.
         seed: int32 [2]; the same seed picks the same.
     """
-    first, first_valid = _choose(foreground, foreground_limit, tf.random.experimental.stateless_fold_in(seed, 0))
+    # One column at least, for the gathers below, even where none is wanted.
+    first, first_valid = _choose(
+        foreground & (foreground_limit > 0), max(foreground_limit, 1), tf.random.experimental.stateless_fold_in(seed, 0)
+    )
     second, second_valid = _choose(background, size, tf.random.experimental.stateless_fold_in(seed, 1))
     count = tf.reduce_sum(tf.cast(first_valid, tf.int32), axis=1, keepdims=True)  # [B, 1]
     # Slot j takes foreground j, or else background j - count: both lists hold their valid entries first.
@@ -101,7 +104,8 @@ def sample(
 
 def _choose(candidates: tf.Tensor, limit: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """At most `limit` of the candidates [B, A], all equally likely: their indices and validity, [B, min(limit, A)]."""
-    # The algorithm is named because XLA's default differs from TensorFlow's.
-    keys = tf.random.stateless_uniform(tf.shape(candidates), seed, alg="philox")
-    best, indices = tf.math.top_k(tf.where(candidates, keys, -1.0), min(limit, candidates.shape[1]))
-    return indices, best >= 0.0
+    # Whole numbers of a named algorithm: XLA's default differs from TensorFlow's, and so do its random floats.
+    keys = tf.random.stateless_uniform(tf.shape(candidates), seed, None, None, tf.int32, alg="philox")
+    keys = tf.bitwise.bitwise_and(keys, 0x7FFFFFFF)
+    best, indices = tf.math.top_k(tf.where(candidates, keys, -1), min(limit, candidates.shape[1]))
+    return indices, best >= 0

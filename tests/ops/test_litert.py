@@ -1,0 +1,53 @@
+"""The operations of a mobile model convert to LiteRT's own operators and give the same there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskx_tf.ops import nms as nms_ops
+from maskx_tf.ops import roi_align as align_ops
+from tests.pyramid import BOXES, LEVELS, STRIDES, feature_maps
+
+interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert (the extra litert) is missing")
+
+
+def converted(function: Callable[..., dict[str, tf.Tensor]], inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the converted function gives; conversion fails where an operator is not builtin."""
+    signature = {name: tf.TensorSpec(value.shape, value.dtype, name) for name, value in inputs.items()}
+    traced = tf.function(function).get_concrete_function(**signature)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    runner = interpreter.Interpreter(model_content=converter.convert()).get_signature_runner()
+    return runner(**inputs)
+
+
+def test_roi_align_gather() -> None:
+    def pool(p2: tf.Tensor, p3: tf.Tensor, p4: tf.Tensor, boxes: tf.Tensor, levels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"pooled": align_ops.roi_align_gather([p2, p3, p4], boxes, levels, strides=STRIDES, size=3)}
+
+    maps = [level.astype(np.float32) for level in feature_maps(batch=1)]
+    inputs = dict(zip(["p2", "p3", "p4", "boxes", "levels"], [*maps, BOXES[:1], LEVELS[:1]], strict=True))
+    np.testing.assert_allclose(converted(pool, inputs)["pooled"], pool(**inputs)["pooled"], atol=1e-5)
+
+
+def test_nms() -> None:
+    def suppress(boxes: tf.Tensor, scores: tf.Tensor, groups: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
+        indices, kept = nms_ops.nms(boxes, scores, groups, valid, iou_threshold=0.5, limit=10)
+        return {"indices": indices, "kept": kept}
+
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 30, (1, 25, 2))
+    inputs = {
+        "boxes": np.concatenate([corner, corner + rng.uniform(5, 20, (1, 25, 2))], axis=-1).astype(np.float32),
+        "scores": rng.permutation(25)[None].astype(np.float32) / 25,
+        "groups": rng.integers(1, 3, (1, 25), dtype=np.int32),
+        "valid": rng.random((1, 25)) < 0.9,
+    }
+    found, expected = converted(suppress, inputs), suppress(**inputs)
+    assert 3 < expected["kept"].numpy().sum() <= 10
+    np.testing.assert_array_equal(found["indices"], expected["indices"])
+    np.testing.assert_array_equal(found["kept"], expected["kept"])

@@ -1,0 +1,91 @@
+"""Losses and targets, an entry at a time (spec/mask_rcnn.md, sections 1, 2 and 7; spec/maskx.md, section 6).
+
+Each loss is a pair: the sum of the entries that count, and what it is divided by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def mean(loss: tuple[float, float]) -> float:
+    """Sum over count; 0 where nothing counts (maskx.md: "No valid RoI => loss and gradient 0")."""
+    total, count = loss
+    return total / count if count else 0.0
+
+
+def sigmoid_entropy(logit: float, label: float) -> float:
+    """-label log(p) - (1 - label) log(1 - p) with p = sigmoid(logit), for logits of any size."""
+    return max(logit, 0.0) - logit * label + math.log1p(math.exp(-abs(logit)))
+
+
+def softmax_entropy(logits: Iterable[float], label: int) -> float:
+    """-log of the label's share of the exponentials."""
+    values = [float(logit) for logit in logits]
+    highest = max(values)
+    return highest + math.log(sum(math.exp(value - highest) for value in values)) - values[label]
+
+
+def smooth_l1(error: float, beta: float) -> float:
+    """Fast R-CNN, equation 3, with the corner at beta (section 7, "Losses"); beta 0 is the absolute error."""
+    size = abs(error)
+    return 0.5 * size**2 / beta if size < beta else size - 0.5 * beta
+
+
+def objectness_loss(logits: Array, foreground: ArrayLike, valid: ArrayLike, normaliser: str) -> tuple[float, float]:
+    """Sigmoid entropy of the sampled anchors over their number (torchvision) or S an image (detectron2)."""
+    foreground, valid = np.asarray(foreground), np.asarray(valid)
+    total = sum(sigmoid_entropy(logits[index], float(foreground[index])) for index in _true(valid))
+    return total, float(valid.size if normaliser == "fixed" else valid.sum())
+
+
+def box_loss(
+    deltas: Array, targets: ArrayLike, foreground: ArrayLike, valid: ArrayLike, beta: float, fixed: bool = False
+) -> tuple[float, float]:
+    """Smooth L1 of the foreground over all sampled, background included (section 7: "Box loss / all RoIs")."""
+    targets, foreground, valid = np.asarray(targets, np.float64), np.asarray(foreground), np.asarray(valid)
+    total = 0.0
+    for index in _true(foreground & valid):
+        total += sum(smooth_l1(error, beta) for error in deltas[index] - targets[index])
+    return total, float(valid.size if fixed else valid.sum())
+
+
+def class_loss(logits: Array, classes: ArrayLike, valid: ArrayLike) -> tuple[float, float]:
+    """Softmax entropy, mean over the regions."""
+    classes, valid = np.asarray(classes), np.asarray(valid)
+    return sum(softmax_entropy(logits[index], classes[index]) for index in _true(valid)), float(valid.sum())
+
+
+def mask_loss(logits: Array, targets: ArrayLike, has_mask: ArrayLike) -> tuple[float, float]:
+    """Sigmoid entropy a pixel over the pixels of the regions that have a mask (section 1)."""
+    targets, has_mask = np.asarray(targets, np.float64), np.asarray(has_mask)
+    total, count = 0.0, 0.0
+    for index in _true(has_mask):
+        for pixel in np.ndindex(*targets.shape[2:]):
+            total += sigmoid_entropy(logits[index + pixel], targets[index + pixel])
+            count += 1
+    return total, count
+
+
+def softmax_mask_loss(
+    logits: Array, targets: ArrayLike, classes: ArrayLike, has_mask: ArrayLike
+) -> tuple[float, float]:
+    """Softmax entropy a pixel, whose label is the region's class or background (section 1: K + 1 channels)."""
+    targets, classes, has_mask = np.asarray(targets, np.float64), np.asarray(classes), np.asarray(has_mask)
+    total, count = 0.0, 0.0
+    for index in _true(has_mask):
+        for pixel in np.ndindex(*targets.shape[2:]):
+            label = int(classes[index]) if targets[index + pixel] >= 0.5 else 0
+            total += softmax_entropy(logits[index + pixel], label)
+            count += 1
+    return total, count
+
+
+def _true(flags: NDArray[np.bool_]) -> list[tuple[int, ...]]:
+    return [tuple(int(part) for part in index) for index in np.argwhere(flags)]
