@@ -285,7 +285,7 @@ def _place(area: Area, size: tuple[int, int], taken: Sequence[Area], width: int,
     others = np.array(taken, int).reshape(-1, 4)
     shared = np.minimum(corners[:, None] + size, others[:, 2:]) - np.maximum(corners[:, None], others[:, :2])
     overlaps = np.prod(np.maximum(shared, 0), axis=-1).sum(axis=1)
-    x, y = corners[overlaps.argmin()].tolist()
+    x, y = corners[int(np.argmin(overlaps))].tolist()
     return (x, y, x + wide, y + high), float(overlaps.min()) / (wide * high)
 
 
