@@ -1,0 +1,1 @@
+"""Keras layers that hold the weights: plain keyword arguments in, tensors out."""

@@ -1,0 +1,201 @@
+"""The box head: features of a region, its class scores, and the box of one class (Fast R-CNN; FPN, section 4.2).
+
+The output layer keeps one row of weights a class, because rows are what other parts read: the transfer function makes
+mask weights of them, and inference computes box deltas for the classes that a region may have, and for no other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from maskx_tf.layers.resnet import Stage
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class FullyConnectedHead(keras.layers.Layer):
+    """Fully connected layers with ReLU on the flattened features.
+
+    Args:
+        width: of each layer.
+        layers: how many.
+    """
+
+    def __init__(self, width: int = 1024, *, layers: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        self.layers = layers
+        self.dense = [
+            keras.layers.Dense(
+                width,
+                activation="relu",
+                kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+                name=f"fc{index + 1}",
+                dtype=self.dtype_policy,
+            )
+            for index in range(layers)
+        ]
+
+    def build(self, input_shape: Any) -> None:
+        size = input_shape[-3] * input_shape[-2] * input_shape[-1]
+        for dense in self.dense:
+            dense.build((None, size))
+            size = self.width
+
+    def call(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Float [B, N, width] of pooled features [B, N, size, size, C]."""
+        del training
+        count, size = pooled.shape[1], pooled.shape[2] * pooled.shape[3] * pooled.shape[4]
+        outputs = tf.reshape(pooled, [-1, size])
+        for dense in self.dense:
+            outputs = dense(outputs)
+        return tf.reshape(outputs, [-1, count, self.width])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "width": self.width, "layers": self.layers}
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class Res5Head(keras.layers.Layer):
+    """The fifth stage of a ResNet on each region, for models without a pyramid (Mask R-CNN, figure 4, left).
+
+    Args:
+        variant: see `ResNet`.
+        stride_in_1x1: see `ResNet`.
+        norm: see `ResNet`.
+        epsilon: see `ResNet`.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        *,
+        stride_in_1x1: bool = False,
+        norm: str = "frozen_batch",
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.options = {"variant": variant, "stride_in_1x1": stride_in_1x1, "norm": norm, "epsilon": epsilon}
+        self.stage = Stage(
+            5,
+            variant=variant,
+            strides=2,
+            stride_in_1x1=stride_in_1x1,
+            norm=norm,
+            epsilon=epsilon,
+            name="res5",
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape: Any) -> None:
+        self.stage.build((None, *input_shape[-3:]))
+
+    def spatial(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Float [B, N, size / 2, size / 2, 2048] of pooled features [B, N, size, size, C]: what the mask head reads."""
+        count = pooled.shape[1]
+        outputs = self.stage(tf.reshape(pooled, [-1, *pooled.shape[2:]]), training=training)
+        return tf.reshape(outputs, [-1, count, *outputs.shape[1:]])
+
+    def call(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Float [B, N, 2048], the average over the region."""
+        return tf.reduce_mean(self.spatial(pooled, training=training), axis=[2, 3])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class Res5Pool(keras.layers.Layer):
+    """What a mask head without a pyramid reads: pooled regions, carried through the res5 that the box head uses.
+
+    Args:
+        pool: a `RoiPooler`.
+        head: the box head, which owns the weights.
+    """
+
+    def __init__(self, pool: keras.layers.Layer, head: Res5Head, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.pool = pool
+        self.head = head
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels a cell of each level that is pooled from."""
+        return self.pool.strides
+
+    @property
+    def size(self) -> int:
+        """Bins along each side of the result."""
+        return self.pool.size // 2
+
+    def build(self, *_: Any) -> None:
+        """Nothing to make: the head builds itself."""
+
+    def call(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Features float [B, N, size, size, 2048] of boxes float32 [B, N, 4]."""
+        return self.head.spatial(self.pool(features, boxes), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {"pool": self.pool, "head": self.head}
+        return {**super().get_config(), **{k: keras.saving.serialize_keras_object(part) for k, part in parts.items()}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        parts = {key: keras.saving.deserialize_keras_object(config.pop(key)) for key in ("pool", "head")}
+        return cls(**parts, **config)
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class BoxPredictor(keras.layers.Layer):
+    """Class scores and box deltas, one row of weights a class.
+
+    Attributes:
+        class_rows: float32 [K + 1, F], background first.
+        box_rows: float32 [K, 4, F], dx, dy, dw, dh of each foreground class; one for all if class-agnostic.
+
+    Args:
+        classes: K.
+        class_agnostic: one box for all classes.
+    """
+
+    def __init__(self, classes: int, *, class_agnostic: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.class_agnostic = class_agnostic
+
+    def build(self, input_shape: Any) -> None:
+        features, boxes = input_shape[-1], 1 if self.class_agnostic else self.classes
+        normal = keras.initializers.RandomNormal
+        self.class_rows = self.add_weight(
+            name="class_rows", shape=(self.classes + 1, features), initializer=normal(stddev=0.01)
+        )
+        self.class_bias = self.add_weight(name="class_bias", shape=(self.classes + 1,), initializer="zeros")
+        self.box_rows = self.add_weight(name="box_rows", shape=(boxes, 4, features), initializer=normal(stddev=0.001))
+        self.box_bias = self.add_weight(name="box_bias", shape=(boxes, 4), initializer="zeros")
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        """Class logits float32 [B, N, K + 1], background first, of features [B, N, F]."""
+        flat = tf.reshape(features, [-1, features.shape[-1]])
+        logits = tf.matmul(flat, tf.convert_to_tensor(self.class_rows), transpose_b=True) + self.class_bias
+        return tf.cast(tf.reshape(logits, [-1, features.shape[1], self.classes + 1]), tf.float32)
+
+    def deltas(self, features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        """Box deltas of one class for each region; the cost does not depend on the number of classes.
+
+        Args:
+            features: float [B, N, F].
+            classes: int32 [B, N], 1..K; background gets the deltas of class 1, which mean nothing.
+
+        Returns:
+            float32 [B, N, 4].
+        """
+        index = tf.zeros_like(classes) if self.class_agnostic else tf.maximum(classes - 1, 0)
+        rows = tf.cast(tf.gather(self.box_rows, index), features.dtype)  # [B, N, 4, F]
+        outputs = tf.linalg.matvec(rows, features)
+        return tf.cast(outputs, tf.float32) + tf.gather(tf.cast(self.box_bias, tf.float32), index)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "classes": self.classes, "class_agnostic": self.class_agnostic}

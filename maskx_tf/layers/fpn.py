@@ -1,0 +1,65 @@
+"""Feature pyramid (Lin et al. 2017): P2 to P5 from C2 to C5, and P6 for the RPN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from maskx_tf.layers.norm import ConvNorm
+
+LEVELS = (2, 3, 4, 5)
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class FPN(keras.layers.Layer):
+    """Lateral 1x1 convolutions, a top-down sum, and 3x3 convolutions; P6 is every other cell of P5.
+
+    Args:
+        channels: of every level.
+    """
+
+    def __init__(self, channels: int = 256, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.channels = channels
+        # Caffe2's XavierFill.
+        options = {
+            "kernel_initializer": keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+            "dtype": self.dtype_policy,
+        }
+        self.laterals = [ConvNorm(channels, 1, name=f"lateral{level}", **options) for level in LEVELS]
+        self.outputs = [ConvNorm(channels, 3, name=f"output{level}", **options) for level in LEVELS]
+
+    def build(self, input_shape: Any) -> None:
+        for lateral, output, shape in zip(self.laterals, self.outputs, input_shape, strict=True):
+            lateral.build(shape)
+            output.build((*shape[:-1], self.channels))
+
+    def call(self, features: list[tf.Tensor]) -> list[tf.Tensor]:
+        """P2 to P6, float [B, H, W, channels], of C2 to C5, each half the size of the one before it."""
+        merged = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
+        for level in range(len(merged) - 2, -1, -1):
+            merged[level] += _double(merged[level + 1])
+        pyramid = [output(level) for output, level in zip(self.outputs, merged, strict=True)]
+        return [*pyramid, pyramid[-1][:, ::2, ::2]]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "channels": self.channels}
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class LastMap(keras.layers.Layer):
+    """The neck of models without a pyramid: the coarsest map alone."""
+
+    def call(self, features: list[tf.Tensor]) -> list[tf.Tensor]:
+        """A list of one map."""
+        return [features[-1]]
+
+
+def _double(features: tf.Tensor) -> tf.Tensor:
+    """Every cell twice along both sides."""
+    shape = tf.shape(features)
+    batch, height, width, channels = shape[0], features.shape[1], features.shape[2], features.shape[3]
+    twice = tf.broadcast_to(features[:, :, None, :, None], [batch, height, 2, width, 2, channels])
+    return tf.reshape(twice, [batch, 2 * height, 2 * width, channels])

@@ -1,0 +1,256 @@
+"""ResNet and ResNeXt backbones: a stem and four stages of bottlenecks (He et al. 2016, Xie et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskx_tf.layers.norm import ConvNorm
+
+
+class Variant(NamedTuple):
+    """Blocks of res2 to res5, groups of the 3x3 convolutions, and channels a group in res2."""
+
+    blocks: tuple[int, int, int, int]
+    groups: int = 1
+    group_width: int = 64
+
+
+VARIANTS = {
+    "resnet50": Variant((3, 4, 6, 3)),
+    "resnet101": Variant((3, 4, 23, 3)),
+    "resnet152": Variant((3, 8, 36, 3)),
+    "resnext101_32x8d": Variant((3, 4, 23, 3), groups=32, group_width=8),
+    "resnext101_64x4d": Variant((3, 4, 23, 3), groups=64, group_width=4),
+}
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class Bottleneck(keras.layers.Layer):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut.
+
+    Args:
+        filters: output channels.
+        width: channels of the 3x3 convolution.
+        project: the shortcut is a 1x1 convolution, because the shape changes.
+        strides: of the block.
+        dilation: of the 3x3 convolution.
+        groups: of the 3x3 convolution.
+        stride_in_1x1: the first 1x1 convolution has the stride rather than the 3x3.
+        norm: see `ConvNorm`.
+        epsilon: see `ConvNorm`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        width: int,
+        *,
+        project: bool,
+        strides: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        stride_in_1x1: bool = False,
+        norm: str = "frozen_batch",
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.options: dict[str, Any] = {
+            "width": width,
+            "project": project,
+            "strides": strides,
+            "dilation": dilation,
+            "groups": groups,
+            "stride_in_1x1": stride_in_1x1,
+            "norm": norm,
+            "epsilon": epsilon,
+        }
+        first, second = (strides, 1) if stride_in_1x1 else (1, strides)
+        norms: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "dtype": self.dtype_policy}
+        self.conv1 = ConvNorm(width, 1, strides=first, relu=True, name="conv1", **norms)
+        self.conv2 = ConvNorm(
+            width, 3, strides=second, dilation=dilation, groups=groups, relu=True, name="conv2", **norms
+        )
+        self.conv3 = ConvNorm(filters, 1, name="conv3", **norms)
+        self.shortcut = ConvNorm(filters, 1, strides=strides, name="shortcut", **norms) if project else None
+
+    def build(self, input_shape: Any) -> None:
+        if self.shortcut is not None:
+            self.shortcut.build(input_shape)
+        inner = (*input_shape[:-1], self.options["width"])
+        self.conv1.build(input_shape)
+        self.conv2.build(inner)
+        self.conv3.build(inner)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        outputs = self.conv3(self.conv2(self.conv1(inputs, training=training), training=training), training=training)
+        beside = inputs if self.shortcut is None else self.shortcut(inputs, training=training)
+        return tf.nn.relu(outputs + beside)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, **self.options}
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class Stage(keras.layers.Layer):
+    """Bottlenecks of one resolution, the first of which changes it: res2 to res5.
+
+    Args:
+        number: 2 to 5.
+        variant: a name in `VARIANTS`.
+        strides: of the first block.
+        dilation: of all blocks.
+        stride_in_1x1: see `Bottleneck`.
+        norm: see `ConvNorm`.
+        epsilon: see `ConvNorm`.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        variant: str,
+        strides: int,
+        dilation: int = 1,
+        stride_in_1x1: bool = False,
+        norm: str = "frozen_batch",
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.options: dict[str, Any] = {
+            "number": number,
+            "variant": variant,
+            "strides": strides,
+            "dilation": dilation,
+            "stride_in_1x1": stride_in_1x1,
+            "norm": norm,
+            "epsilon": epsilon,
+        }
+        blocks, groups, group_width = VARIANTS[variant]
+        scale = 2 ** (number - 2)
+        self.blocks = [
+            Bottleneck(
+                256 * scale,
+                groups * group_width * scale,
+                project=index == 0,
+                strides=strides if index == 0 else 1,
+                dilation=dilation,
+                groups=groups,
+                stride_in_1x1=stride_in_1x1,
+                norm=norm,
+                epsilon=epsilon,
+                name=f"block{index}",
+                dtype=self.dtype_policy,
+            )
+            for index in range(blocks[number - 2])
+        ]
+
+    def build(self, input_shape: Any) -> None:
+        for block in self.blocks:
+            block.build(input_shape)
+            input_shape = (*input_shape[:-1], block.filters)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        for block in self.blocks:
+            inputs = block(inputs, training=training)
+        return inputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
+
+
+@keras.saving.register_keras_serializable(package="maskx_tf")
+class ResNet(keras.layers.Layer):
+    """Image to feature maps, one a stage.
+
+    Args:
+        variant: a name in `VARIANTS`.
+        last_stage: 5, or 4 where res5 is part of the box head.
+        dilate_last: res5 keeps the resolution of res4 and dilates its 3x3 convolutions instead.
+        frozen_stages: how many of stem, res2, ... do not learn.
+        stride_in_1x1: see `Bottleneck`.
+        norm: see `ConvNorm`.
+        epsilon: see `ConvNorm`.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        *,
+        last_stage: int = 5,
+        dilate_last: bool = False,
+        frozen_stages: int = 0,
+        stride_in_1x1: bool = False,
+        norm: str = "frozen_batch",
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.options: dict[str, Any] = {
+            "variant": variant,
+            "last_stage": last_stage,
+            "dilate_last": dilate_last,
+            "frozen_stages": frozen_stages,
+            "stride_in_1x1": stride_in_1x1,
+            "norm": norm,
+            "epsilon": epsilon,
+        }
+        self.stem = ConvNorm(
+            64, 7, strides=2, norm=norm, epsilon=epsilon, relu=True, name="stem", dtype=self.dtype_policy
+        )
+        self.stages: list[Stage] = []
+        for number in range(2, last_stage + 1):
+            dilated = number == 5 and dilate_last
+            self.stages.append(
+                Stage(
+                    number,
+                    variant=variant,
+                    strides=1 if number == 2 or dilated else 2,
+                    dilation=2 if dilated else 1,
+                    stride_in_1x1=stride_in_1x1,
+                    norm=norm,
+                    epsilon=epsilon,
+                    name=f"res{number}",
+                    dtype=self.dtype_policy,
+                )
+            )
+        parts: list[keras.layers.Layer] = [self.stem, *self.stages]
+        for part in parts[:frozen_stages]:
+            part.trainable = False
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels a cell of each map."""
+        strides = tuple(2**number for number in range(2, self.options["last_stage"] + 1))
+        return (*strides[:-1], strides[-2]) if self.options["dilate_last"] else strides
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each map."""
+        return tuple(stage.blocks[-1].filters for stage in self.stages)
+
+    def build(self, input_shape: Any) -> None:
+        self.stem.build(input_shape)
+        channels = 64
+        for stage in self.stages:
+            stage.build((*input_shape[:-1], channels))
+            channels = stage.blocks[-1].filters
+
+    def call(self, images: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
+        """Maps C2 to C5 (or C4), float [B, H / stride, W / stride, 256 .. 2048], of normalised images [B, H, W, 3]."""
+        features = self.stem(images, training=training)
+        # What ReLU leaves is never negative, so zeros pad a maximum as well as minus infinity would.
+        features = tf.nn.max_pool2d(tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+        maps = []
+        for stage in self.stages:
+            features = stage(features, training=training)
+            maps.append(features)
+        return maps
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}

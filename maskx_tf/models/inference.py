@@ -1,0 +1,95 @@
+"""A model made ready to be asked: compiled once for a canvas, T worked out once, weights optionally frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.structures import Detections
+
+
+class Predictor:
+    """A model's compiled functions for canvases of one size.
+
+    What depends on the weights alone (`model.constants()`, such as the filters that T makes of all classes) is worked
+    out once; after a change of the weights, `refresh` works it out again.
+
+    Args:
+        model: of any family.
+        canvas: height and width of the images.
+        freeze: make the weights constants of the graph, so that TensorFlow prepares them once: a snapshot of the
+            model, a few per cent faster, for which the first call takes many seconds and gigabytes
+            (docs/performance.md).
+        jit: compile with XLA, for models built portable.
+    """
+
+    def __init__(self, model: RCNN, canvas: tuple[int, int], *, freeze: bool = False, jit: bool = False) -> None:
+        self.model = model
+        self.canvas = canvas
+        self.freeze = freeze
+        self.jit = jit
+        self._constants = tuple(tf.Variable(value, trainable=False) for value in model.constants())
+        self._graphs: dict[str, Callable[..., Detections]] = {}
+
+    def refresh(self) -> None:
+        """Takes the model's weights as they are now."""
+        for held, value in zip(self._constants, self.model.constants(), strict=True):
+            held.assign(value)
+        if self.freeze:
+            self._graphs.clear()
+
+    def detect(self, images: tf.Tensor, image_sizes: tf.Tensor) -> Detections:
+        """Detections in canvas pixels of RGB canvases [B, H, W, 3] in 0..255 and sizes float32 [B, 2] inside them."""
+        key = f"detect {images.dtype.name}"
+        if key not in self._graphs:
+
+            def run(images: tf.Tensor, sizes: tf.Tensor) -> Detections:
+                return self.model.infer(images, sizes, self._read_constants())
+
+            self._graphs[key] = self._compile(run, self._specs(images.dtype))
+        return self._graphs[key](images, image_sizes)
+
+    def segment(
+        self, images: tf.Tensor, image_sizes: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor | None = None
+    ) -> Detections:
+        """Masks of given boxes float32 [B, N, 4] in canvas pixels, for given classes int32 [B, N] or the likeliest."""
+        model = self.model
+        if not isinstance(model, MaskRCNN):
+            raise TypeError(f"{model.name} has no masks")
+        count = boxes.shape[1]
+        key = f"segment {images.dtype.name} {count} {classes is None}"
+        if key not in self._graphs:
+
+            def run(
+                images: tf.Tensor, sizes: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor | None = None
+            ) -> Detections:
+                return model.segment(images, sizes, boxes, classes, self._read_constants())
+
+            specs = [*self._specs(images.dtype), tf.TensorSpec([None, count, 4], tf.float32)]
+            given = [] if classes is None else [tf.TensorSpec([None, count], tf.int32)]
+            self._graphs[key] = self._compile(run, [*specs, *given])
+        return self._graphs[key](images, image_sizes, boxes, *([] if classes is None else [classes]))
+
+    def _read_constants(self) -> tuple[tf.Tensor, ...]:
+        return tuple(held.read_value() for held in self._constants)
+
+    def _specs(self, dtype: tf.DType) -> list[tf.TensorSpec]:
+        return [tf.TensorSpec([None, *self.canvas, 3], dtype), tf.TensorSpec([None, 2], tf.float32)]
+
+    def _compile(self, function: Callable[..., Detections], specs: list[tf.TensorSpec]) -> Callable[..., Detections]:
+        traced = tf.function(function, jit_compile=self.jit).get_concrete_function(*specs)
+        if not self.freeze:
+            return traced
+        structure = traced.structured_outputs
+        # The loops stay functional: lowered ones could not be frozen a second time, at export.
+        frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+
+        def run(*arguments: Any) -> Detections:
+            return tf.nest.pack_sequence_as(structure, frozen(*(tf.convert_to_tensor(value) for value in arguments)))
+
+        return run

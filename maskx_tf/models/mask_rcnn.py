@@ -1,0 +1,107 @@
+"""Mask R-CNN: a mask for every detection, in parallel to its box (He et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from maskx_tf import losses as loss_ops
+from maskx_tf.losses import Loss
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.ops import masks as mask_ops
+from maskx_tf.structures import Detections, Targets
+from maskx_tf.targets import RegionTargets
+
+
+class MaskRCNN(RCNN):
+    """Faster R-CNN and a mask head that reads the detected boxes once more.
+
+    Args:
+        mask_pool: levels and boxes to pooled features.
+        mask_head: pooled features and classes to one mask logit map a region.
+        **kwargs: see `RCNN`.
+    """
+
+    def __init__(self, *, mask_pool: keras.layers.Layer, mask_head: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_pool = mask_pool
+        self.mask_head = mask_head
+
+    def infer(self, images: tf.Tensor, image_sizes: tf.Tensor, constants: tuple[tf.Tensor, ...]) -> Detections:
+        features = self.features(images, image_sizes)
+        found = self.detect(features, image_sizes)
+        return found._replace(masks=self.mask_probs(features, found.boxes, found.classes, constants))
+
+    def segment(
+        self,
+        images: tf.Tensor,
+        image_sizes: tf.Tensor,
+        boxes: tf.Tensor,
+        classes: tf.Tensor | None,
+        constants: tuple[tf.Tensor, ...],
+    ) -> Detections:
+        """Masks of given boxes [B, N, 4]; without classes, int32 [B, N], the box head's best ones are taken."""
+        features = self.features(images, image_sizes)
+        if classes is None:
+            classes, scores = self.classify(features, boxes)
+        else:
+            scores = tf.ones_like(boxes[..., 0])
+        valid = tf.ones_like(classes, tf.bool)
+        return Detections(boxes, scores, classes, valid, self.mask_probs(features, boxes, classes, constants))
+
+    def mask_probs(
+        self, features: list[tf.Tensor], boxes: tf.Tensor, classes: tf.Tensor, constants: tuple[tf.Tensor, ...]
+    ) -> tf.Tensor:
+        """Masks float32 [B, N, M, M] in 0..1 of boxes with classes 1..K."""
+        return tf.sigmoid(self.mask_logits(self.mask_features(features, boxes), classes, constants))
+
+    def mask_features(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """What the mask head reads of boxes: float [B, N, size, size, C]."""
+        return self.mask_pool(features[: len(self.mask_pool.strides)], boxes, training=training)
+
+    def mask_logits(self, pooled: tf.Tensor, classes: tf.Tensor, constants: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        """Logits float32 [B, N, M, M] of each region's own class."""
+        del constants
+        return self.mask_head(pooled, classes)
+
+    def region_losses(self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets) -> dict[str, Loss]:
+        return {
+            **super().region_losses(features, regions, targets),
+            "loss_mask": self.mask_loss(features, regions, targets),
+        }
+
+    def mask_loss(self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets) -> Loss:
+        """The loss of the regions whose truth has a mask; only regions that can be foreground are looked at."""
+        first = self.steps.foreground
+        boxes, classes, has_mask = regions.boxes[:, :first], regions.classes[:, :first], regions.has_mask[:, :first]
+        pooled = self.mask_features(features, boxes, training=True)
+        return self.loss_of_masks(pooled, classes, self.mask_targets(regions, targets), has_mask)
+
+    def loss_of_masks(self, pooled: tf.Tensor, classes: tf.Tensor, wanted: tf.Tensor, has_mask: tf.Tensor) -> Loss:
+        """The mask loss, of each region's own class."""
+        return loss_ops.mask_loss(self.mask_logits(pooled, classes, self.constants()), wanted, has_mask)
+
+    def mask_targets(self, regions: RegionTargets, targets: Targets) -> tf.Tensor:
+        """Binary masks float32 [B, foreground, M, M] that the regions which can be foreground should get."""
+        first = self.steps.foreground
+        shares = mask_ops.mask_targets(
+            targets.masks, targets.boxes, regions.boxes[:, :first], regions.truths[:, :first], size=self.mask_head.side
+        )
+        return tf.cast(shares >= 0.5, tf.float32)
+
+
+class SoftmaxMaskRCNN(MaskRCNN):
+    """Mask R-CNN whose classes compete for every pixel (table 2b)."""
+
+    def mask_probs(
+        self, features: list[tf.Tensor], boxes: tf.Tensor, classes: tf.Tensor, constants: tuple[tf.Tensor, ...]
+    ) -> tf.Tensor:
+        del constants
+        probs = tf.nn.softmax(self.mask_head.all_outputs(self.mask_features(features, boxes)))
+        own = tf.one_hot(classes, probs.shape[-1])[..., None, None, :]
+        return tf.reduce_sum(probs * own, axis=-1)
+
+    def loss_of_masks(self, pooled: tf.Tensor, classes: tf.Tensor, wanted: tf.Tensor, has_mask: tf.Tensor) -> Loss:
+        return loss_ops.softmax_mask_loss(self.mask_head.all_outputs(pooled), wanted, classes, has_mask)
