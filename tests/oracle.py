@@ -50,9 +50,18 @@ def level_rows(name: str, numbers: int) -> np.ndarray:
 
 def matched_share(boxes: np.ndarray, others: np.ndarray, labels: np.ndarray, other_labels: np.ndarray) -> float:
     """How many of the boxes have a partner of the same label at IoU > .99 among the others, as a share."""
+    return len(matched_pairs(boxes, others, labels, other_labels)[0]) / len(boxes)
+
+
+def matched_pairs(
+    boxes: np.ndarray, others: np.ndarray, labels: np.ndarray, other_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of boxes and of their best partners of the same label, for those that have one at IoU > .99."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0.0), axis=-1)
     area, other_area = (np.prod(group[:, 2:] - group[:, :2], axis=-1) for group in (boxes, others))
     iou = shared / (area[:, None] + other_area[None, :] - shared)
-    return float(np.mean(np.any((iou > 0.99) & (labels[:, None] == other_labels[None, :]), axis=1)))
+    iou = np.where(labels[:, None] == other_labels[None, :], iou, 0.0)
+    ours = np.flatnonzero(iou.max(axis=1) > 0.99)
+    return ours, iou[ours].argmax(axis=1)

@@ -1,0 +1,100 @@
+"""What a model folder is, and what can be known of one without building its model or importing TensorFlow.
+
+config.yaml     the resolved configuration; what the folder's model is built from
+weights.npz     every variable by its name, each with a checksum
+embedding.npy   the table that T reads, if it reads one
+model.json      version, origin, ids of the data set, what an importer left out
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.checkpoints.messages import listed, reason
+from maskx_tf.config import Config
+from maskx_tf.config import load as load_config
+from maskx_tf.errors import BadInput
+
+FORMAT = 1  # of the folder; raised when an older reader would misread it
+CONFIG, WEIGHTS, EMBEDDING, META = "config.yaml", "weights.npz", "embedding.npy", "model.json"
+FILES = {CONFIG, WEIGHTS, EMBEDDING, META}
+
+
+def refuse_other(folder: str | os.PathLike[str]) -> None:
+    """Objects to a place where something stands that is not a model folder.
+
+    Raises:
+        BadInput: naming what is in the way.
+    """
+    target = Path(folder)
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise BadInput(f"{folder}: expected a folder, found a file")
+    if target.resolve() == Path.cwd():  # it would be replaced under the feet of the shell
+        raise BadInput(f"{folder}: expected another folder than the one you are in")
+    names = {path.name for path in target.iterdir()}
+    if names and (META not in names or names - FILES):
+        other = listed(names - FILES or names)
+        raise BadInput(f"{folder}: expected a new folder, or a model folder to replace, found {other}")
+
+
+def find(path: str | os.PathLike[str]) -> Path:
+    """The model folder that a user means: itself, or the only one inside a run folder.
+
+    Raises:
+        BadInput: there is none, or more than one.
+    """
+    folder = Path(path)
+    if (folder / META).is_file():
+        return folder
+    if not folder.is_dir():
+        raise BadInput(f"{path}: {'expected a model folder, found a file' if folder.exists() else 'no such folder'}")
+    inside = sorted(found.parent for found in folder.glob(f"*/{META}") if found.parent.name[0] != ".")
+    if len(inside) != 1:
+        several = f"several: {listed(map(str, inside))}" if inside else f"no {META}"
+        raise BadInput(f"{path}: expected a model folder, or a run folder that holds one, found {several}")
+    return inside[0]
+
+
+def open_config(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
+    """The configuration and history of a model folder or run folder, without its weights.
+
+    Raises:
+        BadInput: it is no such folder, or damaged.
+    """
+    return read_config(find(path))
+
+
+def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """The same of a model folder."""
+    meta = _read_meta(folder / META)
+    return with_embedding(load_config(folder / CONFIG), str(folder / EMBEDDING)), meta
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: expected in a model folder: {error.strerror}") from None
+    except ValueError as error:
+        raise BadInput(f"{path}: damaged: {reason(error)}") from None
+    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
+        raise BadInput(f"{path}: expected the facts of a model, found no format")
+    if meta["format"] > FORMAT:
+        raise BadInput(
+            f"{path}: written in format {meta['format']} by maskx_tf {meta.get('maskx_tf')}, "
+            f"expected at most {FORMAT}: use a newer maskx_tf"
+        )
+    return {key: value for key, value in meta.items() if key not in ("format", "maskx_tf", "parameters")}
+
+
+def with_embedding(config: Config, path: str) -> Config:
+    """A configuration whose table of embeddings stands elsewhere, if it has one."""
+    if config.model.transfer.input != "embedding":
+        return config
+    transfer = config.model.transfer.model_copy(update={"embedding": path})
+    return config.model_copy(update={"model": config.model.model_copy(update={"transfer": transfer})})

@@ -1,0 +1,169 @@
+"""Model folders written and read; `folder` says what they hold.
+
+The weights are NumPy's .npz rather than Keras' .weights.h5: a zip has a checksum of every member, so damage is
+recognised; its names are ours, so a missing or surplus tensor can be named; and NumPy alone reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from maskx_tf import __version__
+from maskx_tf.checkpoints import npz
+from maskx_tf.checkpoints.folder import (
+    CONFIG,
+    EMBEDDING,
+    FORMAT,
+    META,
+    WEIGHTS,
+    find,
+    read_config,
+    refuse_other,
+    with_embedding,
+)
+from maskx_tf.checkpoints.messages import listed
+from maskx_tf.checkpoints.variables import arrays, named
+from maskx_tf.config import Config, ModelConfig
+from maskx_tf.config import write as write_config
+from maskx_tf.errors import BadInput
+from maskx_tf.models.build import build
+from maskx_tf.models.rcnn import RCNN
+
+TABLE = "table"  # the variable that EMBEDDING holds, too: a model is built from that file
+
+
+class Loaded(NamedTuple):
+    """What a model folder holds.
+
+    Attributes:
+        model: with its weights.
+        config: its configuration.
+        meta: its history, as `save` was given it.
+    """
+
+    model: RCNN
+    config: Config
+    meta: dict[str, Any]
+
+
+def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: Any) -> None:
+    """Writes a model folder, so that at every moment there is none, the old one or the new one, and never half of it.
+
+    Args:
+        model: whose weights are written.
+        config: from which it was built.
+        folder: a new or empty folder, or a model folder, which is replaced.
+        **meta: plain data for model.json, such as source or category_ids.
+
+    Raises:
+        BadInput: the folder holds something else, or cannot be written.
+    """
+    refuse_other(folder)
+    target = Path(folder).resolve()
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.mkdir(parents=True)
+        try:
+            _write(model, config, beside, meta)
+            _put(beside, target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def _write(model: RCNN, config: Config, folder: Path, meta: dict[str, Any]) -> None:
+    config = with_embedding(_without_start(config), EMBEDDING)
+    npz.write(folder / WEIGHTS, arrays(model))
+    if config.model.transfer.input == "embedding":
+        np.save(folder / EMBEDDING, named(model)[TABLE].numpy())
+    write_config(config, folder / CONFIG)
+    facts = {"format": FORMAT, "maskx_tf": __version__, "parameters": int(model.count_params()), **meta}
+    (folder / META).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _put(beside: Path, target: Path) -> None:
+    """Moves a finished folder to its place; an old one leaves it first, and comes back if the new one cannot."""
+    if not target.exists():
+        beside.rename(target)
+        return
+    old = target.with_name(f".{target.name}.old.{os.getpid()}")
+    target.rename(old)
+    try:
+        beside.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _without_start(config: Config) -> Config:
+    """The weights in the folder are the model's start, whatever it once started from."""
+    backbone = config.model.backbone.model_copy(update={"weights": "none"})
+    return config.model_copy(update={"model": config.model.model_copy(update={"backbone": backbone})})
+
+
+def build_with(config: ModelConfig, table: np.ndarray | None, *, portable: bool = False) -> RCNN:
+    """Builds a model whose T reads a table that stands in no file yet, if it reads one."""
+    if table is None:
+        return build(config, portable=portable)
+    with tempfile.TemporaryDirectory(prefix="maskx-") as folder:
+        path = Path(folder, EMBEDDING)
+        np.save(path, table)
+        transfer = config.transfer.model_copy(update={"embedding": str(path)})
+        return build(config.model_copy(update={"transfer": transfer}), portable=portable)
+
+
+def open_model(path: str | os.PathLike[str], *, portable: bool = False) -> Loaded:
+    """What a MODEL argument of the command line means: see `find` and `load`."""
+    return load(find(path), portable=portable)
+
+
+def load(folder: str | os.PathLike[str], *, portable: bool = False) -> Loaded:
+    """Builds a model folder's model and sets all of its weights.
+
+    Args:
+        folder: written by `save`.
+        portable: see `models.build.build`.
+
+    Raises:
+        BadInput: the folder is damaged, or its files do not fit together.
+    """
+    config, meta = read_config(Path(folder))
+    model = build(_without_start(config).model, portable=portable)
+    read_weights(model, Path(folder) / WEIGHTS)
+    return Loaded(model, config, meta)
+
+
+def read_weights(model: keras.Model, path: Path) -> None:
+    """Sets every variable of a model that stands.
+
+    Args:
+        model: of the configuration that stands beside the weights.
+        path: weights.npz.
+
+    Raises:
+        BadInput: the file is damaged, or is of another model.
+    """
+    variables = named(model)
+    with npz.reading(path) as archive:
+        missing, extra = set(variables) - set(archive.names), set(archive.names) - set(variables)
+        if missing:
+            raise BadInput(f"{path}: expected a tensor {listed(missing)}, as {CONFIG} has it, found none")
+        if extra:
+            raise BadInput(f"{path}: holds {listed(extra)}, which the model of {CONFIG} does not have")
+        for name, array in archive.items():
+            shape = tuple(variables[name].shape)
+            if array.shape != shape:
+                raise BadInput(f"{path}: {name}: expected shape {list(shape)}, found {list(array.shape)}")
+            if name == TABLE and not np.array_equal(array, variables[name].numpy()):
+                raise BadInput(f"{path.with_name(EMBEDDING)}: expected the numbers of {name} in {path.name}")
+            variables[name].assign(array)

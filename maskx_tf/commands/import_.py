@@ -1,0 +1,85 @@
+"""`maskx import`: the weights of other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskx_tf.commands.quiet import import_tensorflow
+
+EXAMPLE = "Example: maskx import detectron2 model_final.pkl --out imported model.detections.score=0.3"
+LONGEST = 3
+
+
+class Source(StrEnum):
+    """The programs whose files can be read."""
+
+    torchvision = "torchvision"
+    detectron2 = "detectron2"
+    detectron = "detectron"
+    keras = "keras"
+
+
+def import_(
+    source: Annotated[Source, typer.Argument(metavar="SOURCE", help="torchvision, detectron2, detectron or keras.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=".pth, .pkl, .safetensors, .npz or .h5.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the model: a new one, or a model's to replace.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings that win over the source's, such as model.roi.samples=1."),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Class names, one a line, or JSON; else COCO's for 80 classes."),
+    ] = None,
+    all_ids: Annotated[
+        bool, typer.Option("--all-ids", help="Keep the rows of all 90 ids of COCO, as torchvision does.")
+    ] = False,
+    without_rpn: Annotated[
+        bool, typer.Option("--without-rpn", help="Accept a Detectron file without region proposals.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+) -> None:
+    """Make a model folder of a file of torchvision, detectron2, Detectron, seg_every_thing or Keras."""
+    import json
+
+    import_tensorflow()
+    import keras
+
+    from maskx_tf.checkpoints.importing import import_file
+    from maskx_tf.checkpoints.plan import Request
+
+    keras.utils.set_random_seed(0)  # for what the file does not have, so that an import can be repeated
+    request = Request(file, tuple(overrides or ()), classes, all_ids, without_rpn)
+    imported = import_file(source.value, request, out)
+    summary = {"out": str(out), **_facts(imported.config.model), **imported.meta}
+    print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else describe(summary))
+
+
+def _facts(model: Any) -> dict[str, Any]:
+    return {"family": model.family, "backbone": model.backbone.name, "classes": len(model.class_names)}
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """The summary as text."""
+    lines = [
+        f"wrote {summary['out']}: {summary['family']}, {summary['backbone']}, {summary['classes']} classes",
+        "",
+        f"tensors used: {summary['used']}",
+    ]
+    lines += [f"left out: {_some(names)}: {reason}" for reason, names in summary["skipped"].items() if names]
+    if summary["fresh"]:
+        lines.append(f"not in the file, random: {_some(summary['fresh'])}")
+    lines += ["", "settings from the file and its program:"]
+    lines += [f"  {key} = {value}" for key, value in summary["conventions"].items()]
+    if summary["notes"]:
+        lines += ["", "to know:"] + [f"- {note}" for note in summary["notes"]]
+    return "\n".join(lines)
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - LONGEST
+    return ", ".join(names[:LONGEST]) + (f" and {rest} more" if rest > 0 else "")

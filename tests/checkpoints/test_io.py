@@ -1,0 +1,226 @@
+"""Model folders: what goes in comes out, and whatever is wrong with one is said in a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskx_tf import __version__
+from maskx_tf.checkpoints import io, npz
+from maskx_tf.checkpoints.folder import find, open_config
+from maskx_tf.config import Config
+from maskx_tf.errors import BadInput
+from maskx_tf.models.rcnn import RCNN
+from tests.checkpoints import small
+from tests.checkpoints.small import quick_backbone  # noqa: F401  (a fixture)
+
+
+@pytest.fixture(scope="module")
+def original() -> tuple[RCNN, Config]:
+    """For tests to write, or to read other weights into: its own do not matter."""
+    return small.model("faster_rcnn")
+
+
+@pytest.fixture(scope="module")
+def saved(original: tuple[RCNN, Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    io.save(*original, folder, source={"program": "none"}, category_ids=[3, 1, 4, 15, 9, 2, 6])
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def refused(function: Callable[..., object], *arguments: object) -> str:
+    with pytest.raises(BadInput) as caught:
+        function(*arguments)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+FAMILIES = {
+    "mask, softmax": lambda: small.model("mask_rcnn", mask={"activation": "softmax"}),
+    "mask^x": lambda: small.model(mask={"mlp_branch": "reference"}),
+    "mask^x, table": lambda: small.model(table=small.table()),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_round_trip(family: str, tmp_path: Path) -> None:
+    model, config = FAMILIES[family]()
+    io.save(model, config, tmp_path / "model", note="ours", category_ids=None)
+    loaded = io.load(tmp_path / "model")
+    expected, found = small.values(model), small.values(loaded.model)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    for ours, theirs in zip(small.detections(loaded.model), small.detections(model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.meta == {"note": "ours", "category_ids": None}
+    assert loaded.config.model.class_names == small.CLASSES
+    if family != "mask^x, table":
+        assert loaded.config == config
+
+
+def test_a_folder_with_a_table_can_be_moved(tmp_path: Path) -> None:
+    io.save(*small.model(table=small.table()), tmp_path / "model")
+    assert small.files(tmp_path / "model") == {"config.yaml", "weights.npz", "model.json", "embedding.npy"}
+    moved = (tmp_path / "model").rename(tmp_path / "elsewhere")
+    loaded = io.load(moved)
+    assert loaded.config.model.transfer.embedding == str(moved / "embedding.npy")
+    np.testing.assert_array_equal(loaded.model.embeddings(), small.table())
+    np.save(moved / "embedding.npy", small.table() + 1)
+    assert refused(io.load, moved) == f"{moved}/embedding.npy: expected the numbers of table in weights.npz"
+
+
+def test_what_training_started_from_is_not_needed_again(tmp_path: Path) -> None:
+    model, config = small.model("faster_rcnn")
+    start = config.model.backbone.model_copy(update={"weights": "gone.h5"})
+    config = config.model_copy(update={"model": config.model.model_copy(update={"backbone": start})})
+    io.save(model, config, tmp_path / "model")
+    assert io.load(tmp_path / "model").config.model.backbone.weights == "none"
+
+
+def test_facts(saved: Path, original: tuple[RCNN, Config]) -> None:
+    facts = json.loads((saved / "model.json").read_text())
+    assert (facts["format"], facts["maskx_tf"]) == (1, __version__)
+    assert facts["parameters"] == original[0].count_params()
+    config, meta = open_config(saved)
+    assert config == original[1]
+    assert meta["category_ids"] == [3, 1, 4, 15, 9, 2, 6]
+
+
+def test_model_argument(saved: Path, copy: Path, tmp_path: Path) -> None:
+    assert find(copy) == copy
+    run = tmp_path / "run"
+    run.mkdir()
+    assert refused(find, run).endswith("a model folder, or a run folder that holds one, found no model.json")
+    (run / "config.yaml").touch()
+    shutil.copytree(saved, run / ".best.old.7")  # what an interrupted writer leaves
+    shutil.copytree(saved, run / "best")
+    assert find(run) == run / "best"
+    assert io.open_model(run).config == open_config(copy)[0]
+    shutil.copytree(saved, run / "last")
+    assert refused(find, run).endswith(f"found several: {run}/best, {run}/last")
+    assert refused(find, tmp_path / "none") == f"{tmp_path}/none: no such folder"
+    assert refused(find, copy / "config.yaml").endswith("config.yaml: expected a model folder, found a file")
+
+
+def test_replaces_a_model_and_nothing_else(original: tuple[RCNN, Config], copy: Path, tmp_path: Path) -> None:
+    io.save(*original, copy, note="new")
+    assert open_config(copy)[1] == {"note": "new"}
+    (copy / "notes.txt").touch()
+    assert refused(io.save, *original, copy).endswith("or a model folder to replace, found notes.txt")
+    other = tmp_path / "photos"
+    other.mkdir()
+    io.save(*original, other)
+    (other / "model.json").unlink()
+    assert "found config.yaml, weights.npz" in refused(io.save, *original, other)
+    assert refused(io.save, *original, copy / "notes.txt").endswith("notes.txt: expected a folder, found a file")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
+
+
+def test_spares_the_folder_that_one_is_in(
+    original: tuple[RCNN, Config], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy)
+    assert refused(io.save, *original, ".") == ".: expected another folder than the one you are in"
+    monkeypatch.chdir(copy.parent)
+    io.save(*original, "here/below")
+    assert find("here/below") == Path("here/below")
+
+
+@pytest.mark.parametrize("moment", ["weights", "move"])
+def test_an_interrupted_writer_leaves_the_old_model(
+    moment: str, original: tuple[RCNN, Config], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    rename = Path.rename
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def fail_to_place(self: Path, target: Path) -> Path:
+        return fail() if target == copy and ".old." not in self.name else rename(self, target)  # type: ignore[func-returns-value]
+
+    if moment == "weights":
+        monkeypatch.setattr(npz, "write", fail)
+    else:
+        monkeypatch.setattr(Path, "rename", fail_to_place)
+    assert refused(io.save, *original, copy) == f"{copy}: cannot be written: No space left on device"
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert os.listdir(copy.parent) == ["model"]
+
+
+def test_damaged_weights(original: tuple[RCNN, Config], copy: Path) -> None:
+    model, path = original[0], copy / "weights.npz"
+    io.read_weights(model, path)
+    whole, expected = path.read_bytes(), small.values(model)
+    generator, recognised = np.random.default_rng(0), 0
+    for place in generator.choice(len(whole), 60, replace=False):
+        damaged = bytearray(whole)
+        damaged[place] ^= 64
+        path.write_bytes(damaged)
+        try:
+            io.read_weights(model, path)
+        except BadInput as error:
+            recognised += str(error).startswith(f"{path}: ")
+        else:  # no number was hit, but a date or the like
+            for name, value in small.values(model).items():
+                np.testing.assert_array_equal(value, expected[name])
+            recognised += 1
+        path.write_bytes(whole[:place])
+        assert refused(io.read_weights, model, path).startswith(f"{path}: cut short or damaged: ")
+    assert recognised == 60
+
+
+def test_missing_files(copy: Path) -> None:
+    (copy / "weights.npz").unlink()
+    assert refused(io.load, copy) == f"{copy}/weights.npz: no such file"
+    (copy / "config.yaml").unlink()
+    assert refused(io.load, copy) == f"{copy}/config.yaml: cannot be read: No such file or directory"
+    (copy / "model.json").unlink()
+    assert refused(io.load, copy) == f"{copy}/model.json: expected in a model folder: No such file or directory"
+
+
+def test_other_facts(copy: Path) -> None:
+    for text, problem in (
+        ("{", "damaged: "),
+        ("[]", "expected the facts of a model, found no format"),
+        ('{"format": 9, "maskx_tf": "3.0"}', "written in format 9 by maskx_tf 3.0, expected at most 1"),
+    ):
+        (copy / "model.json").write_text(text)
+        assert refused(io.load, copy).startswith(f"{copy}/model.json: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda arrays: arrays.pop("rpn/conv/bias"),
+            "expected a tensor rpn/conv/bias, as config.yaml has it, found none",
+        ),
+        (lambda arrays: arrays.update(more=np.zeros(1)), "holds more, which the model of config.yaml does not have"),
+        (
+            lambda arrays: arrays.update({"rpn/conv/bias": np.zeros(6)}),
+            "rpn/conv/bias: expected shape [5], found [6]",
+        ),
+    ],
+)
+def test_weights_of_another_model(
+    change: Callable[[dict[str, np.ndarray]], object], problem: str, original: tuple[RCNN, Config], copy: Path
+) -> None:
+    path = copy / "weights.npz"
+    with npz.reading(path) as archive:
+        arrays = dict(archive.items())
+    change(arrays)
+    npz.write(path, arrays.items())
+    assert refused(io.read_weights, original[0], path).startswith(f"{path}: {problem}")

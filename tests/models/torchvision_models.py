@@ -1,0 +1,53 @@
+"""Models with the oracle's weights, through the project's own torchvision importer."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from maskx_tf.checkpoints.importing import Imported, convert
+from maskx_tf.checkpoints.plan import Request
+from maskx_tf.checkpoints.torchvision import plan
+from maskx_tf.checkpoints.variables import named
+from maskx_tf.models.build import build
+from maskx_tf.models.rcnn import RCNN
+from tests import oracle
+
+# The oracle's images are 256 pixels wide, where torchvision's are 800.
+SIZE = ("model.input.canvas=[256, 256]", "model.input.short_side=256", "model.input.long_side=256")
+
+
+@functools.cache
+def torchvision_model(*overrides: str, portable: bool = False) -> RCNN:
+    """The oracle's model, with settings of its own where it was run with others than torchvision's."""
+    imported = _imported(*overrides)
+    if not portable:
+        return imported.model
+    model = build(imported.config.model, portable=True)
+    sources = named(imported.model)
+    for name, variable in named(model).items():
+        variable.assign(sources[name])
+    return model
+
+
+@functools.cache
+def _imported(*overrides: str) -> Imported:
+    with tempfile.TemporaryDirectory() as folder:
+        return convert("torchvision", Request(_weights(Path(folder)), (*SIZE, *overrides)))
+
+
+def _weights(folder: Path) -> Path:
+    path = folder / "weights.npz"
+    np.savez(path, **oracle.weights())
+    return path
+
+
+@functools.cache
+def sources() -> dict[str, str]:
+    """torchvision's name for each variable."""
+    with tempfile.TemporaryDirectory() as folder:
+        order = plan(Request(_weights(Path(folder)), SIZE)).table(_imported().config.model)
+    return {entry.variable: entry.tensor for entry in order.entries}
