@@ -1,0 +1,143 @@
+"""What a model costs to ask: `python -m benchmarks.inference [vocabulary|stages]`.
+
+Mask^X R-CNN, ResNet-50-FPN, one image of 800x1216, 100 detections, random weights; the work does not depend on them,
+because every step has a fixed size. Each row runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from benchmarks.measure import Cost, machine, measure, show
+from maskx_tf.config import ModelConfig
+from maskx_tf.models.build import build
+from maskx_tf.models.inference import Predictor
+from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.ops import images as image_ops
+from maskx_tf.ops import paste as paste_ops
+
+CANVAS = (800, 1216)
+POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
+VOCABULARIES = (80, 1000, 3000, 10000)
+REPEAT = 5
+
+
+def vocabulary() -> None:
+    """Prints the whole model at several numbers of classes beside its backbone and pyramid alone."""
+    for precision in POLICIES:
+        costs = {"R50-FPN alone": measure(_stage, "features", precision, repeat=REPEAT)}
+        for classes in VOCABULARIES:
+            costs[f"whole, {classes} classes, frozen"] = measure(_whole, classes, precision, True, repeat=REPEAT)
+        for classes in VOCABULARIES:
+            costs[f"whole, {classes} classes, not frozen"] = measure(_whole, classes, precision, False, repeat=REPEAT)
+        show(f"From canvas to detections with masks, {precision}", costs, base="R50-FPN alone")
+
+
+def stages() -> None:
+    """Prints the parts of the whole, each a frozen graph of its own, at 80 classes."""
+    for precision in POLICIES:
+        costs: dict[str, Cost] = {"letterbox (640x480)": measure(_letterbox, repeat=REPEAT)}
+        for stage in ("features", "proposals", "boxes", "masks"):
+            costs[stage] = measure(_stage, stage, precision, repeat=REPEAT)
+        costs["paste 100 masks (NumPy)"] = measure(_paste, repeat=REPEAT)
+        show(f"Parts, {precision}", costs, base="features")
+
+
+def _model(classes: int, precision: str) -> MaskRCNN:
+    keras.config.set_dtype_policy(POLICIES[precision])
+    config = ModelConfig.model_validate(
+        {
+            "family": "mask_x_rcnn",
+            "class_names": [f"class {number}" for number in range(classes)],
+            "input": {"canvas": CANVAS, "short_side": 800, "long_side": 1216},
+        }
+    )
+    model = build(config)
+    assert isinstance(model, MaskRCNN)
+    return model
+
+
+def _inputs() -> tuple[tf.Tensor, tf.Tensor]:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *CANVAS, 3), np.uint8)
+    return tf.constant(pixels), tf.constant([CANVAS], tf.float32)
+
+
+def _whole(classes: int, precision: str, freeze: bool) -> Callable[[], Any]:
+    predictor = Predictor(_model(classes, precision), CANVAS, freeze=freeze)
+    images, sizes = _inputs()
+    return lambda: [part.numpy() for part in predictor.detect(images, sizes)]
+
+
+def _stage(stage: str, precision: str) -> Callable[[], Any]:
+    """One part, with what the parts before it give as its input."""
+    model = _model(80, precision)
+    images, sizes = _inputs()
+    if stage == "features":
+        return _frozen(lambda images: model.features(images, sizes), images)
+    features = model.features(images, sizes)
+    if stage == "proposals":
+
+        def propose(*features: tf.Tensor) -> Any:
+            logits, deltas, anchors = model.rpn_outputs(list(features))
+            return model.steps.propose_test(logits, deltas, anchors, image_sizes=sizes)
+
+        return _frozen(propose, *features)
+    generator = np.random.default_rng(0)
+    corners = np.sort(generator.random((1, 1000, 2, 2), np.float32) * [CANVAS[1], CANVAS[0]], axis=2)
+    boxes = tf.constant(corners.reshape(1, 1000, 4), tf.float32)
+    if stage == "boxes":
+
+        def detect(boxes: tf.Tensor, *features: tf.Tensor) -> Any:
+            vectors = model.vectors(list(features), boxes)
+            scores = tf.nn.softmax(model.box_predictor(vectors))[..., 1:]
+            chosen = model.steps.candidates(scores, tf.ones([1, 1000], tf.bool))
+            own = tf.gather(vectors, chosen.regions, batch_dims=1)
+            return model.steps.detections(
+                model.box_predictor.deltas(own, chosen.classes), chosen, image_sizes=sizes
+            ).boxes
+
+        return _frozen(detect, boxes, *features)
+    constants = tuple(tf.constant(value.numpy()) for value in model.constants())
+    classes = tf.constant(generator.integers(1, 81, (1, 100)), tf.int32)
+    return _frozen(
+        lambda boxes, *features: model.mask_probs(list(features), boxes, classes, constants), boxes[:, :100], *features
+    )
+
+
+def _frozen(function: Callable[..., Any], *inputs: tf.Tensor) -> Callable[[], Any]:
+    traced = tf.function(function).get_concrete_function(*[tf.TensorSpec(each.shape, each.dtype) for each in inputs])
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    return lambda: [part.numpy() for part in tf.nest.flatten(frozen(*inputs))]
+
+
+def _letterbox() -> Callable[[], Any]:
+    image = tf.constant(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
+    run = tf.function(lambda image: image_ops.letterbox(image, canvas=CANVAS, short_side=800, long_side=1216)[0])
+    return lambda: run(image).numpy()
+
+
+def _paste() -> Callable[[], Any]:
+    generator = np.random.default_rng(0)
+    corner = generator.random((100, 2)) * [CANVAS[1] - 101, CANVAS[0] - 101]
+    boxes = np.concatenate([corner, corner + 100], axis=1).astype(np.float32)
+    masks = generator.random((100, 28, 28), np.float32)
+    return lambda: paste_ops.paste(masks, boxes, *CANVAS)
+
+
+PARTS = {"vocabulary": vocabulary, "stages": stages}
+
+if __name__ == "__main__":
+    print(machine())
+    for part in sys.argv[1:] or PARTS:
+        PARTS[part]()
