@@ -174,6 +174,18 @@ def test_baselines(outputs: int, kind: str, put: Callable[[Any], Path]) -> None:
     assert_complete(found, every)
 
 
+def test_agnostic_boxes(put: Callable[[Any], Path]) -> None:
+    """Detectron keeps four rows for the background before those for everything else."""
+    every = detector() | layers({"bbox_pred": (8, VECTOR)}, ("_w", "_b"))
+    found = plan(Request(put({"blobs": empty(every)})))
+    assert found.settings["box"]["class_agnostic"] is True
+    config = resolve({"model": {**found.settings, "class_names": list(found.labels.names)}}).model
+    layouts = {entry.variable: entry.layout for entry in found.table(config).entries}
+    boxes = np.arange(8.0 * VECTOR).reshape(8, VECTOR)
+    np.testing.assert_array_equal(layouts["box_predictor/box_rows"].convert(boxes), boxes[None, 4:])
+    np.testing.assert_array_equal(layouts["box_predictor/box_bias"].convert(boxes[:, 0]), boxes[None, 4:, 0])
+
+
 def test_r101_and_resnext(put: Callable[[Any], Path]) -> None:
     for options, name, in_1x1 in (
         ({}, "resnet101", True),
