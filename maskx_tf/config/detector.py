@@ -87,6 +87,10 @@ class BackboneConfig(Section):
             raise impossible("norm", f"frozen_batch or batch, for {self.name} has batch norm built in", self.norm)
         if self.neck in ("c4", "dc5") and of_keras:
             raise impossible("neck", f"fpn or c5, for {self.name} comes as a whole from Keras", self.neck)
+        for key in ("norm_epsilon", "stride_in_1x1"):
+            found = getattr(self, key)
+            if of_keras and found != type(self).model_fields[key].default:
+                raise impossible(key, f"nothing, for {self.name} has its own", found)
         if self.weights != "none" and not of_keras:
             raise impossible("weights", f"none, for Keras has no {self.name}: import a checkpoint", self.weights)
         return self

@@ -41,6 +41,8 @@ class MaskConfig(Section):
 
     @model_validator(mode="after")
     def _combination(self) -> MaskConfig:
+        if self.activation == "softmax" and self.head == "mlp":
+            raise impossible("activation", "sigmoid, for head is mlp", self.activation)
         if self.activation == "softmax" and self.outputs == "agnostic":
             raise impossible("activation", "sigmoid, for a class-agnostic mask has no rivals", self.activation)
         if self.mlp_branch != "none" and self.head == "mlp":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -52,15 +53,27 @@ class Application(keras.layers.Layer):
         self.frozen_norm = frozen_norm
         self.frozen_stages = frozen_stages
         make, taps = NETWORKS[name_of_network]
-        whole = make(weights=None, include_top=False, input_shape=(None, None, 3))
-        self.network = keras.Model(
-            whole.inputs, [whole.get_layer(tap).output for tap in taps], name="network", dtype=self.dtype_policy
-        )
-        if frozen_norm:
+        with _policy(self.dtype_policy):
+            whole = make(weights=None, include_top=False, input_shape=(None, None, 3))
+            self.network = keras.Model(whole.inputs, [whole.get_layer(tap).output for tap in taps], name="network")
+        self._fix_norms()
+        self._freeze(taps)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the layer learns; its frozen norms never do, whatever is set."""
+        return keras.layers.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.fset(self, value)
+        self._fix_norms()
+
+    def _fix_norms(self) -> None:
+        if getattr(self, "frozen_norm", False) and hasattr(self, "network"):
             for layer in self.network.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
-        self._freeze(taps)
 
     def _freeze(self, taps: tuple[str, ...]) -> None:
         """Freezes the layers up to the end of the last frozen stage, in the order of the network."""
@@ -108,3 +121,14 @@ class Application(keras.layers.Layer):
             "frozen_norm": self.frozen_norm,
             "frozen_stages": self.frozen_stages,
         }
+
+
+@contextlib.contextmanager
+def _policy(policy: Any) -> Iterator[None]:
+    """Keras' current dtype policy for a while: its applications ask for no other."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

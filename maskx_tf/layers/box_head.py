@@ -129,7 +129,7 @@ class Res5Pool(keras.layers.Layer):
     @property
     def size(self) -> int:
         """Bins along each side of the result."""
-        return self.pool.size // 2
+        return -(-self.pool.size // 2)
 
     def build(self, *_: Any) -> None:
         """Nothing to make: the head builds itself."""

@@ -183,7 +183,7 @@ class FCNMaskHead(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         self.side = _build_trunk(self.trunk, self.branches, input_shape)
-        self.predictor.build((None, None, self.side, self.side, self.trunk.channels))
+        _build_once(self.predictor, (None, None, self.side, self.side, self.trunk.channels))
 
     def call(self, pooled: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """Logits float32 [B, N, M, M] of pooled features, for the class, 1..K, of each region: int32 [B, N]."""
@@ -243,17 +243,34 @@ class TransferredMaskHead(keras.layers.Layer):
 def _build_trunk(trunk: MaskTrunk, branches: tuple[MLPBranch, ...], input_shape: Any) -> int:
     """Builds the parts for pooled features [B, N, size, size, C]; the side of the masks."""
     size = int(input_shape[-2])
-    trunk.build(input_shape)
-    maps = [(None, None, side, side, trunk.channels) for side in (size, 2 * size)]
+    _build_once(trunk, input_shape)
+    # Without convolutions the small map is the pooled region itself.
+    channels = trunk.channels if trunk.convs else input_shape[-1]
+    maps = [(None, None, size, size, channels), (None, None, 2 * size, 2 * size, trunk.channels)]
     for branch in branches:
-        branch.build(maps)
+        _build_once(branch, maps)
     return 2 * size
 
 
+def _build_once(part: keras.layers.Layer, shape: Any) -> None:
+    """Builds a part that came from outside, unless Keras did so already when it read the part's configuration."""
+    if not part.built:
+        part.build(shape)
+
+
 def _with_parts(config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The configuration with its parts made, not built: the head does that, and names their weights after itself."""
     return {
-        key: keras.saving.deserialize_keras_object(value) if key in names else value for key, value in config.items()
+        key: keras.saving.deserialize_keras_object(_unbuilt(value)) if key in names else value
+        for key, value in config.items()
     }
+
+
+def _unbuilt(serialised: Any) -> Any:
+    """What Keras serialised, without the shapes for which it would build layers at once."""
+    if isinstance(serialised, dict):
+        return {key: _unbuilt(value) for key, value in serialised.items() if key != "build_config"}
+    return [_unbuilt(value) for value in serialised] if isinstance(serialised, list) else serialised
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")

@@ -38,7 +38,8 @@ class Transfer(keras.layers.Layer):
         unit_rms: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # In float32 under every policy: it is small, runs once, and makes the weights of everything after it.
+        super().__init__(**{**kwargs, "dtype": "float32"})
         if init not in INITS:
             raise ValueError(f"init is {init!r}, expected one of {', '.join(INITS)}")
         if activation not in ACTIVATIONS:

@@ -49,6 +49,10 @@ def build(config: ModelConfig, *, portable: bool = False) -> RCNN:
     """
     if not config.class_names:
         raise BadInput("model.class_names is empty, expected the names of the classes")
+    if portable and config.roi.op != "align":
+        raise BadInput(
+            f"model.roi.op is {config.roi.op}, expected align: nothing else compiles under XLA and for LiteRT"
+        )
     model = FAMILIES[config.family](config, portable)
     _build_layers(model, config)
     if config.backbone.weights != "none":
@@ -67,21 +71,21 @@ def _mask_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     outputs = 1 if mask.outputs == "agnostic" else classes
     if mask.head == "mlp":
         head = MLPMaskHead(
-            outputs, side=2 * config.roi.mask_size, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head"
+            outputs, side=2 * parts["mask_pool"].size, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head"
         )
         return MaskRCNN(**parts, mask_head=head, name=config.family)
     softmax = mask.activation == "softmax"
     predictor = MaskPredictor(
         outputs + 1 if softmax else outputs, stddev=AGNOSTIC_STDDEV if outputs == 1 else None, name="predictor"
     )
-    head = FCNMaskHead(_mask_trunk(config), predictor, _branches(config), name="mask_head")
+    head = FCNMaskHead(_mask_trunk(config), predictor, _branches(config, parts), name="mask_head")
     return (SoftmaxMaskRCNN if softmax else MaskRCNN)(**parts, mask_head=head, name=config.family)
 
 
 def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     parts = _trunk(config, portable)
     parts["mask_pool"] = _mask_pool(config, parts, portable)
-    parts["mask_head"] = TransferredMaskHead(_mask_trunk(config), _branches(config), name="mask_head")
+    parts["mask_head"] = TransferredMaskHead(_mask_trunk(config), _branches(config, parts), name="mask_head")
     settings = config.transfer
     features = 2048 if config.backbone.neck == "c4" else config.box.width
     sizes = {"cls": (features,), "box": (4 * features,), "cls_box": (features, 4 * features)}
@@ -190,9 +194,9 @@ def _mask_trunk(config: ModelConfig) -> MaskTrunk:
     return MaskTrunk(config.mask.channels, convs=config.mask.convs, name="trunk")
 
 
-def _branches(config: ModelConfig) -> tuple[MLPBranch, ...]:
+def _branches(config: ModelConfig, parts: dict[str, Any]) -> tuple[MLPBranch, ...]:
     branch = config.mask.mlp_branch
-    return () if branch == "none" else (MLPBranch(branch, side=2 * config.roi.mask_size, name="mlp_branch"),)
+    return () if branch == "none" else (MLPBranch(branch, side=2 * parts["mask_pool"].size, name="mlp_branch"),)
 
 
 def _read_table(path: str, classes: int) -> np.ndarray:

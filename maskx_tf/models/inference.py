@@ -17,14 +17,13 @@ class Predictor:
     """A model's compiled functions for canvases of one size.
 
     What depends on the weights alone (`model.constants()`, such as the filters that T makes of all classes) is worked
-    out once; after a change of the weights, `refresh` works it out again.
+    out once. After a change of the weights call `refresh`; until then an answer may mix old weights and new.
 
     Args:
         model: of any family.
         canvas: height and width of the images.
-        freeze: make the weights constants of the graph, so that TensorFlow prepares them once: a snapshot of the
-            model, a few per cent faster, for which the first call takes many seconds and gigabytes
-            (docs/performance.md).
+        freeze: make the weights constants of the graph, so that TensorFlow prepares them once: a few per cent faster,
+            for which the first call takes many seconds and gigabytes (docs/performance.md).
         jit: compile with XLA, for models built portable.
     """
 
@@ -82,9 +81,9 @@ class Predictor:
         return [tf.TensorSpec([None, *self.canvas, 3], dtype), tf.TensorSpec([None, 2], tf.float32)]
 
     def _compile(self, function: Callable[..., Detections], specs: list[tf.TensorSpec]) -> Callable[..., Detections]:
-        traced = tf.function(function, jit_compile=self.jit).get_concrete_function(*specs)
         if not self.freeze:
-            return traced
+            return tf.function(function, jit_compile=self.jit).get_concrete_function(*specs)
+        traced = tf.function(function).get_concrete_function(*specs)
         structure = traced.structured_outputs
         # The loops stay functional: lowered ones could not be frozen a second time, at export.
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
@@ -92,4 +91,4 @@ class Predictor:
         def run(*arguments: Any) -> Detections:
             return tf.nest.pack_sequence_as(structure, frozen(*(tf.convert_to_tensor(value) for value in arguments)))
 
-        return run
+        return tf.function(run, jit_compile=True) if self.jit else run

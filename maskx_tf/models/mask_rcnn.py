@@ -95,13 +95,21 @@ class MaskRCNN(RCNN):
 class SoftmaxMaskRCNN(MaskRCNN):
     """Mask R-CNN whose classes compete for every pixel (table 2b)."""
 
+    def mask_logits(self, pooled: tf.Tensor, classes: tf.Tensor, constants: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        del constants
+        return _of_class(self.mask_head.all_outputs(pooled), classes)
+
     def mask_probs(
         self, features: list[tf.Tensor], boxes: tf.Tensor, classes: tf.Tensor, constants: tuple[tf.Tensor, ...]
     ) -> tf.Tensor:
         del constants
-        probs = tf.nn.softmax(self.mask_head.all_outputs(self.mask_features(features, boxes)))
-        own = tf.one_hot(classes, probs.shape[-1])[..., None, None, :]
-        return tf.reduce_sum(probs * own, axis=-1)
+        return _of_class(tf.nn.softmax(self.mask_head.all_outputs(self.mask_features(features, boxes))), classes)
 
     def loss_of_masks(self, pooled: tf.Tensor, classes: tf.Tensor, wanted: tf.Tensor, has_mask: tf.Tensor) -> Loss:
         return loss_ops.softmax_mask_loss(self.mask_head.all_outputs(pooled), wanted, classes, has_mask)
+
+
+def _of_class(outputs: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """The map [B, N, M, M] of each region's class, out of [B, N, M, M, K + 1]."""
+    own = tf.one_hot(classes, outputs.shape[-1])[..., None, None, :]
+    return tf.reduce_sum(outputs * own, axis=-1)

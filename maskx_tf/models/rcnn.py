@@ -76,6 +76,8 @@ class RCNN(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # Keras would round image sizes to the compute type on their way in; the layers cast what they compute with.
+        self.autocast = False
         self.backbone = backbone
         self.neck = neck
         self.rpn = rpn
