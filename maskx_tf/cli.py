@@ -21,7 +21,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from maskx_tf import __version__
-from maskx_tf.commands import config, doctor
+from maskx_tf.commands import config, data, data_records, doctor, import_, predict, vocabulary
 from maskx_tf.errors import BadInput
 
 BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
@@ -36,6 +36,11 @@ app = typer.Typer(
 )
 app.command(epilog=config.EXAMPLE)(config.config)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+data.app.command(epilog=data_records.EXAMPLE)(data_records.records)
+app.add_typer(data.app)
+app.command("import", epilog=import_.EXAMPLE)(import_.import_)
+app.add_typer(vocabulary.app, name="vocabulary")
+app.command(epilog=predict.EXAMPLE)(predict.predict)
 
 
 def _print_version(wanted: bool) -> None:

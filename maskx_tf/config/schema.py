@@ -58,6 +58,17 @@ class Source(Section):
     format: Literal["coco"] = Field(default="coco", description="How the annotations are written.")
 
 
+class PhotometricConfig(Section):
+    """How far the colours of a training image are changed, at random; 0 leaves them as they are."""
+
+    brightness: Fraction = Field(default=0.0, description="The image is multiplied by 1 minus to 1 plus this.")
+    contrast: Fraction = Field(default=0.0, description="The same for the distance from the image's mean grey.")
+    saturation: Fraction = Field(default=0.0, description="The same for the distance from each pixel's grey.")
+    hue: Annotated[Float, Field(ge=0, le=0.5)] = Field(
+        default=0.0, description="The hue is turned by at most this share of a full turn, either way."
+    )
+
+
 class DataConfig(Section):
     """The images, what is known about them, and how they are varied in training."""
 
@@ -75,7 +86,20 @@ class DataConfig(Section):
     flip: Flag = Field(default=True, description="Every other training image, at random, is mirrored left to right.")
     scale_jitter: tuple[Positive, Positive] = Field(
         default=(1.0, 1.0),
-        description="The size of a training image is multiplied by a number drawn between these two.",
+        description="The size of a training image is multiplied by a number drawn between these two; of what is then "
+        "larger than the canvas, a random part is used.",
+    )
+    crop: Annotated[Float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="A training image is cut to a random window that keeps at least this share of its height and "
+        "of its width; 1 keeps all.",
+    )
+    photometric: PhotometricConfig = Field(
+        default=PhotometricConfig(), description="The colours of training images are changed at random."
+    )
+    copy_paste: Fraction = Field(
+        default=0.0,
+        description="The share of training images onto which instances with masks are copied from another image.",
     )
     seed: Seed = Field(default=0, description="The seed of order and variation.")
     workers: Int = Field(default=0, ge=0, description="Images prepared at a time; 0 lets tf.data choose.")

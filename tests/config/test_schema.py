@@ -79,6 +79,7 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.mask.outputs=agnostic"], "model.mask.outputs", "specific, for family is mask_x_rcnn"),
         (["model.mask.head=mlp"], "model.mask.head", "fcn, for family is mask_x_rcnn"),
         (["model.mask={activation: softmax, outputs: agnostic}"], "model.mask.activation", "no rivals"),
+        (["model.family=mask_rcnn", "model.mask={head: mlp, activation: softmax}"], "model.mask.activation", "is mlp"),
         (["model.mask={head: mlp, mlp_branch: lean}"], "model.mask.mlp_branch", "head fcn"),
         (["model.mask={activation: softmax, mlp_branch: lean}"], "model.mask.mlp_branch", "softmax cancels"),
         (["model.backbone={name: mobilenet_v2, norm: group}"], "model.backbone.norm", "batch norm built in"),
@@ -88,6 +89,9 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.class_names=[cat]", "data.masks=[dog]"], "data.masks", "classes of model.class_names, found 'dog'"),
         (["model.class_names=[cat]", "data.masks={random: {a: 2}}"], "data.masks.random.a", "at most 1"),
         (["data.scale_jitter=[2, 0.1]"], "data.scale_jitter", "the smaller number first"),
+        (["data.crop=0"], "data.crop", "a number above 0"),
+        (["data.photometric.hue=0.6"], "data.photometric.hue", "at most 0.5"),
+        (["data.copy_paste=1.5"], "data.copy_paste", "at most 1"),
         (["train.drops=[5, 5]"], "train.drops", "rising order"),
         (["train.accumulate=3"], "train.accumulate", "a divisor of batch, which is 16"),
         (["train.stage=mask"], "train.weights", "the trained detector"),
@@ -114,6 +118,7 @@ def test_impossible_combination_is_one_line(overrides: list[str], key: str, word
         ["model.family=faster_rcnn", "evaluate.kinds=[box]", "train.stage=detector"],
         ["model.input.canvas=[800, 1216]", "train.steps=10", "data.masks=E5_A60"],
         ["train={stage: mask, weights: runs/a}", "data.masks=[cat]", "model.class_names=[dog, cat]"],
+        ["data={crop: 0.3, scale_jitter: [0.1, 2], copy_paste: 0.5, photometric: {hue: 0.5, contrast: 1}}"],
     ],
 )
 def test_possible_combination_is_accepted(overrides: list[str]) -> None:

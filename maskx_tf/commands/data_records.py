@@ -1,0 +1,61 @@
+"""`maskx data records`: a data set as TFRecord files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskx_tf.commands.data import Annotations, AsJson, Format, Images, Masks, MasksB
+from maskx_tf.commands.progress import progress
+from maskx_tf.errors import BadInput
+
+EXAMPLE = "Example: maskx data records --images photos --annotations instances.json --masks voc --out records"
+
+
+def records(
+    images: Images,
+    annotations: Annotations,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or one that is not finished.")
+    ],
+    form: Format = "coco",
+    masks: Masks = "all",
+    masks_b: MasksB = None,
+    per_shard: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a file.")] = 500,
+    workers: Annotated[
+        int, typer.Option(help="Processes that write; 0 for one a core. The files do not depend on it.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a data set for training as TFRecord files, without the masks of B; started again, it goes on."""
+    from maskx_tf.commands.quiet import import_tensorflow
+    from maskx_tf.data import files, readers, splits
+
+    if not 0 <= workers <= 256:
+        raise BadInput(f"--workers {workers}: expected 0 to 256")
+    source = readers.Source(images, annotations, form, masks_b)
+    dataset = readers.for_training([source], splits.parse_text(masks))
+    import_tensorflow()
+    from maskx_tf.data import tfrecords_write
+
+    with progress("writing") as bar:
+        figures = tfrecords_write.write(
+            dataset,
+            out,
+            per_shard=per_shard,
+            workers=workers or files.cores(),
+            started=bar.started,
+            advance=bar.advance,
+            prepare=import_tensorflow,
+        )
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    print(
+        f"wrote {out}: {figures['images']} images, {figures['instances']} instances, {figures['with_masks']} with "
+        f"masks, in {figures['shards']} files of {figures['bytes'] / 2**20:.0f} MiB in all"
+        + (f"; {figures['shards_kept']} of them were there" if figures["shards_kept"] else "")
+    )

@@ -1,0 +1,183 @@
+"""Looks at all of a data set: what the reader found, every image to its last byte, every box and mask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from maskx_tf.data import files, segmentations, splits
+from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, clip, is_usable
+from maskx_tf.data.fields import Unfit
+from maskx_tf.data.problems import KINDS, Problem, Report, noted
+from maskx_tf.data.readers import Source, read
+from maskx_tf.errors import BadInput
+
+EXAMPLES = 5  # of each kind, that are kept
+BEYOND = 1.0  # pixels by which a box may reach beyond its image: rounding
+ELSEWHERE, FITTING = 0.1, 0.8  # IoU of a mask's extent and its box: below the first, and from the second on
+MOST_BEYOND, FEW = 0.5, 10  # share of boxes beyond their image that a mistaken form explains; boxes that tell nothing
+
+
+class Findings:
+    """Takes problems, counts them by kind, and keeps the first of each kind as examples."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[Problem]] = {}
+
+    def __call__(self, problem: Problem) -> None:
+        """Takes a problem, as a `Report`."""
+        self.counts[problem.kind] += 1
+        examples = self.examples.setdefault(problem.kind, [])
+        if len(examples) < EXAMPLES:
+            examples.append(problem)
+
+    @property
+    def wrong(self) -> int:
+        """How many would make training wrong."""
+        return sum(count for kind, count in self.counts.items() if KINDS[kind].wrong)
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """All kinds that were found, the wrong ones first, as plain data."""
+        kinds = sorted(self.counts, key=lambda kind: (not KINDS[kind].wrong, list(KINDS).index(kind)))
+        return [
+            {
+                "kind": kind,
+                "title": KINDS[kind].title,
+                "wrong": KINDS[kind].wrong,
+                "count": self.counts[kind],
+                "effect": KINDS[kind].effect,
+                "examples": [{"where": one.where, "what": one.what} for one in self.examples[kind]],
+            }
+            for kind in kinds
+        ]
+
+
+def check(
+    source: Source,
+    policy: splits.Policy = "all",
+    *,
+    with_images: bool = True,
+    started: Callable[[int], None] = lambda images: None,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[Dataset, Findings]:
+    """Looks at a data set.
+
+    Args:
+        source: where it lies.
+        policy: which classes keep their masks.
+        with_images: decode every image; without, the annotations alone are looked at.
+        started: is called with the number of images once they are known.
+        advance: is called after each image.
+
+    Returns:
+        The data set, as far as it could be read, and what was found.
+
+    Raises:
+        BadInput: a file cannot be read at all, or the policy does not fit.
+    """
+    findings = Findings()
+    dataset = read(source, findings, with_masks_b=True)
+    kept = splits.a_classes(policy, dataset.class_names) if dataset.class_names else frozenset()
+    started(len(dataset.images))
+
+    def look(image: ImageRecord, report: Report) -> None:
+        where = f"{dataset.name}: image {image.id}"
+        if with_images:
+            with noted(report, where if isinstance(image.file, bytes) else f"{where} ({image.file.name})"):
+                _check_file(image, where, report)
+        _check_instances(image, where, dataset.class_names, report)
+
+    for _ in files.in_threads(look, dataset.images, findings):
+        advance()
+    _check_forms(dataset, findings)
+    _check_classes(dataset, kept, policy in ("all", "oracle"), findings)
+    return dataset, findings
+
+
+def _check_file(image: ImageRecord, where: str, report: Report) -> None:
+    with files.open_image(image.file) as opened:
+        if opened.format not in files.IMAGE_TYPES:
+            raise Unfit(f"expected JPEG, PNG or BMP, which TensorFlow decodes, found {opened.format}", "broken_image")
+        suffixes = files.IMAGE_TYPES[opened.format]
+        if not isinstance(image.file, bytes) and image.file.suffix.lower() not in suffixes:
+            what = f"expected a name that ends in {suffixes[0]}, for it is {opened.format}, found {image.file.name}"
+            report(Problem("image_type", where, what))
+        if files.is_annotated_unturned(opened, image.width, image.height):
+            report(Problem("image_turn", where, f"expected the size after EXIF's turn, found {opened.size}"))
+    files.pixels(image)
+
+
+def _check_instances(image: ImageRecord, where: str, class_names: Sequence[str], report: Report) -> None:
+    if not image.instances:
+        report(Problem("empty_image", where, "expected instances, found none"))
+    times = Counter((one.label, one.box) for one in image.instances)
+    for (label, box), count in times.items():
+        if count > 1:
+            report(Problem("same_box", where, f"expected one {class_names[label - 1]} at {_shown(box)}, found {count}"))
+    for one in image.instances:
+        place = f"{where}, annotation {one.id}"
+        inside = clip(one.box, image.width, image.height)
+        if not is_usable(inside):
+            what = f"expected a box with a pixel in {image.width} x {image.height}, found {_shown(one.box)}"
+            report(Problem("box_empty", place, what))
+        elif max(abs(a - b) for a, b in zip(one.box, inside, strict=True)) > BEYOND:
+            what = f"expected a box within {image.width} x {image.height}, found {_shown(one.box)}"
+            report(Problem("box_beyond", place, what))
+        with noted(report, place):
+            _check_mask(one, inside, image, place, report)
+
+
+def _check_mask(one: Instance, inside: Box, image: ImageRecord, where: str, report: Report) -> None:
+    """Whether a mask and its box, cut at the border of the image, belong together."""
+    if one.segmentation is None or one.crowd or not is_usable(inside):
+        return
+    try:
+        extent = segmentations.extent(one.segmentation, image)
+    except BadInput as error:
+        raise Unfit(str(error), "broken_mask") from None
+    if extent is None:
+        raise Unfit("expected a mask, found no pixel", "empty_mask")
+    overlap = segmentations.overlap(extent, inside)
+    what = f"expected a mask that fills {_shown(inside)}, found one in {_shown(extent)}"
+    if overlap < ELSEWHERE:
+        raise Unfit(what, "mask_elsewhere")
+    if overlap < FITTING and not segmentations.near(extent, inside):
+        raise Unfit(what, "mask_fit")
+    if segmentations.is_box(one.segmentation, one.box):
+        report(Problem("rectangle_mask", where, f"expected an outline, found the rectangle {_shown(one.box)}"))
+
+
+def _check_forms(dataset: Dataset, findings: Findings) -> None:
+    """Whether so many boxes leave their images that they must be written in another form than their format has."""
+    boxes = sum(len(image.instances) for image in dataset.images)
+    outside = findings.counts["box_beyond"] + findings.counts["box_empty"]
+    if boxes >= FEW and outside > MOST_BEYOND * boxes:
+        what = f"expected boxes in their images, found {outside} of {boxes} beyond; are they corners instead of sizes?"
+        findings(Problem("box_form", dataset.name, what))
+
+
+def _check_classes(dataset: Dataset, kept: frozenset[str], is_open: bool, findings: Findings) -> None:
+    """Whether there is something to learn of each class; an open policy promises no masks of any class."""
+    if not dataset.images or not dataset.class_names:
+        found = f"{len(dataset.images)} images and {len(dataset.class_names)} classes"
+        findings(Problem("nothing", dataset.name, f"expected images and classes, found {found}"))
+        return
+    instances, masks = Counter[int](), Counter[int]()
+    for image in dataset.images:
+        for one in image.instances:
+            instances[one.label] += 1
+            masks[one.label] += one.has_mask and not one.crowd
+    for label, name in enumerate(dataset.class_names, 1):
+        if not instances[label]:
+            findings(Problem("unused_class", dataset.name, f"expected instances of {name}, found none"))
+        elif not is_open and name in kept and not masks[label]:
+            what = f"expected masks of {name}, found none at {instances[label]} instances"
+            findings(Problem("maskless_class", dataset.name, what))
+    if not any(masks[label] for label, name in enumerate(dataset.class_names, 1) if name in kept):
+        findings(Problem("no_masks", dataset.name, "expected masks of some class of A, found none"))
+
+
+def _shown(box: Box) -> str:
+    return "(" + ", ".join(f"{edge:g}" for edge in box) + ")"

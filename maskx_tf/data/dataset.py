@@ -1,0 +1,147 @@
+"""The records that every reader fills: a data set, its images, and the instances that an image shows.
+
+Nothing here depends on the format that a file has, or on TensorFlow. Classes are numbered 1..K in the order of
+`class_names`; the ids that a data set itself gives to its categories are kept beside them and used at the edges alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskx_tf.errors import BadInput
+from maskx_tf.ops import mask_crops
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
+# Each x1, y1, x2, y2, ...; an eighth of what a list of numbers takes. In quotes for Python 3.11's array.
+Polygons: TypeAlias = "tuple[array[float], ...]"
+Rle = dict[str, Any]  # {"size": [height, width], "counts": COCO's compressed text}, checked when it was read
+Id = int | str
+
+MIN_SIDE = 1.0  # pixels; a box that is thinner after it was cut at the border of the image teaches nothing
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask that stays in its file until someone asks: an image in which everything but 0 is mask."""
+
+    path: Path
+
+    def load(self, height: int, width: int) -> NDArray[np.bool_]:
+        """The mask in the size of its image; Open Images stores it in another.
+
+        Raises:
+            BadInput: the file is missing or cannot be decoded.
+        """
+        try:
+            with Image.open(self.path) as image:
+                resized = image.resize((width, height), Image.Resampling.NEAREST)
+                mask = np.asarray(resized if resized.mode in ("1", "L", "I;16", "I", "P") else resized.convert("L")) > 0
+        except Exception as error:  # the decoders raise whatever occurs to them
+            raise BadInput(f"{self.path}: expected a mask: {error or type(error).__name__}") from None
+        return mask
+
+
+Segmentation: TypeAlias = "Polygons | Rle | MaskFile"
+
+
+class Instance(NamedTuple):
+    """One object.
+
+    Attributes:
+        box: in pixels of the image, continuous: pixel i covers [i, i + 1).
+        label: its class, 1..K.
+        crowd: it stands for several objects, and is nobody's target.
+        segmentation: its mask, or None if it is known by its box alone.
+        id: of its annotation, as the file has it.
+    """
+
+    box: Box
+    label: int
+    crowd: bool = False
+    segmentation: Segmentation | None = None
+    id: Id = 0
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether training may see its mask: the one place where this is decided."""
+        return self.segmentation is not None
+
+
+class ImageRecord(NamedTuple):
+    """One image.
+
+    Attributes:
+        id: as the data set has it; unique in the data set.
+        file: where it lies, or its encoded bytes.
+        width: as recorded, in pixels.
+        height: as recorded, in pixels.
+        instances: in the order of the file.
+    """
+
+    id: Id
+    file: Path | bytes
+    width: int
+    height: int
+    instances: tuple[Instance, ...] = ()
+
+
+class Dataset(NamedTuple):
+    """Images and what is known about them.
+
+    Attributes:
+        name: of its file or folder, for messages.
+        class_names: class k is class_names[k - 1].
+        category_ids: the data set's own number of each class, in the same order.
+        images: in the order of the file.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: tuple[ImageRecord, ...]
+
+
+def area_of(box: Box) -> float:
+    """The area of a box, in pixels."""
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def clip(box: Box, width: int, height: int) -> Box:
+    """The part of a box that lies in the image."""
+    x1, y1, x2, y2 = box
+    return min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)
+
+
+def is_usable(box: Box) -> bool:
+    """Whether a clipped box is large enough to learn from."""
+    return box[2] - box[0] >= MIN_SIDE and box[3] - box[1] >= MIN_SIDE
+
+
+def for_learning(dataset: Dataset) -> Dataset:
+    """The data set with boxes cut at the border of their image, and without instances of which nothing is left."""
+
+    def cut(image: ImageRecord) -> ImageRecord:
+        instances = (one._replace(box=clip(one.box, image.width, image.height)) for one in image.instances)
+        return image._replace(instances=tuple(one for one in instances if is_usable(one.box)))
+
+    return dataset._replace(images=tuple(cut(image) for image in dataset.images))
+
+
+def loaded(segmentation: Segmentation, height: int, width: int) -> mask_crops.Segmentation:
+    """The segmentation in a form that `ops.mask_crops` takes; a mask in a file is read."""
+    if isinstance(segmentation, MaskFile):
+        return segmentation.load(height, width)
+    return cast(Sequence[Sequence[float]], segmentation) if isinstance(segmentation, tuple) else segmentation
+
+
+def bitmap(segmentation: Segmentation, height: int, width: int) -> NDArray[np.bool_]:
+    """The mask in full, bool [height, width]."""
+    return mask_crops.decode(loaded(segmentation, height, width), height, width)

@@ -1,0 +1,94 @@
+"""What can be wrong with data, what training makes of it, and the two ways to take it: refuse, or collect and go on.
+
+A reader reports every problem that it meets and then goes on without the record. Training passes `refuse`, which raises
+at the first problem that would make training wrong; `maskx data check` passes a collector, and sees all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from maskx_tf.data.fields import Unfit
+from maskx_tf.errors import BadInput
+
+
+class Kind(NamedTuple):
+    """One kind of problem.
+
+    Attributes:
+        title: what it is, in the plural.
+        wrong: training would be wrong, so it does not start; otherwise it is a warning.
+        effect: what training does with it.
+    """
+
+    title: str
+    wrong: bool
+    effect: str
+
+
+REFUSED = "training does not start"
+
+KINDS: dict[str, Kind] = {
+    "malformed": Kind("records that cannot be understood", True, REFUSED),
+    "duplicate": Kind("ids or names that stand twice", True, REFUSED),
+    "unknown_category": Kind("annotations of unknown categories", True, REFUSED),
+    "unknown_image": Kind("annotations of unknown images", True, REFUSED),
+    "rle_size": Kind("run-length masks of another size than their image", True, REFUSED),
+    "broken_mask": Kind("masks that cannot be decoded", True, REFUSED),
+    "nothing": Kind("data sets without images or classes", True, REFUSED),
+    "missing_image": Kind("images that are not there", True, "training stops when it comes to them"),
+    "broken_image": Kind(
+        "images that are truncated or cannot be decoded", True, "training stops when it comes to them"
+    ),
+    "image_size": Kind("images of another size than recorded", True, "boxes and masks would lie elsewhere"),
+    "box_form": Kind("files whose boxes mostly reach beyond their images", True, "boxes would be cut to nonsense"),
+    "mask_elsewhere": Kind("masks that lie elsewhere than their box", True, "targets would be empty or another's"),
+    "image_type": Kind("images whose name ends otherwise than their type", False, "they are read by their content"),
+    "image_turn": Kind("images annotated as stored, though EXIF turns them", False, "they are not turned"),
+    "box_beyond": Kind("boxes that reach beyond their image", False, "they are cut at its border"),
+    "box_empty": Kind("boxes without a pixel in their image", False, "these instances are left out"),
+    "short_polygon": Kind("polygons with fewer than 3 points or without area", False, "these polygons are left out"),
+    "empty_mask": Kind("masks without a pixel", False, "these instances count as box-only"),
+    "rectangle_mask": Kind(
+        "masks that are just their box",
+        False,
+        "they are learnt as masks; if they are stand-ins, delete the segmentation or keep the class out of A",
+    ),
+    "mask_fit": Kind("masks whose extent differs from their box", False, "they are cut to their box"),
+    "same_box": Kind("instances of one class with equal boxes", False, "both are learnt"),
+    "skipped_shape": Kind("shapes that enclose nothing", False, "they are left out"),
+    "unmatched_mask": Kind("masks that belong to no box", False, "they are left out"),
+    "missing_mask": Kind("masks that are listed, but not there", False, "these instances count as box-only"),
+    "unused_class": Kind("classes without instances", False, "the model gets a class that it cannot learn"),
+    "maskless_class": Kind("classes of A without a mask", False, "they are learnt as classes of B"),
+    "no_masks": Kind("data sets without a mask", False, "only a detector can be learnt"),
+    "empty_image": Kind("images without instances", False, "they are learnt as background"),
+}
+
+
+class Problem(NamedTuple):
+    """One finding: its kind (a key of KINDS), the file and record, and what was expected and found."""
+
+    kind: str
+    where: str
+    what: str
+
+
+Report = Callable[[Problem], None]
+
+
+def refuse(problem: Problem) -> None:
+    """Raises BadInput for whatever would make training wrong, and lets the rest pass."""
+    if KINDS[problem.kind].wrong:
+        raise BadInput(f"{problem.where}: {problem.what}")
+
+
+@contextmanager
+def noted(report: Report, where: str) -> Iterator[None]:
+    """Reports an `Unfit` that is raised inside, and lets the program go on after it."""
+    try:
+        yield
+    except Unfit as problem:
+        report(Problem(problem.kind, where, str(problem)))

@@ -1,0 +1,81 @@
+"""Counts what a data set holds: instances by class, with masks or without, and how large they are."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from maskx_tf.data import splits
+from maskx_tf.data.dataset import Dataset, Instance, area_of
+
+SMALL, LARGE = 32**2, 96**2  # square pixels: COCO's bounds
+
+
+def a_set(dataset: Dataset, policy: splits.Policy) -> frozenset[str]:
+    """The classes of A: those of the policy that do have a mask to learn from."""
+    seen = {one.label for image in dataset.images for one in image.instances if one.has_mask and not one.crowd}
+    allowed = splits.a_classes(policy, dataset.class_names)
+    return frozenset(name for label, name in enumerate(dataset.class_names, 1) if label in seen and name in allowed)
+
+
+def count(dataset: Dataset, policy: splits.Policy = "all") -> dict[str, Any]:
+    """The figures, as plain data; masks are those that training may see."""
+    seen = splits.apply(dataset, policy)
+    a_names = a_set(seen, "all")
+    groups: dict[int, list[Instance]] = defaultdict(list)
+    for image in seen.images:
+        for one in image.instances:
+            groups[one.label].append(one)
+    per_image = [len(image.instances) for image in seen.images]
+    return {
+        "name": dataset.name,
+        "images": len(per_image),
+        "empty_images": per_image.count(0),
+        "most_instances_of_an_image": max(per_image, default=0),
+        **_figures([one for group in groups.values() for one in group]),
+        "a_classes": len(a_names),
+        "b_classes": len(seen.class_names) - len(a_names),
+        "classes": [
+            {"name": name, "set": "A" if name in a_names else "B", **_figures(groups[label])}
+            for label, name in enumerate(seen.class_names, 1)
+        ],
+    }
+
+
+def _figures(instances: list[Instance]) -> dict[str, Any]:
+    areas = [area_of(one.box) for one in instances]
+    return {
+        "instances": len(instances),
+        "with_masks": sum(one.has_mask for one in instances),
+        "crowds": sum(one.crowd for one in instances),
+        "small": sum(area < SMALL for area in areas),
+        "medium": sum(SMALL <= area < LARGE for area in areas),
+        "large": sum(area >= LARGE for area in areas),
+        "median_side": round(statistics.median(areas) ** 0.5, 1) if areas else None,
+    }
+
+
+def as_table(figures: Mapping[str, Any]) -> str:
+    """The figures as lines of text, the most frequent class first."""
+    columns = ("instances", "with_masks", "crowds", "small", "medium", "large", "median_side")
+    head = ["class", "set", *(column.replace("_", " ") for column in columns)]
+    ranked = sorted(figures["classes"], key=lambda one: (-one["instances"], one["name"]))
+    total = {**figures, "name": "all", "set": ""}
+    rows = [
+        [one["name"], one["set"], *("-" if one[column] is None else str(one[column]) for column in columns)]
+        for one in [*ranked, total]
+    ]
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    lines = [
+        f"{figures['name']}: {figures['images']} images, {figures['empty_images']} of them empty, at most "
+        f"{figures['most_instances_of_an_image']} instances an image; A {figures['a_classes']} classes, B "
+        f"{figures['b_classes']}; median side in pixels",
+        "",
+    ]
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

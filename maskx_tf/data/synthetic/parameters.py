@@ -1,0 +1,34 @@
+"""The parameters of a synthetic benchmark; without NumPy, because the command reads its defaults here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+LEAST_A = 16  # two classes of each material
+
+
+class Recipe(NamedTuple):
+    """The parameters; those without a unit are shares.
+
+    Attributes:
+        images: in all parts together: a tenth is val, a fifth is test, the rest is train.
+        size: side of an image in pixels.
+        classes: how many of the 80 pairs of silhouette and material there are.
+        a: how many classes keep their masks.
+        companions: how many groups are pairs.
+        offset: from a companion's centre to its partner's, of the sum of their radii.
+        seed: of classes, split and scenes.
+    """
+
+    images: int = 2000
+    size: int = 160
+    classes: int = 40
+    a: int = 28
+    companions: float = 0.7
+    offset: float = 0.35
+    seed: int = 0
+
+
+def usual_a(classes: int) -> int:
+    """How many of so many classes keep their masks if nobody says: seven of ten, as far as that can be."""
+    return max(LEAST_A, round(0.7 * classes))

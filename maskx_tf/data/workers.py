@@ -1,0 +1,95 @@
+"""Work in several processes: progress while they run, and an end as soon as one of them fails or the user has enough.
+
+This file imports no TensorFlow: a new process reads it first, and may then import TensorFlow in the caller's way.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from maskx_tf.errors import BadInput
+
+POLL = 0.2  # seconds from one look at the progress to the next
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class _Stopped(Exception):
+    """Another process failed, or the user stopped the program."""
+
+
+def nothing() -> None:
+    """Does nothing."""
+
+
+def in_processes(
+    function: Callable[[T, Callable[[], None]], U],
+    tasks: Sequence[T],
+    workers: int,
+    *,
+    advance: Callable[[], None] = nothing,
+    prepare: Callable[[], None] = nothing,
+) -> list[U]:
+    """What a function makes of each task, in order.
+
+    Args:
+        function: of the top of a module, as what passes between processes has to be. It gets the task and what it is to
+            call after each piece of work.
+        tasks: what it works on.
+        workers: how many processes; with one, all is done here.
+        advance: is called here for each piece.
+        prepare: is called first in each process.
+
+    Raises:
+        BadInput: a process was killed; or whatever the function raises.
+    """
+    if workers == 1:
+        return [function(task, advance) for task in tasks]
+    # Fresh processes: a fork of one that has threads may hang, and one of a process with TensorFlow does.
+    context = multiprocessing.get_context("spawn")
+    count, stop = context.Value("q"), context.Event()
+    pool = ProcessPoolExecutor(workers, context, _enter, (count, stop, prepare))
+    try:
+        futures = [pool.submit(_run, function, task) for task in tasks]
+        waiting, seen = set(futures), 0
+        while waiting:
+            done, waiting = wait(waiting, POLL, FIRST_EXCEPTION)
+            for _ in range(count.value - seen):
+                advance()
+                seen += 1
+            for future in done:
+                future.result()
+        return [future.result() for future in futures]
+    except BrokenProcessPool:
+        raise BadInput("a worker process was killed, perhaps for lack of memory; expected fewer --workers") from None
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _enter(count: Any, stop: Any, prepare: Callable[[], None]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees the interrupt, and stops everyone
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow would take the whole memory of every device
+    _shared["count"], _shared["stop"] = count, stop
+    prepare()
+
+
+_shared: dict[str, Any] = {}  # what the parent gave to this process
+
+
+def _run(function: Callable[[T, Callable[[], None]], U], task: T) -> U:
+    return function(task, _step)
+
+
+def _step() -> None:
+    with _shared["count"].get_lock():
+        _shared["count"].value += 1
+    if _shared["stop"].is_set():
+        raise _Stopped

@@ -1,0 +1,258 @@
+"""Records give the batches that their source gives; writing goes on where it stopped; what is damaged is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from maskx_tf import predict
+from maskx_tf.commands import data_records
+from maskx_tf.config.detector import InputConfig
+from maskx_tf.config.schema import DataConfig
+from maskx_tf.data import examples, pipeline, splits, tfrecords, tfrecords_write
+from maskx_tf.data.dataset import Dataset, ImageRecord
+from maskx_tf.errors import BadInput
+from tests.data import samples, scenes
+from tests.data.test_pipeline import INPUT, PLAIN, VARIED, assert_equal, take, turned
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return scenes.dataset(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def written(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten images in three shards, written by two processes."""
+    folder = tmp_path_factory.mktemp("records") / "out"
+    steps: list[int] = []
+    figures = tfrecords_write.write(
+        dataset, folder, per_shard=4, workers=2, started=steps.append, advance=lambda: steps.append(1)
+    )
+    assert steps == [10, *[1] * 10]
+    instances = [one for image in dataset.images for one in image.instances]
+    assert figures["images"] == 10
+    assert figures["instances"] == len(instances)
+    assert figures["with_masks"] == sum(one.has_mask for one in instances)
+    assert (figures["shards"], figures["shards_kept"]) == (3, 0)
+    return folder
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "copy"))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_batches_are_those_of_the_source(dataset: Dataset, written: Path) -> None:
+    source, records = examples.from_dataset(dataset), tfrecords.open_records(written)
+    assert (records.total, records.class_names) == (10, dataset.class_names)
+    for make, config in ((pipeline.training, VARIED), (pipeline.evaluation, PLAIN)):
+        found, expected = (take(make(made, config, INPUT, batch=4), 3) for made in (records, source))
+        assert_equal(found, expected)
+
+
+def test_shards_are_tfrecords_with_a_true_index(written: Path) -> None:
+    index = json.loads((written / "index.json").read_text())
+    present = sorted(path.name for path in written.iterdir())
+    assert present == ["index.json", *(shard["file"] for shard in index["shards"])]
+    numbers: list[int] = []
+    for shard in index["shards"]:
+        path = written / shard["file"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == shard["sha256"]
+        # TensorFlow's own reader checks the checksums that TFRecord has.
+        found = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+        assert len(found) == shard["images"]
+        data = path.read_bytes()
+        for record, offset, length in zip(found, shard["offsets"], shard["lengths"], strict=True):
+            assert data[offset : offset + length] == record
+            numbers.append(int(tfrecords.parse(tf.constant(record))[0]))
+    assert numbers == list(range(100, 110))
+
+
+def test_files_do_not_depend_on_processes(dataset: Dataset, written: Path, tmp_path: Path) -> None:
+    tfrecords_write.write(dataset, tmp_path / "alone", per_shard=4)
+    assert digests(tmp_path / "alone") == digests(written)
+
+
+def test_masks_of_b_are_not_written(dataset: Dataset, tmp_path: Path) -> None:
+    figures = tfrecords_write.write(splits.apply(dataset, ("some",)), tmp_path / "out")
+    assert figures["with_masks"] == sum(
+        one.has_mask for image in dataset.images for one in image.instances if one.label == 2
+    )
+    for batch in take(pipeline.evaluation(tfrecords.open_records(tmp_path / "out"), PLAIN, INPUT, batch=5)):
+        assert not batch["gt_masks"][batch["gt_classes"] == 1].any()
+
+
+def test_interrupted_writing_goes_on(
+    dataset: Dataset, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends in the middle of the second shard, and then once more right after a shard took its place."""
+    out, calls = tmp_path / "out", iter(range(100))
+    pixels, write_bytes = tfrecords_write.pixels, tfrecords_write.files.write_bytes
+
+    def interrupted(data: Dataset, place: int) -> Any:
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+        return pixels(data, place)
+
+    monkeypatch.setattr(tfrecords_write, "pixels", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tfrecords_write.write(dataset, out, per_shard=4)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "records-00000-of-00003.json",
+        "records-00000-of-00003.tfrecord",
+    ]
+    with pytest.raises(BadInput, match=r"expected index.json, which maskx data records writes last"):
+        tfrecords.open_records(out)
+
+    def killed(path: Path, data: bytes) -> None:
+        if path.name == "records-00001-of-00003.json":
+            raise KeyboardInterrupt
+        write_bytes(path, data)
+
+    monkeypatch.setattr(tfrecords_write.files, "write_bytes", killed)
+    (out / ".records-00001-of-00003.tfrecord.77").write_bytes(b"half")
+    with pytest.raises(KeyboardInterrupt):
+        tfrecords_write.write(dataset, out, per_shard=4)
+    monkeypatch.undo()
+    kept = (out / "records-00000-of-00003.tfrecord").stat().st_mtime_ns
+    figures = tfrecords_write.write(dataset, out, per_shard=4)
+    assert figures["shards_kept"] == 1
+    assert (out / "records-00000-of-00003.tfrecord").stat().st_mtime_ns == kept
+    assert digests(out) == digests(written)
+    assert tfrecords_write.write(dataset, out, per_shard=4)["shards_kept"] == 3
+
+
+def test_damaged_shard_is_found_and_written_anew(dataset: Dataset, written: Path, copy: Path) -> None:
+    shard = copy / "records-00001-of-00003.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    records = tfrecords.open_records(copy)
+    for make in (pipeline.training, pipeline.evaluation):
+        with pytest.raises(BadInput, match=rf"^{shard}: byte \d+: expected the record that was written"):
+            take(make(records, PLAIN, INPUT, batch=5), 10)
+    assert tfrecords_write.write(dataset, copy, per_shard=4)["shards_kept"] == 2
+    assert digests(copy) == digests(written)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_missing_or_short_shard_is_found_at_once(copy: Path, damage: str) -> None:
+    shard = copy / "records-00002-of-00003.tfrecord"
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=rf"^{shard}: expected \d+ bytes, as index.json says, found"):
+        tfrecords.open_records(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 0}, "version: expected 1: write the records anew, found 0"),
+        ({"mask_side": 28}, "mask_side: expected 112"),
+        ({"shards": None}, "shards: expected a list, found None"),
+        ({"shards": [3]}, r"shards\[0\]: expected a mapping, found 3"),
+        ({"class_names": [""]}, "class_names: expected text"),
+    ],
+)
+def test_index_that_is_none_is_refused(copy: Path, change: dict[str, Any], words: str) -> None:
+    path = copy / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BadInput, match=f"^{path}: {words}"):
+        tfrecords.open_records(copy)
+
+
+def test_shard_of_the_index_without_places_is_refused(copy: Path) -> None:
+    path = copy / "index.json"
+    index = json.loads(path.read_text())
+    index["shards"][1]["offsets"].pop()
+    path.write_text(json.dumps(index))
+    with pytest.raises(BadInput, match=r"offsets: expected 4 whole numbers"):
+        tfrecords.open_records(copy)
+
+
+def test_folder_with_something_else_is_left_alone(dataset: Dataset, copy: Path, tmp_path: Path) -> None:
+    before = digests(copy)
+    for other, per_shard in ((dataset, 5), (dataset._replace(class_names=("a", "b", "c")), 4)):
+        with pytest.raises(BadInput, match="expected a new folder, or one with a part of these records, found"):
+            tfrecords_write.write(other, copy, per_shard=per_shard)
+    assert digests(copy) == before
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "holiday.txt").write_text("x")
+    with pytest.raises(BadInput, match=r"found holiday.txt in it"):
+        tfrecords_write.write(dataset, private)
+    with pytest.raises(BadInput, match="cannot be written"):
+        tfrecords_write.write(dataset, private / "holiday.txt")
+    with pytest.raises(BadInput, match="expected images to write, found none"):
+        tfrecords_write.write(dataset._replace(images=()), tmp_path / "none")
+
+
+def test_broken_image_is_named_and_leaves_nothing_half_written(dataset: Dataset, tmp_path: Path) -> None:
+    broken = tmp_path / "torn.png"
+    broken.write_bytes(Path(str(dataset.images[1].file)).read_bytes()[:100])
+    records = (*dataset.images[:9], dataset.images[9]._replace(file=broken))
+    with pytest.raises(BadInput, match=f"^{broken}: image 109 of scenes: expected"):
+        tfrecords_write.write(dataset._replace(images=records), tmp_path / "out", per_shard=5)
+    assert not (tmp_path / "out" / "index.json").exists()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_images_of_any_kind_come_back_as_prediction_sees_them(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    colour = random.randint(0, 256, [30, 44, 3]).astype(np.uint8)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(colour).save(folder / "plain.jpg")
+    Image.fromarray(colour[..., 0]).save(folder / "grey.jpg")
+    Image.fromarray(colour[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(colour).save(folder / "plain.bmp")
+    turned(folder / "turned.jpg", 6, colour)
+    records = []
+    for path in sorted(folder.iterdir()):
+        height, width, _ = predict.read_image(path).shape
+        records.append(ImageRecord(path.name, path, width, height))
+    # Some data sets have their images inside.
+    records.append(records[-1]._replace(id="inside", file=(folder / "turned.jpg").read_bytes()))
+    tfrecords_write.write(Dataset("kinds", ("one",), (1,), tuple(records)), tmp_path / "out")
+    large = InputConfig(canvas=(64, 64), short_side=30, long_side=44)
+    found = take(pipeline.evaluation(tfrecords.open_records(tmp_path / "out"), DataConfig(), large, batch=1))
+    for batch, record in zip(found, records, strict=True):
+        path = folder / "turned.jpg" if isinstance(record.file, bytes) else record.file
+        expected = predict.read_image(path)
+        np.testing.assert_array_equal(batch["images"][0, : record.height, : record.width], expected, err_msg=record.id)
+    # A photo that TensorFlow reads as we do is kept as it was.
+    assert (folder / "plain.jpg").read_bytes() in (tmp_path / "out" / "records-00000-of-00001.tfrecord").read_bytes()
+
+
+def test_command_writes_and_goes_on(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(data_records.records)
+    source = samples.coco(tmp_path / "data")
+    out = tmp_path / "records"
+    arguments = ["--images", str(source.images), "--annotations", str(source.annotations), "--out", str(out)]
+    arguments += ["--masks", "[dog]", "--workers", "1"]
+    done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    figures = json.loads(done.stdout)
+    assert (figures["images"], figures["instances"], figures["with_masks"], figures["shards"]) == (2, 6, 2, 1)
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    text = "2 images, 6 instances, 2 with masks, in 1 files of 0 MiB in all; 1 of them were there"
+    assert done.stdout == f"wrote {out}: {text}\n"
+    with pytest.raises(BadInput, match="--workers 1000: expected 0 to 256"):
+        CliRunner().invoke(app, [*arguments, "--workers", "1000"], catch_exceptions=False)

@@ -1,0 +1,358 @@
+"""Every geometric step moves boxes and masks alike: the box afterwards is the box of the mask afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskx_tf.data import transforms
+from maskx_tf.data.transforms import PACKED, SIDE, Sample
+from maskx_tf.ops import images as image_ops
+from maskx_tf.ops import paste as paste_ops
+from tests.data.scenes import HEIGHT, WIDTH, Thing, box_of, iou, photographed, sample, things
+
+DRAWS = 1000
+EACH = 3  # objects a draw
+CANVAS = {"canvas": (320, 320), "short_side": 300, "long_side": 320}
+Found = dict[str, np.ndarray]
+
+
+def over_draws(
+    step: Callable[[Sample, Any], tuple[Sample, Any]], parameters: Any, pool: Sequence[Thing], image: Any = None
+) -> tuple[np.ndarray, Found, Any]:
+    """A step on some objects of the pool, once for each of the parameters, in one graph.
+
+    Returns:
+        Which objects, [DRAWS, EACH]; fields of the Samples that came out; whatever else the step gives.
+    """
+    random = np.random.RandomState(2)
+    chosen = np.stack([random.permutation(len(pool))[:EACH] for _ in range(DRAWS)])
+    every = Sample(*map(tf.constant, sample(pool, image)))
+
+    def run(item: tuple[tf.Tensor, Any]) -> tuple[Any, ...]:
+        given = Sample(every.image, *(tf.gather(values, item[0]) for values in every[1:]))
+        found, other = step(given, item[1])
+        return {"boxes": found.boxes, "valid": found.valid, "has_mask": found.has_mask, "masks": found.masks}, other
+
+    types = tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(None, tensor.dtype),
+        run((chosen[0], tf.nest.map_structure(lambda values: values[0], parameters))),
+    )
+    mapped = tf.function(lambda *items: tf.map_fn(run, items, fn_output_signature=types))
+    found, other = tf.nest.map_structure(lambda tensor: tensor.numpy(), mapped(chosen, parameters))
+    return chosen, found, other
+
+
+def agreeing(found: Found, draw: int, truth: Sequence[np.ndarray], factor: Sequence[float] = (1.0, 1.0)) -> list[float]:
+    """IoU of boxes, as far as they are left, with those of masks, scaled by (y, x)."""
+    overlaps = []
+    for box, valid, mask in zip(found["boxes"][draw], found["valid"][draw], truth, strict=False):
+        expected = box_of(mask)
+        if expected is None:
+            assert not valid
+        elif valid:
+            overlaps.append(iou(box, expected * np.tile(factor[::-1], 2)))
+        else:  # less than half a cell, which is two pixels wide, may go
+            assert min(expected[2:] - expected[:2]) <= 1
+    return overlaps
+
+
+def windows(least: float) -> np.ndarray:
+    """Top, left, height and width of DRAWS windows."""
+    random = np.random.RandomState(3)
+    sides = (random.uniform(least, 1.0, [DRAWS, 2]) * [HEIGHT, WIDTH]).astype(np.int32)
+    corners = (random.rand(DRAWS, 2) * ([HEIGHT + 1, WIDTH + 1] - sides)).astype(np.int32)
+    return np.concatenate([corners, sides], axis=1)
+
+
+def within(mask: np.ndarray, window: np.ndarray) -> np.ndarray:
+    top, left, height, width = window
+    return mask[top : top + height, left : left + width]
+
+
+def test_flip_takes_box_and_mask_to_the_other_side() -> None:
+    pool = things()
+    chosen, found, _ = over_draws(lambda given, _: (transforms.flip(given), ()), np.zeros(DRAWS), pool)
+    for draw, objects in enumerate(chosen):
+        np.testing.assert_array_equal(found["boxes"][draw], [box_of(pool[one].mask[:, ::-1]) for one in objects])
+        grids = np.unpackbits(found["masks"][draw], axis=1).reshape(EACH, SIDE, SIDE)
+        np.testing.assert_array_equal(grids, [pool[one].grid[:, ::-1] for one in objects])
+
+
+def test_flip_moves_pixels_and_comes_back() -> None:
+    pixels = np.random.RandomState(0).randint(0, 256, [HEIGHT, WIDTH, 3]).astype(np.uint8)
+    before = sample(things()[:4], pixels, padding=2)
+    once = transforms.flip(Sample(*map(tf.constant, before)))
+    np.testing.assert_array_equal(once.image, pixels[:, ::-1])
+    np.testing.assert_array_equal(once.boxes[4:], 0.0)
+    for value, expected in zip(transforms.flip(once), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_crop_fits_boxes_to_what_is_left_of_masks() -> None:
+    pool, cuts = things(), windows(0.2)
+    chosen, found, _ = over_draws(lambda given, window: (transforms.cut(given, window), ()), cuts, pool)
+    overlaps: list[float] = []
+    for draw, (objects, window) in enumerate(zip(chosen, cuts, strict=True)):
+        truth = [within(pool[one].mask, window) for one in objects]
+        overlaps += agreeing(found, draw, truth)
+        _, _, height, width = window
+        assert (found["boxes"][draw] >= 0).all()
+        assert (found["boxes"][draw] <= [width, height, width, height]).all()
+    assert DRAWS < len(overlaps) < DRAWS * EACH
+    assert min(overlaps) > 0.95
+
+
+def test_crop_takes_masks_along() -> None:
+    pool, cuts = photographed(), windows(0.2)
+    chosen, found, _ = over_draws(lambda given, window: (transforms.cut(given, window), ()), cuts, pool)
+    overlaps: list[float] = []
+    masks: list[float] = []
+    for draw, (objects, window) in enumerate(zip(chosen, cuts, strict=True)):
+        truth = [within(pool[one].mask, window) for one in objects]
+        boxes = [box_of(mask) for mask in truth]
+        overlaps += [
+            iou(box, expected)
+            for box, valid, expected in zip(found["boxes"][draw], found["valid"][draw], boxes, strict=True)
+            if valid and expected is not None
+        ]
+        if draw % 20 == 0:
+            grids = np.unpackbits(found["masks"][draw], axis=1).reshape(EACH, SIDE, SIDE).astype(np.float32)
+            mine = paste_ops.paste(grids, found["boxes"][draw], *window[2:])
+            masks += [(a & b).sum() / (a | b).sum() for a, b in zip(mine, truth, strict=True) if b.sum() > 400]
+    # An outline may have a thread finer than a cell of its grid, and nothing else be left in the window.
+    assert np.mean(np.array(overlaps) > 0.95) > 0.98
+    assert len(masks) > 50
+    assert min(masks) > 0.85
+    assert np.median(masks) > 0.97
+
+
+def test_resize_scales_boxes_and_leaves_masks() -> None:
+    pool, sizes = things(), np.random.RandomState(3).randint(8, 40, [DRAWS, 2]).astype(np.int32)
+    chosen, found, _ = over_draws(lambda given, size: (transforms.resize(given, size), ()), sizes, pool)
+    packed = sample(pool).masks
+    for draw, objects in enumerate(chosen):
+        overlaps = agreeing(found, draw, [pool[one].mask for one in objects], sizes[draw] / [HEIGHT, WIDTH])
+        assert len(overlaps) == EACH
+        assert min(overlaps) > 0.999
+        np.testing.assert_array_equal(found["masks"][draw], packed[objects])
+
+
+def test_window_flip_and_size_in_a_row_agree_with_the_masks() -> None:
+    def step(given: Sample, seed: tf.Tensor) -> tuple[Sample, Any]:
+        window, size = transforms.random_window([HEIGHT, WIDTH], seed, least=0.4, jitter=(0.1, 2.0), **CANVAS)
+        found = transforms.random_flip(transforms.crop(given, window), seed)
+        found = transforms.resize(found, size)
+        return found, (window, size, found.image[0, 0, 0] > found.image[0, -1, 0])
+
+    # The first row of the image, which rises from left to right, says afterwards whether it was mirrored.
+    ramp = np.broadcast_to((np.arange(WIDTH) * 255 // WIDTH).astype(np.uint8)[:, None], [HEIGHT, WIDTH, 3])
+    pool, seeds = things(), np.stack([np.arange(DRAWS), np.full(DRAWS, 5)], axis=1).astype(np.int32)
+    chosen, found, (cuts, sizes, flipped) = over_draws(step, seeds, pool, ramp)
+    overlaps: list[float] = []
+    for draw, objects in enumerate(chosen):
+        truth = [within(pool[one].mask, cuts[draw])[:, :: -1 if flipped[draw] else 1] for one in objects]
+        overlaps += agreeing(found, draw, truth, sizes[draw] / cuts[draw][2:])
+    assert len(overlaps) > DRAWS
+    assert min(overlaps) > 0.95
+    assert 0.4 < flipped.mean() < 0.6
+
+
+def test_paste_fits_boxes_below_to_what_is_seen() -> None:
+    # Below, cells are pixels: what is seen between two things pasted may be as fine as that.
+    pool = [one for one in things() if (one.box[2:] - one.box[:2] == SIDE).all()]
+    random = np.random.RandomState(4)
+    above, picked = random.randint(len(things()), size=[DRAWS, EACH]), random.rand(DRAWS, EACH) < 0.6
+    every = Sample(*map(tf.constant, sample(things())))
+
+    def step(given: Sample, parameters: tuple[tf.Tensor, tf.Tensor]) -> tuple[Sample, Any]:
+        other = Sample(every.image, *(tf.gather(values, parameters[0]) for values in every[1:]))
+        return transforms.paste(given, other, parameters[1]), ()
+
+    chosen, found, _ = over_draws(step, (above, picked), pool)
+    overlaps: list[float] = []
+    hidden = 0
+    for draw, objects in enumerate(chosen):
+        over = [things()[one] for one in above[draw][picked[draw]]]
+        cover = np.any([one.mask for one in over] + [np.zeros([HEIGHT, WIDTH], bool)], axis=0)
+        for place, one in enumerate(objects):
+            seen = pool[one].mask & ~cover
+            share = seen.sum() / pool[one].mask.sum()
+            assert found["valid"][draw][place] == (share >= transforms.MIN_VISIBLE)
+            if found["valid"][draw][place]:
+                overlaps.append(iou(found["boxes"][draw][place], box_of(seen)))
+            hidden += not found["valid"][draw][place]
+        np.testing.assert_array_equal(found["valid"][draw][EACH:], picked[draw])
+        np.testing.assert_array_equal(
+            found["boxes"][draw][EACH:][picked[draw]], np.array([one.box for one in over]).reshape(-1, 4)
+        )
+    assert hidden > 50
+    assert min(overlaps) > 0.95
+
+
+def test_paste_copies_the_pixels_of_masks() -> None:
+    chosen = things()[:6]
+    images = np.random.RandomState(0).randint(0, 256, [2, HEIGHT, WIDTH, 3]).astype(np.uint8)
+    below = Sample(*map(tf.constant, sample(chosen[:3], images[0])))
+    above = Sample(*map(tf.constant, sample(chosen[3:], images[1])))
+    found = transforms.paste(below, above, tf.constant([True, False, True]))
+    cover = (chosen[3].mask | chosen[5].mask)[..., None]
+    np.testing.assert_array_equal(found.image, np.where(cover, images[1], images[0]))
+    np.testing.assert_array_equal(found.classes[3:], [1, 0, 3])
+
+
+def test_paste_treats_instances_without_masks_as_their_boxes() -> None:
+    box, grid = np.array([10, 10, 122, 122], np.float32), np.ones([SIDE, SIDE], bool)
+    over = Thing(np.array([10, 10, 66, 122], np.float32), grid, np.zeros([1, 1], bool))
+    below = sample([Thing(box, grid, over.mask)] * 3)._replace(
+        has_mask=np.array([True, False, False]), crowd=np.array([False, False, True])
+    )
+    below.masks[1:] = 0
+    found = transforms.paste(
+        Sample(*map(tf.constant, below)), Sample(*map(tf.constant, sample([over]))), tf.constant([True])
+    )
+    np.testing.assert_array_equal(found.boxes[:3], [[66, 10, 122, 122]] * 3)  # the left half is hidden
+    np.testing.assert_array_equal(found.has_mask, [True, False, False, True])
+    np.testing.assert_array_equal(found.crowd, [False, False, True, False])
+    np.testing.assert_array_equal(np.asarray(found.masks)[1:3], 0)
+    assert np.unpackbits(found.masks[0].numpy()).all()
+
+
+def test_cut_keeps_absent_masks_absent_and_crowds_crowds() -> None:
+    given = sample(things()[:3], padding=2)._replace(
+        has_mask=np.array([True, False, True, False, False]), crowd=np.array([False, True, True, False, False])
+    )
+    given.masks[1] = 0
+    found = transforms.cut(Sample(*map(tf.constant, given)), tf.constant([60, 80, 150, 180]))
+    clipped = np.clip(given.boxes[1] - [80, 60, 80, 60], 0, [180, 150, 180, 150])
+    np.testing.assert_allclose(found.boxes[1], clipped, atol=0.01)
+    np.testing.assert_array_equal(found.has_mask, given.has_mask)
+    np.testing.assert_array_equal(found.crowd, given.crowd)
+    np.testing.assert_array_equal(np.asarray(found.masks)[[1, 3, 4]], 0)
+    np.testing.assert_array_equal(np.asarray(found.boxes)[3:], 0)
+
+
+def test_instances_outside_or_tiny_are_no_longer_valid() -> None:
+    given = Sample(*map(tf.constant, sample(things()[:3])))
+    boxes = tf.constant([[0.0, 0.0, 20.0, 20.0], [100.0, 100.0, 150.0, 140.0], [30.0, 30.0, 30.5, 90.0]])
+    found = transforms.drop_tiny(given._replace(boxes=boxes))
+    np.testing.assert_array_equal(found.valid, [True, True, False])
+    found = transforms.cut(found, tf.constant([50, 50, 100, 100]))
+    np.testing.assert_array_equal(found.valid, [False, True, False])
+    for values in found[1:]:
+        np.testing.assert_array_equal(np.asarray(values)[[0, 2]], np.zeros_like(np.asarray(values)[[0, 2]]))
+
+
+def test_nothing_is_cut_in_the_whole_window() -> None:
+    given = sample(things()[:5], padding=1)
+    found = transforms.cut(Sample(*map(tf.constant, given)), tf.constant([0, 0, HEIGHT, WIDTH]))
+    for value, expected in zip(found, given, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("size", [(260, 340), (17, 900), (1000, 31), (1, 1), (3, 2000), (320, 320)])
+def test_window_of_everything_is_the_letterbox(size: tuple[int, int]) -> None:
+    pixels = np.random.RandomState(0).randint(0, 256, [*size, 3]).astype(np.uint8)
+    expected, expected_size = image_ops.letterbox(tf.constant(pixels), **CANVAS)
+    window, resized = transforms.random_window(size, [1, 2], least=1.0, jitter=(1.0, 1.0), **CANVAS)
+    np.testing.assert_array_equal(window, [0, 0, *size])
+    np.testing.assert_array_equal(resized, expected_size)
+    found = transforms.resize(Sample(*map(tf.constant, sample([], pixels))), resized)
+    np.testing.assert_array_equal(transforms.place(found.image, CANVAS["canvas"]), np.round(expected))
+
+
+@pytest.mark.parametrize("jitter", [(1.0, 1.0), (0.1, 2.0), (3.0, 3.0), (0.01, 0.01)])
+@pytest.mark.parametrize("least", [1.0, 0.3])
+def test_window_lies_in_the_image_and_fits_the_canvas(jitter: tuple[float, float], least: float) -> None:
+    height, width = 261, 343
+
+    @tf.function
+    def many() -> Any:
+        seeds = tf.stack([tf.range(400), tf.range(400)], axis=1)
+        types = (tf.TensorSpec([4], tf.int32), tf.TensorSpec([2], tf.int32))
+        return tf.map_fn(
+            lambda seed: transforms.random_window([height, width], seed, least=least, jitter=jitter, **CANVAS),
+            seeds,
+            fn_output_signature=types,
+        )
+
+    window, size = (part.numpy() for part in many())
+    corner, sides = window[:, :2], window[:, 2:]
+    assert (corner >= 0).all()
+    assert (sides >= 1).all()
+    assert (corner + sides <= [height, width]).all()
+    assert ((size >= 1) & (size <= 320)).all()
+    fit = np.minimum(np.minimum(300 / sides.min(1), 320 / sides.max(1)), (320 / sides).min(1))
+    stretch = size / sides
+    # Height and width are scaled alike, but for rounding to whole pixels.
+    assert (np.abs(stretch[:, 0] / stretch[:, 1] - 1) <= 1.5 / size.min(1)).all()
+    if jitter == (1.0, 1.0):
+        np.testing.assert_allclose(stretch.max(1), fit, rtol=0.01)
+        assert (sides.min(0) >= np.floor([least * height, least * width])).all()
+    if jitter == (0.1, 2.0):
+        assert stretch.min() < 0.3
+        assert stretch.max() > 1.2
+    if least < 1.0:
+        assert len(np.unique(corner, axis=0)) > 300
+
+
+def test_recolour_is_what_its_parts_are() -> None:
+    pixels = np.random.RandomState(0).randint(60, 190, [20, 30, 3]).astype(np.float32)
+    none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    np.testing.assert_allclose(transforms.recolour(pixels, [1, 2], **none), pixels, atol=1e-3)
+    draws = tf.random.stateless_uniform([4], [1, 2], -1.0, 1.0).numpy()
+    grey = pixels @ np.array(transforms.LUMA, np.float32)
+
+    def only(**strength: float) -> np.ndarray:
+        return transforms.recolour(pixels, [1, 2], **{**none, **strength}).numpy()
+
+    np.testing.assert_allclose(only(brightness=0.2), pixels * (1 + 0.2 * draws[0]), rtol=1e-5)
+    contrast, saturation = 1 + 0.2 * draws[1], 1 + 0.2 * draws[2]
+    np.testing.assert_allclose(only(contrast=0.2), grey.mean() + contrast * (pixels - grey.mean()), rtol=1e-5)
+    np.testing.assert_allclose(
+        only(saturation=0.2), grey[..., None] + saturation * (pixels - grey[..., None]), rtol=1e-5
+    )
+    turned = only(hue=0.1)
+    np.testing.assert_allclose(turned @ np.array(transforms.LUMA), grey, rtol=1e-3)  # as bright as before
+    assert np.abs(turned - pixels).max() > 5
+    before, after = ((image @ transforms._YIQ)[..., 1:] for image in (pixels, turned))
+    angle = np.angle((after[..., 0] + 1j * after[..., 1]) / (before[..., 0] + 1j * before[..., 1]))
+    strong = np.abs(before).sum(-1) > 20
+    np.testing.assert_allclose(np.abs(angle[strong]), abs(2 * np.pi * 0.1 * draws[3]), atol=1e-3)
+    assert only(brightness=1.0, contrast=1.0).min() >= 0
+    assert only(brightness=1.0, contrast=1.0).max() <= 255
+
+
+def test_choice_leaves_out_boxes_crowds_and_what_has_no_room() -> None:
+    given = sample(things()[:40], padding=4)
+    given = given._replace(has_mask=given.has_mask & (np.arange(44) % 4 > 0), crowd=np.arange(44) % 4 == 1)
+    found = np.array([transforms.choose(given, [seed, 0], tf.constant(100)).numpy() for seed in range(50)])
+    allowed = given.valid & given.has_mask & ~given.crowd
+    assert not found[:, ~allowed].any()
+    assert 0.4 < found[:, allowed].mean() < 0.6
+    assert transforms.choose(given, [1, 0], tf.constant(3)).numpy().sum() == 3
+    assert not transforms.choose(given, [1, 0], tf.constant(0)).numpy().any()
+
+
+def test_padding_closes_gaps_and_has_a_fixed_shape() -> None:
+    given = sample(things()[:5])._replace(valid=np.array([True, False, True, True, True]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.bool)])
+    def run(valid: tf.Tensor) -> Sample:
+        return transforms.pad(Sample(*map(tf.constant, given))._replace(valid=valid), 3)
+
+    found = run(given.valid)
+    np.testing.assert_array_equal(found.classes, [1, 3, 4])
+    np.testing.assert_array_equal(run(np.zeros(5, bool)).boxes, np.zeros([3, 4]))
+    assert [tensor.shape for tensor in run.get_concrete_function().structured_outputs[1:]] == [
+        [3, 4],
+        [3],
+        [3],
+        [3],
+        [3],
+        [3, PACKED],
+    ]
