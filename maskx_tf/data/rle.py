@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from maskx_tf.data.dataset import Box, Rle
 from maskx_tf.data.fields import Unfit, show, unfit
+from maskx_tf.ops.rle import run_lengths
 
 
 class Region(NamedTuple):
@@ -56,26 +57,12 @@ def _runs(counts: object) -> NDArray[np.int64]:
 
 
 def _decompressed(text: str) -> NDArray[np.int64]:
-    """COCO's text: numbers of 5 bits a letter, lowest first; from the fourth on, differences to the last but one."""
-    broken = Unfit(f"segmentation.counts: expected run lengths in COCO's text form, found {show(text)}", "broken_mask")
     try:
-        letters = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        raise broken from None
-    is_last = letters & 0x20 == 0
-    if not letters.size or ((letters < 0) | (letters > 63)).any() or not is_last[-1]:
-        raise broken
-    stops = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], stops[:-1] + 1])
-    lengths = stops - starts + 1
-    if lengths.max() > 7:  # 35 bits
-        raise broken
-    place = np.arange(letters.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((letters & 0x1F) << (5 * place), starts)
-    values -= np.where(letters[stops] & 0x10, 1 << (5 * lengths), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+        return run_lengths(text)
+    except ValueError:
+        raise Unfit(
+            f"segmentation.counts: expected run lengths in COCO's text form, found {show(text)}", "broken_mask"
+        ) from None
 
 
 def compress(runs: NDArray[np.int64], height: int, width: int) -> Rle:
