@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.config.model import MAPS, ModelConfig
+from maskx_tf.layers.applications import Application
 from maskx_tf.models.build import build
 from maskx_tf.models.mask_rcnn import MaskRCNN, SoftmaxMaskRCNN
 from maskx_tf.models.mask_x_rcnn import MaskXRCNN
@@ -93,6 +94,8 @@ def enliven(model: RCNN, seed: int = 0) -> None:
     """Last layers anew, so that their outputs have mean 0 and a spread that counts, over the regions of our images."""
     rng = np.random.default_rng(seed)
     asked = inputs()
+    if isinstance(model.backbone, Application):
+        wake(model)
     features = model.features(asked["images"], asked["image_sizes"])
 
     hidden = np.concatenate([flat(model.rpn.conv(level)) for level in features])
@@ -120,6 +123,16 @@ def enliven(model: RCNN, seed: int = 0) -> None:
         else:
             masks = model.mask_logits(pooled, tf.ones(regions.shape[:2], tf.int32), model.constants())
         last.assign(last / (np.std(masks) + 1e-9))
+
+
+def wake(model: RCNN) -> None:
+    """Keras' kernels at the start shrink what flows through fifty of them to nothing, where norms are not measured."""
+    pixels = model.steps.normalise(*inputs().values())
+    kernels = [weight for weight in model.backbone.weights if "kernel" in weight.name]
+    for _ in range(3):
+        scale = np.std(model.backbone(pixels)[-1]) ** (-1.0 / len(kernels))
+        for kernel in kernels:
+            kernel.assign(kernel * scale)
 
 
 def last_mask_weights(model: MaskRCNN) -> keras.Variable:
