@@ -32,17 +32,17 @@ class MaskXRCNN(MaskRCNN):
         if input not in INPUTS:
             raise ValueError(f"input is {input!r}, expected one of {', '.join(INPUTS)}")
         self.transfer = transfer
-        self.input_parts = input
+        self.input_parts = input.split("_")
         self.stop_gradient = stop_gradient
 
     def embeddings(self) -> tf.Tensor:
         """What T reads: float32 [K, size], a row for each foreground class."""
-        rows = {
-            "cls": [self.box_predictor.class_rows[1:]],
-            "box": [tf.reshape(self.box_predictor.box_rows, [self.box_predictor.classes, -1])],
-        }
-        rows["cls_box"] = rows["cls"] + rows["box"]
-        embeddings = tf.concat(rows[self.input_parts], axis=1)
+        rows = []
+        if "cls" in self.input_parts:
+            rows.append(self.box_predictor.class_rows[1:])
+        if "box" in self.input_parts:
+            rows.append(tf.reshape(self.box_predictor.box_rows, [self.box_predictor.classes, -1]))
+        embeddings = tf.concat(rows, axis=1)
         return tf.stop_gradient(embeddings) if self.stop_gradient else embeddings
 
     def constants(self) -> tuple[tf.Tensor, ...]:

@@ -279,6 +279,12 @@ def test_filters(settings) -> None:
     np.testing.assert_allclose(filters, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+def test_filters_beside_class_agnostic_boxes() -> None:
+    """T may read class scores where boxes are the same for all classes."""
+    model = build(config(transfer={"input": "cls"}, box={"class_agnostic": True}))
+    np.testing.assert_array_equal(model.embeddings(), model.box_predictor.class_rows.numpy()[1:])
+
+
 @pytest.mark.parametrize("parts", ["cls", "box", "cls_box"])
 def test_filters_of_unit_parts(parts) -> None:
     """Each part by itself to a root mean square of one."""
