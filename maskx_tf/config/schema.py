@@ -206,6 +206,9 @@ class ExportConfig(Section):
     )
     bf16: Flag = Field(default=False, description="Convolutions compute in bfloat16.")
     warmup: Int = Field(default=1, ge=0, le=100, description="Warm-up requests for each signature.")
+    max_pixels: Count = Field(
+        default=2**26, description="Image files that hold more pixels than this are refused before they are decoded."
+    )
 
 
 class Config(Section):
