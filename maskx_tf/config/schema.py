@@ -11,13 +11,13 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from maskx_tf.config.fields import Count, Flag, Float, Fraction, Int, Positive, Section, Seed, Text, impossible
 from maskx_tf.config.model import ModelConfig
 
-NAMED_SPLIT = re.compile(r"all|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
+NAMED_SPLIT = re.compile(r"all|oracle|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
 
 
 def _named_split(name: str) -> str:
     if not NAMED_SPLIT.fullmatch(name):
         raise impossible(
-            "", "all, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}", name
+            "", "all, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}", name
         )
     return name
 
@@ -54,8 +54,23 @@ class Source(Section):
     """One data set. Its paths are relative to the folder in which the command runs."""
 
     images: Text = Field(description="Folder of the images.")
-    annotations: Text = Field(description="File of the annotations.")
-    format: Literal["coco"] = Field(default="coco", description="How the annotations are written.")
+    annotations: Text = Field(description="File or folder of the annotations, as the format has it.")
+    format: Literal[
+        "coco",
+        "voc",
+        "visual_genome",
+        "visual_genome_val",
+        "visual_genome_test",
+        "cityscapes",
+        "open_images",
+        "labelme",
+        "via",
+        "masks",
+    ] = Field(default="coco", description="How the annotations are written; docs/data.md describes each.")
+    masks_b: Text | None = Field(
+        default=None,
+        description="COCO file of masks that are kept apart: evaluation opens it, training under masks: oracle alone.",
+    )
 
 
 class PhotometricConfig(Section):
@@ -78,7 +93,12 @@ class DataConfig(Section):
         default="all",
         description="The classes A whose masks training may see. all: every mask that the files have. A list of class "
         "names. voc, nonvoc: COCO's classes that Pascal VOC has, or the others. E1_A20 to E5_A60: the published random "
-        "splits of COCO. {random: {a: 20, seed: 3}}: drawn.",
+        "splits of COCO. {random: {a: 20, seed: 3}}: drawn. oracle: all, and those that masks_b keeps apart.",
+    )
+    names: Text | None = Field(
+        default=None,
+        description="YAML file of new class names, such as sofa: couch; null there drops a class. It speaks of train; "
+        "val is renamed alike.",
     )
     max_instances: Count = Field(
         default=100, description="Instances an image that training sees; an image with more keeps its first."
@@ -110,6 +130,12 @@ class DataConfig(Section):
         if jitter[0] > jitter[1]:
             raise impossible("", "the smaller number first", list(jitter))
         return jitter
+
+    @model_validator(mode="after")
+    def _apart(self) -> DataConfig:
+        if self.masks == "oracle" and not any(source.masks_b for source in self.train):
+            raise impossible("masks", "another policy, or masks_b in data.train, which oracle opens", self.masks)
+        return self
 
 
 class WarmUp(Section):

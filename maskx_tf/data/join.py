@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def join(datasets: Sequence[Dataset], names: Names | None = None) -> Dataset:
         return Dataset(datasets[0].name, class_names, _category_ids(datasets[0], class_names, names), tuple(images))
     numbered = tuple(image._replace(id=number) for number, image in enumerate(images, 1))
     return Dataset(_titles(datasets), class_names, tuple(labels.values()), numbered)
+
+
+def ordered(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
+    """The data set with these classes in this order; its other classes, and their instances, are left out.
+
+    A class that it does not have gets an id that it does not use.
+    """
+    known = dict(zip(dataset.class_names, dataset.category_ids, strict=True))
+    unused = itertools.count(max(dataset.category_ids, default=0) + 1)
+    ids = tuple(known[name] if name in known else next(unused) for name in class_names)
+    labels = {name: label for label, name in enumerate(class_names, 1)}
+    moved = {old: labels[name] for old, name in enumerate(dataset.class_names, 1) if name in labels}
+    images = tuple(_moved(image, moved) for image in dataset.images)
+    return Dataset(dataset.name, tuple(class_names), ids, images)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from maskx_tf.data import cityscapes, coco, labelme, mask_folder, open_images, splits, via, visual_genome, voc
 from maskx_tf.data.dataset import Dataset, for_learning
-from maskx_tf.data.join import Names, join
+from maskx_tf.data.join import Names, join, nearest, ordered
 from maskx_tf.data.problems import Report, refuse
 from maskx_tf.errors import BadInput
 
@@ -70,11 +70,20 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def for_training(sources: Sequence[Source], policy: splits.Policy, names: Names | None = None) -> Dataset:
+def for_training(
+    sources: Sequence[Source], policy: splits.Policy, names: Names | None = None, class_names: Sequence[str] = ()
+) -> Dataset:
     """What training may see of these data sets, joined by class name.
 
     This is the only door to training. Behind it, boxes lie in their images and `has_mask` is decided: a mask of a class
     outside A is gone, and a file of masks kept apart was not opened, unless the policy is `oracle`.
+
+    Args:
+        sources: where they lie.
+        policy: which classes are A.
+        names: new names for classes.
+        class_names: all classes of the data, and perhaps others, in the order in which they are numbered; empty: those
+            of the data in theirs.
 
     Raises:
         BadInput: something is wrong with the data; one line with the file, the record and what was expected.
@@ -83,6 +92,12 @@ def for_training(sources: Sequence[Source], policy: splits.Policy, names: Names 
     if is_oracle and not any(source.masks_b for source in sources):
         raise BadInput("masks: oracle: expected a data set with masks_b, the masks that are kept apart, found none")
     joined = join([read(source, with_masks_b=is_oracle) for source in sources], names)
+    if class_names:
+        for name in joined.class_names:
+            if name not in class_names:
+                what = f"expected every class of {joined.name}, found no {name!r}; names can rename or drop it"
+                raise BadInput(f"model.class_names: {what}{nearest(name, class_names)}")
+        joined = ordered(joined, class_names)
     return for_learning(splits.apply(joined, policy))
 
 

@@ -88,6 +88,8 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.class_names=[cat, dog, cat]"], "model.class_names", "no name twice, found 'cat'"),
         (["model.class_names=[cat]", "data.masks=[dog]"], "data.masks", "classes of model.class_names, found 'dog'"),
         (["model.class_names=[cat]", "data.masks={random: {a: 2}}"], "data.masks.random.a", "at most 1"),
+        (["data.masks=oracle", "data.train=[{images: a, annotations: b}]"], "data.masks", "masks_b in data.train"),
+        (["data.val=[{images: a, annotations: b, format: coko}]"], "data.val[0].format", "'coco', 'voc'"),
         (["data.scale_jitter=[2, 0.1]"], "data.scale_jitter", "the smaller number first"),
         (["data.crop=0"], "data.crop", "a number above 0"),
         (["data.photometric.hue=0.6"], "data.photometric.hue", "at most 0.5"),
@@ -118,6 +120,7 @@ def test_impossible_combination_is_one_line(overrides: list[str], key: str, word
         ["model.family=faster_rcnn", "evaluate.kinds=[box]", "train.stage=detector"],
         ["model.input.canvas=[800, 1216]", "train.steps=10", "data.masks=E5_A60"],
         ["train={stage: mask, weights: runs/a}", "data.masks=[cat]", "model.class_names=[dog, cat]"],
+        ["data={masks: oracle, names: n.yaml, train: [{images: a, annotations: b, format: voc, masks_b: c}]}"],
         ["data={crop: 0.3, scale_jitter: [0.1, 2], copy_paste: 0.5, photometric: {hue: 0.5, contrast: 1}}"],
     ],
 )

@@ -64,9 +64,9 @@ def test_voc_and_the_rest() -> None:
 def test_policies_as_data_and_as_text(value: Any, policy: Any) -> None:
     assert parse(value) == policy
     assert parse_text(json.dumps(value)) == policy
-    if value != "oracle":
-        config = Config.model_validate({"data": {"masks": value}})
-        assert parse(config.model_dump(mode="json")["data"]["masks"]) == policy
+    train = [{"images": "a", "annotations": "b", "masks_b": "c"}]
+    config = Config.model_validate({"data": {"masks": value, "train": train}})
+    assert parse(config.model_dump(mode="json")["data"]["masks"]) == policy
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""The data sets that a configuration names, opened for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskx_tf.config import schema
+from maskx_tf.data import readers, splits
+from maskx_tf.data.dataset import Dataset
+from maskx_tf.data.join import Names, join, ordered, read_names
+from maskx_tf.errors import BadInput
+
+
+def training_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Dataset:
+    """What training may see: `data.train` joined, renamed, and without the masks of B.
+
+    Args:
+        data: the section of the configuration.
+        class_names: `model.class_names`; empty: the classes of the data, in their order.
+
+    Raises:
+        BadInput: something is wrong with the data, or the classes do not fit.
+    """
+    if not data.train:
+        raise BadInput("data.train: expected data sets to learn from, found none")
+    return readers.for_training(_sources(data.train), _policy(data), _names(data), class_names)
+
+
+def validation_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Dataset:
+    """The whole truth about `data.val`, joined and renamed, with every mask.
+
+    Args:
+        data: the section of the configuration.
+        class_names: those of the model; classes that it does not know are left out, for it cannot be asked for them.
+            Empty: the classes of the data, in their order.
+
+    Raises:
+        BadInput: something is wrong with the data, or it shows no class of the model.
+    """
+    if not data.val:
+        raise BadInput("data.val: expected data sets to evaluate on, found none")
+    datasets = [readers.read(source, with_masks_b=True) for source in _sources(data.val)]
+    known = {name for dataset in datasets for name in dataset.class_names}
+    # The file of names speaks of the training data; validation may lack some of its classes.
+    names = {old: new for old, new in (_names(data) or {}).items() if old in known}
+    joined = join(datasets, names)
+    if not class_names:
+        return joined
+    if not set(joined.class_names) & set(class_names):
+        found = ", ".join(joined.class_names[:3])
+        raise BadInput(f"{joined.name}: expected some of the model's classes, such as {class_names[0]}, found {found}")
+    return ordered(joined, class_names)
+
+
+def _sources(sources: Sequence[schema.Source]) -> list[readers.Source]:
+    return [
+        readers.Source(
+            Path(source.images),
+            Path(source.annotations),
+            source.format,
+            None if source.masks_b is None else Path(source.masks_b),
+        )
+        for source in sources
+    ]
+
+
+def _policy(data: schema.DataConfig) -> splits.Policy:
+    return splits.parse(data.model_dump(mode="json", include={"masks"})["masks"])
+
+
+def _names(data: schema.DataConfig) -> Names | None:
+    return None if data.names is None else read_names(Path(data.names))
