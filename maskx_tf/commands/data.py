@@ -13,8 +13,10 @@ from maskx_tf.data.synthetic.parameters import Recipe, usual_a
 from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:
+    from maskx_tf.data import splits
     from maskx_tf.data.dataset import Dataset
     from maskx_tf.data.join import Names
+    from maskx_tf.data.readers import Source
 
 USUAL = Recipe()
 FORMATS = "coco, voc, visual_genome (_val, _test), cityscapes, open_images, labelme, via or masks; see docs/data.md."
@@ -35,7 +37,8 @@ Masks = Annotated[
     typer.Option(
         "--masks",
         metavar="POLICY",
-        help="Classes that keep their masks: all, voc, nonvoc, E1_A20 to E5_A60, '[dog, cat]', '{random: {a: 20}}'.",
+        help="Classes that keep their masks: all, oracle, voc, nonvoc, E1_A20 to E5_A60, '[dog, cat]', "
+        "'{random: {a: 20}}'.",
     ),
 ]
 MasksB = Annotated[
@@ -124,8 +127,10 @@ def stats(
     """Count instances by class, with masks and without, and how large they are."""
     from maskx_tf.data import splits
     from maskx_tf.data import stats as statistics
+    from maskx_tf.data.readers import Source
 
-    figures = statistics.count(_read(images, annotations, form, masks_b), splits.parse_text(masks))
+    policy = splits.parse_text(masks)
+    figures = statistics.count(_opened(Source(images, annotations, form, masks_b), policy)[0], policy)
     print(json.dumps(figures, indent=2, ensure_ascii=False) if as_json else statistics.as_table(figures))
 
 
@@ -143,10 +148,12 @@ def show(
 ) -> None:
     """Write a contact sheet: images with boxes and masks, classes of A and B in colours and lines of their own."""
     from maskx_tf.commands.data_show import contact_sheet
-    from maskx_tf.data import files, splits
+    from maskx_tf.data import files, splits, stats
+    from maskx_tf.data.readers import Source
 
-    dataset = _read(images, annotations, form, masks_b)
-    sheet = contact_sheet(dataset, splits.parse_text(masks), count, cell, seed)
+    policy = splits.parse_text(masks)
+    learnt, every = _opened(Source(images, annotations, form, masks_b), policy)
+    sheet = contact_sheet(every, policy, stats.a_set(learnt, policy), count, cell, seed)
     files.write_bytes(out, sheet)
     print(f"wrote {out}")
 
@@ -191,18 +198,23 @@ def convert(
     """Write a data set of any format in COCO's, with masks where they are known and the policy leaves them."""
     from maskx_tf.data import coco_write, splits
     from maskx_tf.data.join import read_names
+    from maskx_tf.data.readers import Source, for_evaluation
 
     new_names: Names | None = None if names is None else read_names(names)
-    dataset = splits.apply(_read(images, annotations, form, None, new_names), splits.parse_text(masks))
+    dataset = splits.apply(for_evaluation([Source(images, annotations, form)], new_names), splits.parse_text(masks))
     coco_write.write(dataset, out, images)
     size = _size(dataset)
     print(f"wrote {out}: {size['images']} images, {size['instances']} instances, {size['with_masks']} with masks")
 
 
-def _read(images: Path, annotations: Path, form: str, masks_b: Path | None, names: Names | None = None) -> Dataset:
-    from maskx_tf.data.readers import Source, for_evaluation
+def _opened(source: Source, policy: splits.Policy) -> tuple[Dataset, Dataset]:
+    """A data set with the masks among which the policy chooses, and with all: those kept apart are for `oracle`."""
+    from maskx_tf.data.readers import check_policy, for_evaluation, with_masks_b
 
-    return for_evaluation([Source(images, annotations, form, masks_b)], names)
+    check_policy([source], policy)
+    known = for_evaluation([source._replace(masks_b=None)])
+    every = with_masks_b(known, source)
+    return every if policy == "oracle" else known, every
 
 
 def _size(dataset: Dataset) -> dict[str, Any]:

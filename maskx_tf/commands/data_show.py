@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskx_tf import visualize
-from maskx_tf.data import files, splits, stats
+from maskx_tf.data import files, splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, area_of, for_learning, loaded
 from maskx_tf.data.fields import Unfit
 from maskx_tf.errors import BadInput
@@ -22,12 +22,15 @@ MASK_SIDE = 112
 MOST_COLUMNS = 6
 
 
-def contact_sheet(dataset: Dataset, policy: splits.Policy, count: int, cell: int, seed: int) -> bytes:
+def contact_sheet(
+    dataset: Dataset, policy: splits.Policy, a_names: Set[str], count: int, cell: int, seed: int
+) -> bytes:
     """So many images of a data set, drawn at random, as one PNG.
 
     Args:
         dataset: with every mask that the files have.
         policy: whose masks are drawn.
+        a_names: the classes of A, which have masks to learn from.
         count: at most so many images.
         cell: side of the place for each, in pixels.
         seed: of the choice.
@@ -35,7 +38,6 @@ def contact_sheet(dataset: Dataset, policy: splits.Policy, count: int, cell: int
     seen = for_learning(splits.apply(dataset, policy))
     if not seen.images:
         raise BadInput(f"{dataset.name}: expected images to show, found none")
-    a_names = stats.a_set(seen, "all")
     chosen = np.random.RandomState(seed).permutation(len(seen.images))[:count]
     records = [seen.images[index] for index in sorted(chosen.tolist())]
     pictures = [_picture(record, seen, a_names, cell) for record in records]

@@ -22,9 +22,22 @@ from maskx_tf.data.fields import MAX_SIDE, Unfit, show
 from maskx_tf.data.problems import Problem, Report
 from maskx_tf.errors import BadInput
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
-# What TensorFlow decodes; MPO is how Pillow calls the JPEG files of some cameras.
-IMAGE_TYPES = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
+# What is taken for an image, by what it holds; MPO is how Pillow calls the JPEG files of some cameras.
+IMAGE_TYPES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+OPENED = [kind for kind in IMAGE_TYPES if kind != "MPO"]  # JPEG's reader makes it
+TYPES = "JPEG, PNG, BMP, TIFF or WebP"
+IMAGE_SUFFIXES = tuple(
+    written
+    for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+    for written in (suffix, suffix.upper())
+)
 ROTATION = 0x0112  # EXIF's tag of how the camera was held
 TURNS = {  # its values, and what brings the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,6 +49,10 @@ TURNS = {  # its values, and what brings the image upright
     8: Image.Transpose.ROTATE_90,
 }
 QUARTER_TURNS = (5, 6, 7, 8)  # those that exchange width and height
+
+# Pillow warns of large images, and those that would fill the memory are errors. Once for all: images are opened in
+# threads, where warnings cannot be switched off for a while.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -147,16 +164,13 @@ def first(paths: Sequence[Path]) -> Path | None:
 
 
 def open_image(file: Path | bytes) -> Image.Image:
-    """An image, of which the header alone is read.
+    """An image of one of IMAGE_TYPES, of which the header alone is read.
 
     Raises:
         Unfit: of the kinds missing_image and broken_image.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images; those that would fill the memory are errors.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=OPENED)
     except FileNotFoundError:
         raise Unfit("expected an image, found no such file", "missing_image") from None
     except Exception as error:  # the decoders raise whatever occurs to them, struct.error for one
@@ -174,6 +188,8 @@ def size_of(file: Path | bytes) -> tuple[int, int]:
 
 
 def _rotation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # which Pillow turns itself
+        return 1
     try:
         return int(image.getexif().get(ROTATION, 1))
     except Exception:  # broken EXIF data, which no decoder of pixels minds
@@ -198,6 +214,8 @@ def pixels(record: ImageRecord) -> NDArray[np.uint8]:
             turn = None if as_stored else TURNS.get(_rotation(image))
             upright = image if turn is None else image.transpose(turn)
             colour = _eight_bits(upright).convert("RGB")
+        except Unfit:
+            raise
         except Exception as error:
             raise Unfit(f"expected a whole image: {_reason(error)}", "broken_image") from None
     if colour.size != (record.width, record.height):
@@ -207,7 +225,9 @@ def pixels(record: ImageRecord) -> NDArray[np.uint8]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey values scaled to 8 bits, which Pillow would cut off at 255."""
+    """16-bit grey values scaled to 8 bits, as TensorFlow's decoder does; Pillow would cut them off at 255."""
+    if image.mode == "F":
+        raise Unfit("expected pixels of 8 or 16 bits, found floating point numbers", "broken_image")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
@@ -236,5 +256,5 @@ def id_map(file: Path | bytes) -> NDArray[np.int32]:
 def _reason(error: Exception) -> str:
     """What a decoder says, in one line."""
     if isinstance(error, UnidentifiedImageError):  # which names the file, as the message already does
-        return "it is of no type that Pillow knows"
+        return f"it is no {TYPES}"
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

@@ -40,7 +40,7 @@ def validation_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> 
     """
     if not data.val:
         raise BadInput("data.val: expected data sets to evaluate on, found none")
-    datasets = [readers.read(source, with_masks_b=True) for source in _sources(data.val)]
+    datasets = [readers.whole(source) for source in _sources(data.val)]
     known = {name for dataset in datasets for name in dataset.class_names}
     # The file of names speaks of the training data; validation may lack some of its classes.
     names = {old: new for old, new in (_names(data) or {}).items() if old in known}

@@ -47,15 +47,31 @@ class Source(NamedTuple):
     masks_b: Path | None = None
 
 
-def read(source: Source, report: Report = refuse, *, with_masks_b: bool = False) -> Dataset:
-    """A data set as its files have it."""
+def read(source: Source, report: Report = refuse) -> Dataset:
+    """A data set as its files have it, without the masks that are kept apart."""
     if source.format not in READERS:
         raise BadInput(f"format: expected one of {', '.join(READERS)}, found {source.format!r}")
     with _without_collector():
-        dataset = READERS[source.format](source.images, source.annotations, report)
-        if with_masks_b and source.masks_b is not None:
-            dataset = coco.attach_masks(dataset, source.masks_b, report)
-    return dataset
+        return READERS[source.format](source.images, source.annotations, report)
+
+
+def with_masks_b(dataset: Dataset, source: Source, report: Report = refuse) -> Dataset:
+    """The data set of a source with the masks that are kept apart from it, if there are any."""
+    if source.masks_b is None:
+        return dataset
+    with _without_collector():
+        return coco.attach_masks(dataset, source.masks_b, report)
+
+
+def whole(source: Source) -> Dataset:
+    """The whole truth about a data set: every box as it was, and every mask."""
+    return with_masks_b(read(source), source)
+
+
+def check_policy(sources: Sequence[Source], policy: splits.Policy) -> None:
+    """Raises BadInput for the policy `oracle` where no masks are kept apart."""
+    if policy == "oracle" and not any(source.masks_b for source in sources):
+        raise BadInput("masks: oracle: expected a data set with masks_b, the masks that are kept apart, found none")
 
 
 @contextmanager
@@ -88,10 +104,8 @@ def for_training(
     Raises:
         BadInput: something is wrong with the data; one line with the file, the record and what was expected.
     """
-    is_oracle = policy == "oracle"
-    if is_oracle and not any(source.masks_b for source in sources):
-        raise BadInput("masks: oracle: expected a data set with masks_b, the masks that are kept apart, found none")
-    joined = join([read(source, with_masks_b=is_oracle) for source in sources], names)
+    check_policy(sources, policy)
+    joined = join([whole(source) if policy == "oracle" else read(source) for source in sources], names)
     if class_names:
         for name in joined.class_names:
             if name not in class_names:
@@ -103,4 +117,4 @@ def for_training(
 
 def for_evaluation(sources: Sequence[Source], names: Names | None = None) -> Dataset:
     """The whole truth about these data sets, joined by class name: every box as it was, and every mask."""
-    return join([read(source, with_masks_b=True) for source in sources], names)
+    return join([whole(source) for source in sources], names)

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from maskx_tf import cli
+from maskx_tf import cli, visualize
 from maskx_tf.commands import data as command
+from maskx_tf.data import rle
 from maskx_tf.data.names import COCO
 from maskx_tf.data.synthetic.parameters import usual_a
 from tests.data import samples
@@ -107,6 +109,37 @@ def test_show(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(os.listdir()) == ["a.png", "b.png", "images", "instances.json"]
 
 
+def test_masks_kept_apart_do_not_make_a_class_one_of_a(
+    where: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = rle.encode(samples.blob(30, 20, 39, 29) > 0)
+    apart = {**coco_data(), "annotations": [{"id": 104, "image_id": 1, "segmentation": form}]}
+    where = [*where, "--masks-b", str(write_json(Path("apart/b.json"), apart))]
+    drawn: list[tuple[set[str], int]] = []
+    draw = visualize.draw
+
+    def watch(image: Any, detections: Any, names: Any, *, a_classes: Any) -> Any:
+        drawn.append((set(a_classes), int(detections.masks.any(axis=(1, 2))[detections.classes == 2].sum())))
+        return draw(image, detections, names, a_classes=a_classes)
+
+    monkeypatch.setattr(visualize, "draw", watch)
+    for policy, a_names, counts in (
+        ("all", {"dog"}, {"dog": 2, "traffic light": 0}),
+        ("[dog]", {"dog"}, {"dog": 2, "traffic light": 0}),
+        ("oracle", {"dog", "traffic light"}, {"dog": 2, "traffic light": 1}),
+    ):
+        drawn.clear()
+        run(capsys, "show", *where, "--masks", policy, "--out", "a.png")
+        assert [names for names, _ in drawn] == [a_names] * 2
+        # The crowd has a mask, and the other traffic light one apart, which is drawn unless the policy leaves it out.
+        assert sum(masks for _, masks in drawn) == (0 if policy == "[dog]" else 2)
+        figures = json.loads(run(capsys, "stats", *where, "--masks", policy, "--json"))
+        found = {one["name"]: one["with_masks"] - one["crowds"] * (policy != "[dog]") for one in figures["classes"]}
+        assert found == counts
+        assert {one["name"] for one in figures["classes"] if one["set"] == "A"} == a_names
+    assert refused(capsys, "stats", *where[:-2], "--masks", "oracle").startswith("masks: oracle: expected a data set")
+
+
 def test_show_of_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, sample in samples.SAMPLES.items():
         source = sample(tmp_path / name)
@@ -159,10 +192,11 @@ def test_synth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     run(capsys, "check", "--images", "bench/train", "--annotations", "bench/instances_train.json")
     masks_b = ["--masks-b", "bench/masks_b_val.json"]
     val = ["--images", "bench/val", "--annotations", "bench/instances_val.json", "--json"]
-    assert (
-        json.loads(run(capsys, "stats", *val, *masks_b))["b_classes"]
-        < json.loads(run(capsys, "stats", *val))["b_classes"]
+    plain, apart, oracle = (
+        json.loads(run(capsys, "stats", *val, *more)) for more in ([], masks_b, [*masks_b, "--masks", "oracle"])
     )
+    assert plain == apart
+    assert oracle["b_classes"] < plain["b_classes"]
     assert "expected a new folder" in refused(capsys, "synth", "--out", "bench", *options)
     assert "--workers 999: expected 0 to 256" in refused(capsys, "synth", "--out", "x", "--workers", "999")
     assert "--size 5: expected 64 to 1024" in refused(capsys, "synth", "--out", "x", "--size", "5")

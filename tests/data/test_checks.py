@@ -13,8 +13,9 @@ from PIL import Image
 
 from maskx_tf.data import files, rle
 from maskx_tf.data.checks import EXAMPLES, Findings, check
+from maskx_tf.data.fields import Unfit
 from maskx_tf.data.problems import KINDS
-from maskx_tf.data.readers import Source, for_training
+from maskx_tf.data.readers import Source, for_training, read
 from maskx_tf.errors import BadInput
 from tests.data import samples
 from tests.data.samples import HEIGHT, POLYGON, WIDTH, blob, coco_data, write_json
@@ -53,10 +54,8 @@ def _turned(path: Path) -> None:
     samples.picture(path, exif=exif)
 
 
-def _webp(path: Path) -> None:
-    stream = io.BytesIO()
-    Image.new("RGB", (WIDTH, HEIGHT)).save(stream, "GIF")
-    path.write_bytes(stream.getvalue())
+def _as(form: str, mode: str = "RGB") -> Callable[[Path], Any]:
+    return lambda path: Image.new(mode, (WIDTH, HEIGHT)).save(path, form)
 
 
 def _exploding(path: Path) -> None:
@@ -81,7 +80,13 @@ def _png() -> bytes:
         (lambda path: path.write_bytes(b""), {"broken_image": 1}),
         (lambda path: path.write_text("no picture"), {"broken_image": 1}),
         (_exploding, {"broken_image": 1}),
-        (_webp, {"broken_image": 1}),
+        (_as("GIF"), {"broken_image": 1}),
+        (_as("PPM"), {"broken_image": 1}),
+        (_as("TIFF", "F"), {"broken_image": 1, "image_type": 1}),
+        (_as("TIFF"), {"image_type": 1}),
+        (_as("WEBP"), {"image_type": 1}),
+        (_as("PNG", "I;16"), {"image_type": 1}),
+        (_as("PNG", "LA"), {"image_type": 1}),
         (lambda path: samples.picture(path, HEIGHT, WIDTH), {"image_size": 1}),
         (lambda path: samples.picture(path, format="PNG"), {"image_type": 1}),
         (_turned, {"image_turn": 1}),
@@ -95,6 +100,12 @@ def test_images(damage: Callable[[Path], Any], expected: dict[str, int], tmp_pat
     damage(source.images / "a.jpg")
     assert kinds(source) == expected
     assert kinds(source, with_images=False) == {}
+    record = read(source).images[0]
+    if any(KINDS[kind].wrong for kind in expected):  # then the pipeline stops, and otherwise it does not
+        with pytest.raises(Unfit):
+            files.pixels(record)
+    else:
+        assert files.pixels(record).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_truncated_png(tmp_path: Path) -> None:
@@ -206,6 +217,17 @@ def test_masks_that_are_kept_apart_are_checked(tmp_path: Path) -> None:
     apart = {**coco_data(), "annotations": [{"id": 104, "image_id": 1, "segmentation": far}]}
     source = source._replace(masks_b=write_json(tmp_path / "b.json", apart))
     assert kinds(source) == {"mask_elsewhere": 1}
+
+
+def test_masks_that_are_kept_apart_do_not_hide_that_training_has_none(tmp_path: Path) -> None:
+    source = samples.coco(tmp_path)
+    with pytest.raises(BadInput, match="masks: oracle: expected a data set with masks_b"):
+        check(source, "oracle")
+    form = rle.encode(blob(30, 20, 39, 29) > 0)
+    apart = {**coco_data(), "annotations": [{"id": 104, "image_id": 1, "segmentation": form}]}
+    source = source._replace(masks_b=write_json(tmp_path / "b.json", apart))
+    assert kinds(source, ("traffic light",)) == {"maskless_class": 1, "no_masks": 1}
+    assert kinds(source, "oracle") == {}
 
 
 def test_counts_go_on_when_examples_are_enough(tmp_path: Path) -> None:

@@ -212,6 +212,12 @@ def test_images_are_seen_as_they_were_annotated(tmp_path: Path) -> None:
     assert files.size_of(turned) == (20, 30)
     np.testing.assert_array_equal(files.pixels(ImageRecord(1, turned, 20, 30)), np.rot90(raw, -1))
     np.testing.assert_array_equal(files.pixels(ImageRecord(1, turned, 30, 20)), raw)
+    exif[files.ROTATION] = 8
+    for name in ("b.tif", "b.webp"):
+        turned = tmp_path / name
+        Image.fromarray(raw).save(turned, exif=exif, lossless=True)
+        assert files.size_of(turned) == (20, 30)
+        np.testing.assert_array_equal(files.pixels(ImageRecord(1, turned, 20, 30)), np.rot90(raw))
     deep = tmp_path / "deep.png"
     Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(deep)
     np.testing.assert_array_equal(
