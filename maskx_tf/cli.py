@@ -21,7 +21,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from maskx_tf import __version__
-from maskx_tf.commands import config, data, data_records, doctor, import_, predict, vocabulary
+from maskx_tf.commands import config, data, data_records, doctor, export, import_, predict, vocabulary
+from maskx_tf.commands import eval as evaluate
 from maskx_tf.errors import BadInput
 
 BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
@@ -41,6 +42,8 @@ app.add_typer(data.app)
 app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.add_typer(export.app)
+app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,9 +1,14 @@
-"""COCO's run lengths in their text form, read with care: pycocotools believes whatever it is given."""
+"""COCO's run lengths in their text form, read with care, for pycocotools believes anything, and made of crops."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from maskx_tf.ops.paste import Crop
 
 # A number is at most so many letters of 5 bits: 35 bits, more than any image has pixels.
 MOST_LETTERS = 7
@@ -36,3 +41,24 @@ def run_lengths(text: str | bytes) -> NDArray[np.int64]:
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs
+
+
+def encode_crop(crop: Crop, height: int, width: int) -> dict[str, Any]:
+    """The run lengths {"size", "counts": text} of an image's mask of which only a box's pixels are at hand.
+
+    Args:
+        crop: lies inside the image.
+        height: of the image.
+        width: of the image.
+    """
+    rows, columns = crop.pixels.shape
+    # COCO counts down the columns; only those that the box has are written out.
+    strip = np.zeros([columns, height], bool)
+    strip[:, crop.top : crop.top + rows] = crop.pixels.T
+    flat = np.concatenate([[False], strip.reshape(-1), [False]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + crop.left * height
+    runs = np.diff(changes, prepend=0, append=height * width)
+    if not runs[-1] and runs.size > 1:  # as pycocotools writes a mask that ends with the image
+        runs = runs[:-1]
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}

@@ -1,0 +1,195 @@
+"""`maskx eval`: how good a model is on a data set, over classes with masks (A) and without (B)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maskx_tf.commands.data import Annotations, Format, Images, MasksB
+from maskx_tf.commands.progress import progress as progress_bar
+from maskx_tf.commands.quiet import import_tensorflow
+from maskx_tf.errors import BadInput
+
+if TYPE_CHECKING:
+    from maskx_tf.checkpoints.io import Loaded
+    from maskx_tf.config import Config
+    from maskx_tf.data.dataset import Dataset
+    from maskx_tf.data.readers import Source
+    from maskx_tf.evaluation.metrics import Metrics
+
+EXAMPLE = "Example: maskx eval runs/my_model --images val --annotations instances_val.json --masks voc --out evals/a"
+
+
+def eval_(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder; a .yaml: random weights."),
+    ],
+    images: Images,
+    annotations: Annotations,
+    form: Format = "coco",
+    masks_b: MasksB = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="The classes of A, as --masks of maskx data check has it. Unless given: the classes that have masks "
+            "in the annotations where there is --masks-b; or else what the model's configuration says.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for detections.jsonl, results.json and metrics.json. If it holds a part of the same "
+            "evaluation, that part is not done again.",
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to this file.")
+    ] = None,
+    boxes: Annotated[
+        str, typer.Option(metavar="detected|truth", help="truth: score the masks of the true boxes and classes.")
+    ] = "detected",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also print the figures of each class.")] = False,
+    oracle: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="metrics.json of a model trained with all masks: also print the gap."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; the model's evaluate.batch.")] = None,
+    faster: Annotated[
+        bool, typer.Option("--faster", help="Score with faster-coco-eval, which gives the same figures.")
+    ] = False,
+) -> None:
+    """Measure average precision of boxes and masks over classes with masks (A), without (B), and all."""
+    if boxes not in ("detected", "truth"):
+        raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
+    from maskx_tf.data.readers import Source
+    from maskx_tf.evaluation.table import as_text, gap_text, read_metrics
+
+    best = None if oracle is None else read_metrics(oracle)
+    source = Source(images, annotations, form, masks_b)
+    import_tensorflow()
+    metrics, facts = run(source, model, masks, out, boxes, batch, faster=faster)
+    figures = {**facts, **metrics.as_json()}
+    text = json.dumps(figures, ensure_ascii=False) + "\n"
+    from maskx_tf.config.loader import replace_text
+
+    for path in (json_file, None if out is None else out / "metrics.json"):
+        if path is not None:
+            replace_text(path, text)
+    print(as_text(figures, per_class=per_class))
+    if best is not None:
+        print("\n" + gap_text(figures, best))
+
+
+def run(
+    source: Source,
+    model: str,
+    masks: str | None,
+    out: Path | None,
+    boxes: str,
+    batch: int | None,
+    *,
+    faster: bool,
+) -> tuple[Metrics, dict[str, Any]]:
+    """Opens data and model and evaluates; the figures, and where they are from."""
+    from maskx_tf.data import coco_write, examples, pipeline
+    from maskx_tf.data.readers import for_evaluation
+    from maskx_tf.evaluation import runner
+    from maskx_tf.evaluation.evaluate import evaluate
+    from maskx_tf.models.inference import Predictor
+
+    dataset = for_evaluation([source])
+    network, config, meta = _open(model, dataset)
+    class_names = config.model.class_names
+    classes_a = _classes_a(masks, dataset, source, config, meta)
+    truth = coco_write.as_coco(dataset, source.images)
+    if boxes == "truth" and config.model.family == "faster_rcnn":
+        raise BadInput(f"{model}: --boxes truth: expected a model with masks, found family faster_rcnn")
+    predictor = Predictor(network, config.model.input.canvas)
+    size = batch or config.evaluate.batch
+    batches = pipeline.evaluation(
+        examples.from_dataset(dataset, cache_mib=0), config.data, config.model.input, batch=size
+    )
+    facts = {"model": config.model.model_dump(mode="json"), "boxes": boxes, "files": _files(dataset)}
+    mark = "" if out is None else runner.fingerprint(predictor, truth, **facts)
+    with progress_bar("evaluating") as bar, pipeline.bad_input():
+        bar.started(len(dataset.images))
+        metrics = evaluate(
+            predictor,
+            batches,
+            truth,
+            class_names=class_names,
+            kinds=config.evaluate.kinds,
+            classes_a=classes_a,
+            boxes="truth" if boxes == "truth" else "detected",
+            paste=config.model.detections.paste,
+            engine="faster" if faster else "pycocotools",
+            out=out,
+            fingerprint=mark,
+            on_image=bar.advance,
+            say=_say,
+        )
+    where = {"images": source.images, "annotations": source.annotations, "masks_b": source.masks_b}
+    data = {key: None if path is None else str(path.resolve()) for key, path in where.items()}
+    known = {name for name in class_names if classes_a is not None and name in classes_a}
+    return metrics, {
+        "name": Path(model).name,
+        "data": {**data, "format": source.format, "name": dataset.name},
+        "a_classes": None if classes_a is None else sorted(known),
+    }
+
+
+def _open(model: str, dataset: Dataset) -> Loaded:
+    """The model with the score from which detections count in evaluations."""
+    from maskx_tf.checkpoints import folder, io
+    from maskx_tf.config import load
+    from maskx_tf.models.build import build
+
+    recipe = model.endswith((".yaml", ".yml"))
+    config, meta = (load(model), {}) if recipe else folder.open_config(model)
+    detections = config.model.detections.model_copy(update={"score": config.evaluate.score})
+    names = config.model.class_names or (dataset.class_names if recipe else ())
+    settings = config.model.model_copy(update={"detections": detections, "class_names": names})
+    network = build(settings)
+    if not recipe:
+        io.read_weights(network, folder.find(model) / folder.WEIGHTS)
+    return io.Loaded(network, config.model_copy(update={"model": settings}), meta)
+
+
+def _classes_a(
+    masks: str | None, dataset: Dataset, source: Source, config: Config, meta: dict[str, Any]
+) -> frozenset[str] | None:
+    """The classes whose masks training saw; None where that is all of them."""
+    from maskx_tf.data import readers, splits, stats
+
+    names = config.model.class_names
+    if masks is not None:
+        found = splits.a_classes(splits.parse_text(masks), names)
+    elif meta.get("a_classes") is not None:
+        found = frozenset(meta["a_classes"])
+    elif config.data.masks != "all":
+        found = splits.a_classes(splits.parse(config.model_dump(mode="json")["data"]["masks"]), names)
+    elif source.masks_b is not None:
+        found = stats.a_set(readers.read(source), "all")
+    else:
+        return None
+    return None if found >= set(dataset.class_names) else found
+
+
+def _files(dataset: Dataset) -> list[tuple[int, int]]:
+    """Size and time of each image file, which change with what it shows."""
+    found = []
+    for image in dataset.images:
+        if isinstance(image.file, Path) and image.file.is_file():
+            facts = image.file.stat()
+            found.append((facts.st_size, facts.st_mtime_ns))
+    return found
+
+
+def _say(text: str) -> None:
+    typer.echo(f"maskx: {text}", err=True)

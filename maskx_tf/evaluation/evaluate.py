@@ -1,0 +1,76 @@
+"""From a model and images to figures: the whole of an evaluation in one call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from maskx_tf.evaluation import runner, store
+from maskx_tf.evaluation.coco import Engine
+from maskx_tf.evaluation.metrics import Metrics, measure
+from maskx_tf.evaluation.runner import Batch, Boxes, Masks
+from maskx_tf.evaluation.truth import Kind, Truth
+from maskx_tf.models.inference import Predictor
+from maskx_tf.models.mask_rcnn import MaskRCNN
+
+DETECTIONS, RESULTS = "detections.jsonl", "results.json"
+
+
+def evaluate(
+    predictor: Predictor,
+    batches: Iterable[Batch],
+    truth: Truth,
+    *,
+    class_names: tuple[str, ...],
+    kinds: Sequence[Kind] | None = None,
+    classes_a: Collection[str] | None = None,
+    boxes: Boxes = "detected",
+    paste: str = "continuous",
+    masks: Masks | None = None,
+    engine: Engine = "pycocotools",
+    out: Path | None = None,
+    fingerprint: str = "",
+    on_image: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Metrics:
+    """Average precision of a model.
+
+    Detections wait in a file, so that memory does not grow while the model works; scoring them reads them all.
+
+    Args:
+        predictor: as its weights are now; call its `refresh` after a change of them.
+        batches: of `data.pipeline.evaluation`.
+        truth: COCO's mapping, as `data.coco_write.as_coco` makes it; of the images in the batches.
+        class_names: of the model; matched with the truth's categories by name.
+        kinds: box, mask; None for all that the model has. Of the truth's boxes, masks alone are scored.
+        classes_a: names of the classes whose masks training saw, all others are B; None does not divide classes.
+        boxes: detected, or truth: the masks of the true boxes and classes are scored.
+        paste: `model.detections.paste`.
+        masks: makes masks of boxes in place of the model, such as GrabCut.
+        engine: pycocotools, or the faster evaluator.
+        out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.
+        fingerprint: of `runner.fingerprint`, which decides whether detections in `out` are still good.
+        on_image: is called after each image.
+        say: is told whether detections in `out` are used.
+    """
+    has_masks = masks is not None or isinstance(predictor.model, MaskRCNN)
+    wanted: Sequence[Kind] = ("mask",) if boxes == "truth" else kinds or (("box", "mask") if has_masks else ("box",))
+    with tempfile.TemporaryDirectory(prefix="maskx-") as nowhere:
+        folder = Path(nowhere) if out is None else out
+        with store.Store(folder / DETECTIONS, fingerprint, say) as held:
+            runner.run(
+                predictor,
+                batches,
+                truth,
+                held,
+                class_names=class_names,
+                boxes=boxes,
+                paste=paste,
+                masks=masks,
+                on_image=on_image,
+            )
+        if out is not None:
+            store.write_results(folder / DETECTIONS, folder / RESULTS)
+        found = store.read(folder / DETECTIONS)
+        return measure(truth, found, kinds=wanted, classes_a=classes_a, engine=engine, boxes=boxes)

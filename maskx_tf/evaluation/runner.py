@@ -1,0 +1,221 @@
+"""Asks a model about images, batch by batch; what it finds goes to a file, with masks as the original's run lengths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from maskx_tf.evaluation.store import Store
+from maskx_tf.evaluation.truth import Annotation, Truth, by_image, category_of
+from maskx_tf.models.inference import Predictor
+from maskx_tf.ops.paste import Crop, paste_crop
+from maskx_tf.ops.rle import encode_crop
+from maskx_tf.structures import Detections
+
+Boxes = Literal["detected", "truth"]
+Batch = Mapping[str, Any]  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
+# Masks in place of the model's own: of an image's id and boxes [D, 4] in its pixels.
+Masks = Callable[[int, NDArray[np.float32]], Sequence[Crop]]
+LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, each of which is a graph
+
+
+class _Found(NamedTuple):
+    """What was found in an image: boxes [D, 4] in its own pixels, and which annotations they are of, if they are."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    categories: list[int]
+    masks: NDArray[np.float32] | None
+    annotations: list[int] | None = None
+
+
+_Ask = Callable[[dict[str, Any]], list[_Found]]
+
+
+def run(
+    predictor: Predictor,
+    batches: Iterable[Batch],
+    truth: Truth,
+    store: Store,
+    *,
+    class_names: tuple[str, ...],
+    boxes: Boxes = "detected",
+    paste: str = "continuous",
+    masks: Masks | None = None,
+    on_image: Callable[[], None] = lambda: None,
+) -> None:
+    """Adds to the store every image of the batches that it has not yet; those it has are not asked about again.
+
+    Args:
+        predictor: of any family.
+        batches: each image once; entries that are not valid fill up a batch.
+        truth: COCO's mapping; its categories are matched with the classes by name.
+        store: where detections go.
+        class_names: of the model.
+        boxes: the model's own, or those of the truth with their true classes, which leaves the masks to judge.
+        paste: the mode of `ops.paste`.
+        masks: makes masks of boxes in place of the model.
+        on_image: is called after each image.
+    """
+    categories = category_of(truth, class_names)
+    ask: _Ask
+    if boxes == "detected":
+        ask = _detector(predictor, categories)
+    else:
+        ask = _segmenter(predictor, categories, truth, with_masks=masks is None)
+    for batch in batches:
+        rows = _waiting(batch, store.done, on_image)
+        if not rows:
+            continue
+        part = _part(batch, rows)
+        sizes = np.asarray(part["original_sizes"]).astype(int).tolist()
+        for image_id, (height, width), found in zip(part["image_ids"].tolist(), sizes, ask(part), strict=True):
+            crops = masks(image_id, found.boxes) if masks else _pasted(found, height, width, paste)
+            store.add(image_id, _entries(found, crops, height, width))
+            on_image()
+
+
+def _waiting(batch: Batch, done: set[int], on_image: Callable[[], None]) -> list[int]:
+    """The rows of a batch that are images, and not done yet."""
+    rows = []
+    ids, valid = np.asarray(batch["image_ids"]).tolist(), np.asarray(batch["image_valid"]).tolist()
+    for row, (image_id, is_image) in enumerate(zip(ids, valid, strict=True)):
+        if is_image and image_id not in done:
+            rows.append(row)
+        elif is_image:
+            on_image()
+    return rows
+
+
+def _part(batch: Batch, rows: list[int]) -> dict[str, Any]:
+    """Some rows of a batch, with numbers in NumPy and images where they were."""
+    images = batch["images"] if len(rows) == len(batch["image_ids"]) else tf.gather(batch["images"], rows)
+    numbers = {key: np.asarray(batch[key])[rows] for key in ("image_sizes", "original_sizes", "image_ids")}
+    return {"images": images, **numbers}
+
+
+def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
+    """Asks the model for what it finds; classes that the truth does not know are dropped."""
+    known = np.array(sorted(categories))
+
+    def ask(part: dict[str, Any]) -> list[_Found]:
+        detections = predictor.detect(part["images"], tf.constant(part["image_sizes"], tf.float32))
+        arrays = Detections(*(None if value is None else np.asarray(value) for value in detections))
+        scale = _scale(part)
+        found = []
+        for row in range(len(scale)):
+            kept = arrays.valid[row] & np.isin(arrays.classes[row], known)
+            labels = arrays.classes[row][kept].tolist()
+            found.append(
+                _Found(
+                    boxes=arrays.boxes[row][kept] * scale[row],
+                    scores=arrays.scores[row][kept],
+                    categories=[categories[label] for label in labels],
+                    masks=None if arrays.masks is None else arrays.masks[row][kept],
+                )
+            )
+        return found
+
+    return ask
+
+
+def _segmenter(predictor: Predictor, categories: Mapping[int, int], truth: Truth, *, with_masks: bool) -> _Ask:
+    """Gives the truth's boxes with score 1 and their true classes, and asks the model for their masks."""
+    labels = {category: label for label, category in categories.items()}
+    objects = {
+        image: [one for one in annotations if not one.get("iscrowd") and one["category_id"] in labels]
+        for image, annotations in by_image(truth).items()
+    }
+
+    def ask(part: dict[str, Any]) -> list[_Found]:
+        groups = [objects.get(image_id, []) for image_id in part["image_ids"].tolist()]
+        boxes = [_boxes(group) for group in groups]
+        masks = None
+        if with_masks and any(groups):
+            masks = segment(part, groups, boxes)
+        return [
+            _Found(
+                boxes=boxes[row],
+                scores=np.ones(len(group), np.float32),
+                categories=[one["category_id"] for one in group],
+                masks=None if masks is None else masks[row, : len(group)],
+                annotations=[one["id"] for one in group],
+            )
+            for row, group in enumerate(groups)
+        ]
+
+    def segment(
+        part: dict[str, Any], groups: list[list[Annotation]], boxes: list[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        room = LEAST_ROOM
+        while room < max(map(len, groups)):
+            room *= 2
+        given = np.zeros([len(groups), room, 4], np.float32)
+        classes = np.zeros([len(groups), room], np.int32)
+        for row, (group, scale) in enumerate(zip(groups, _scale(part), strict=True)):
+            given[row, : len(group)] = boxes[row] / scale
+            classes[row, : len(group)] = [labels[one["category_id"]] for one in group]
+        sizes = tf.constant(part["image_sizes"], tf.float32)
+        found = predictor.segment(part["images"], sizes, tf.constant(given), tf.constant(classes))
+        return np.asarray(found.masks)
+
+    return ask
+
+
+def _boxes(annotations: Sequence[Annotation]) -> NDArray[np.float32]:
+    bbox = np.array([one["bbox"] for one in annotations], np.float32).reshape(-1, 4)
+    return np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
+
+
+def _scale(part: dict[str, Any]) -> NDArray[np.float32]:
+    """What canvas pixels are multiplied with to be the original's: [B, 4] for x1, y1, x2, y2."""
+    ratio = part["original_sizes"] / part["image_sizes"]
+    return np.asarray(ratio[:, [1, 0, 1, 0]], np.float32)
+
+
+def _pasted(found: _Found, height: int, width: int, mode: str) -> list[Crop] | None:
+    if found.masks is None:
+        return None
+    pairs = zip(found.masks, found.boxes, strict=True)
+    return [paste_crop(mask, box, height, width, mode=mode) for mask, box in pairs]
+
+
+def _entries(found: _Found, crops: Sequence[Crop] | None, height: int, width: int) -> list[dict[str, Any]]:
+    """An image's results as COCO has them, but for the image's id."""
+    entries = []
+    for index, category in enumerate(found.categories):
+        x1, y1, x2, y2 = found.boxes[index].tolist()
+        entry: dict[str, Any] = {
+            "category_id": category,
+            "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(float(found.scores[index]), 6),
+        }
+        if crops is not None:
+            entry["segmentation"] = encode_crop(crops[index], height, width)
+        if found.annotations is not None:
+            entry["annotation_id"] = found.annotations[index]
+        entries.append(entry)
+    return entries
+
+
+def fingerprint(predictor: Predictor, truth: Truth, **facts: Any) -> str:
+    """A short text that changes with the weights, the images, the truth and any of these facts.
+
+    Args:
+        predictor: its model's weights count.
+        truth: COCO's mapping.
+        **facts: what else detections depend on, such as the configuration, as plain data.
+    """
+    digest = hashlib.sha256()
+    for variable in predictor.model.variables:
+        digest.update(f"{variable.path} {variable.dtype} {tuple(variable.shape)}".encode())
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    plain = {"canvas": predictor.canvas, "truth": truth, **facts}
+    digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,129 @@
+"""Detections in a file that grows with the evaluation, so that memory does not, and that a killed one is resumed from.
+
+The first line says what they are of; each later one holds an image: {"image_id": 7, "detections": [{"bbox", ...}]}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from maskx_tf.errors import BadInput
+
+KEY = "maskx_detections"  # of the first line; its value is the version of the format
+FORMAT = 1
+
+
+class Store:
+    """The file, open for more images. Used as a context.
+
+    Args:
+        path: of the file.
+        fingerprint: of all that detections depend on; a file of another is begun anew.
+        say: is told what became of a file that was there.
+
+    Raises:
+        BadInput: another program's file is there, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, say: Callable[[str], None] = lambda text: None) -> None:
+        self.path = path
+        self.done: set[int] = set()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            size = self._take_up(fingerprint, say) if path.exists() else 0
+            self._file = path.open("ab")
+            self._file.truncate(size)
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
+        if not size:
+            self._write({KEY: FORMAT, "fingerprint": fingerprint})
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, image_id: int, detections: list[dict[str, Any]]) -> None:
+        """Adds an image, which is then done."""
+        self._write({"image_id": image_id, "detections": detections})
+        self.done.add(image_id)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise BadInput(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    def _take_up(self, fingerprint: str, say: Callable[[str], None]) -> int:
+        """Notes which images are done; how many bytes of the file are whole lines, 0 to begin anew."""
+        with self.path.open("rb") as file:
+            first = file.readline()
+            head = _parsed(first)
+            if head is None or KEY not in head:
+                if first.endswith(b"\n") or not f'{{"{KEY}":'.encode().startswith(first[: len(KEY) + 4]):
+                    raise BadInput(f"{self.path}: expected detections that maskx eval wrote, found another file")
+                return 0
+            if head != {KEY: FORMAT, "fingerprint": fingerprint}:
+                say(f"{self.path}: its detections are of another model, data set or settings: starting anew")
+                return 0
+            whole = len(first)
+            for line in file:
+                entry = _parsed(line)
+                if entry is None or not isinstance(entry.get("image_id"), int):
+                    break
+                self.done.add(entry["image_id"])
+                whole += len(line)
+        cut = os.path.getsize(self.path) - whole
+        half = f", after {cut} bytes of a line that was not finished" if cut else ""
+        say(f"{self.path}: going on with {len(self.done)} images done{half}")
+        return whole
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """COCO's results, one after the other, of the images that are done."""
+    with path.open("rb") as file:
+        next(file)
+        for line in file:
+            entry = _parsed(line)
+            if entry is None:
+                return
+            for one in entry["detections"]:
+                yield {"image_id": entry["image_id"], **one}
+
+
+def write_results(path: Path, out: Path) -> None:
+    """Writes the detections of a store as COCO's results JSON; beside its place first, so never half of it."""
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                file.write("[")
+                for number, one in enumerate(read(path)):
+                    file.write(",\n" if number else "\n")
+                    json.dump({key: value for key, value in one.items() if key != "annotation_id"}, file)
+                file.write("\n]\n")
+            os.replace(beside, out)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror or error}") from None
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """What a whole line says; None for half a line."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None

@@ -1,0 +1,89 @@
+"""Figures as text: one table a kind of IoU, in per cent, as papers print them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.errors import BadInput
+from maskx_tf.evaluation.metrics import gap
+
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "APr50", "APr70", "IoU")
+ORDER = ("A", "B", "all")
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The figures that `maskx eval` wrote.
+
+    Raises:
+        BadInput: the file cannot be read, or is another.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadInput(f"{path}: expected the figures of maskx eval: {error}") from None
+    parts = ("groups", "classes", "curves")
+    if not isinstance(data, dict) or not all(isinstance(data.get(part), dict) for part in parts):
+        raise BadInput(f"{path}: expected the figures of maskx eval, with {', '.join(parts)}")
+    return data
+
+
+def as_text(figures: Mapping[str, Any], *, per_class: bool = False) -> str:
+    """Tables of what `Metrics.as_json` gives."""
+    boxes = "" if figures["boxes"] == "detected" else ", boxes and classes of the truth"
+    lines = [f"{figures['images']} images{boxes}; in per cent; - where no object is"]
+    for kind, groups in figures["groups"].items():
+        columns = [name for name in COLUMNS if name in groups["all"]]
+        rows = [[group, *_cells(groups[group], columns)] for group in ORDER if group in groups]
+        lines += ["", *_table([kind, *columns], rows)]
+        classes = figures["classes"][kind]
+        unknown = sum(one["unknown"] for one in classes)
+        if unknown:
+            lines.append(f"{unknown} objects have no mask to compare with and count neither way")
+        if per_class:
+            rows = [
+                [one["name"], one["set"] or "-", str(one["instances"]), *_cells(one["figures"], columns)]
+                for one in classes
+            ]
+            lines += ["", *_table([f"{kind}, by class", "set", "objects", *columns], rows)]
+    return "\n".join(lines)
+
+
+def gap_text(figures: Mapping[str, Any], oracle: Mapping[str, Any]) -> str:
+    """How far the model is from the oracle, over B, or over all where classes are not divided."""
+    groups = next(iter(figures["groups"].values()))
+    group = "B" if "B" in groups else "all"
+    found = gap(figures, oracle, group)
+    rows = [
+        [f"{kind} {name}", *_cells(entry, ("method", "oracle", "difference", "share"))]
+        for kind, entries in found.items()
+        for name, entry in entries.items()
+        if name in COLUMNS[:3]
+    ]
+    if not rows:
+        raise BadInput(f"oracle: expected figures over {group} that the model has, too; found none")
+    return "\n".join(_table([f"gap to the oracle, {group}", "model", "oracle", "difference", "share"], rows))
+
+
+def percent(value: float | None) -> str:
+    """A share as it is printed."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _cells(figures: Mapping[str, float | None], names: Sequence[str]) -> list[str]:
+    return [percent(figures.get(name)) for name in names]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the first column to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in [head, *rows]
+    ]

@@ -1,0 +1,68 @@
+"""The truth that detections are measured by: COCO's mapping of images, annotations and categories, as JSON has it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from maskx_tf.errors import BadInput
+
+Kind = Literal["box", "mask"]
+Truth = Mapping[str, Any]  # COCO's lists images, annotations and categories; masks were checked when they were read
+Annotation = Mapping[str, Any]
+
+
+def of_kind(truth: Truth, kind: Kind) -> Truth:
+    """The truth that a kind of IoU is measured by.
+
+    An object without a mask says where objects are, and not which pixels are theirs. For masks it becomes a crowd as
+    large as its box: what is found there counts neither for a model nor against it.
+    """
+    annotations = [_ready(one, kind) for one in truth["annotations"]]
+    return {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
+
+
+def _ready(one: Annotation, kind: Kind) -> dict[str, Any]:
+    """An annotation with all that evaluators ask for, in a mapping of its own, for they write into it."""
+    entry = {"iscrowd": 0, "ignore": 0, **one}
+    if kind == "box":
+        entry.pop("segmentation", None)
+    elif not one.get("segmentation"):
+        entry |= {"iscrowd": 1, "segmentation": [_corners(one["bbox"])]}
+    return entry
+
+
+def _corners(bbox: list[float]) -> list[float]:
+    """The polygon of a box [x, y, width, height]."""
+    x, y, width, height = bbox
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def counts(truth: Truth) -> tuple[Counter[int], Counter[int]]:
+    """How many objects each category has, and how many of them have no mask; crowds are not counted."""
+    objects = [one for one in truth["annotations"] if not one.get("iscrowd")]
+    without = (one["category_id"] for one in objects if not one.get("segmentation"))
+    return Counter(one["category_id"] for one in objects), Counter(without)
+
+
+def by_image(truth: Truth) -> dict[int, list[Annotation]]:
+    """The annotations of each image that has any."""
+    found: dict[int, list[Annotation]] = defaultdict(list)
+    for one in truth["annotations"]:
+        found[one["image_id"]].append(one)
+    return found
+
+
+def category_of(truth: Truth, class_names: tuple[str, ...]) -> dict[int, int]:
+    """The truth's category id of each class 1..K of a model that the truth has, by name.
+
+    Raises:
+        BadInput: model and truth have no class in common.
+    """
+    ids = {category["name"]: int(category["id"]) for category in truth["categories"]}
+    found = {number: ids[name] for number, name in enumerate(class_names, 1) if name in ids}
+    if not found:
+        theirs, ours = ", ".join(list(ids)[:3]), ", ".join(class_names[:3])
+        raise BadInput(f"annotations: expected classes of the model, such as {ours}; found others, such as {theirs}")
+    return found

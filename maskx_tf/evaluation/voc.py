@@ -1,0 +1,98 @@
+"""mAP^r, the average precision of masks that papers on Pascal VOC give: at one IoU, over eleven recalls.
+
+Unlike COCO's, each detection is for the object that it overlaps most, whether or not a better one took it before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from maskx_tf.evaluation.truth import Truth, of_kind
+
+RECALLS = np.linspace(0.0, 1.0, 11)
+
+
+class _Object(NamedTuple):
+    rle: dict[str, Any]
+    crowd: bool
+
+
+def average_precision(
+    truth: Truth, results: Sequence[dict[str, Any]], thresholds: Sequence[float] = (0.5, 0.7)
+) -> dict[int, tuple[float | None, ...]]:
+    """AP of masks at each IoU, of each category; None where it has no object.
+
+    Detections that would be wrong, but lie in a crowd, count neither way.
+
+    Args:
+        truth: COCO's mapping.
+        results: COCO's results with segmentations.
+        thresholds: the IoUs.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    objects: dict[int, dict[int, list[_Object]]] = defaultdict(lambda: defaultdict(list))
+    for one in of_kind(truth, "mask")["annotations"]:
+        rle = as_rle(one["segmentation"], *sizes[one["image_id"]])
+        objects[one["category_id"]][one["image_id"]].append(_Object(rle, bool(one["iscrowd"])))
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        found[result["category_id"]].append(result)
+    numbers = [int(category["id"]) for category in truth["categories"]]
+    return {number: _of_class(objects[number], found[number], thresholds) for number in numbers}
+
+
+def _of_class(
+    objects: dict[int, list[_Object]], results: list[dict[str, Any]], thresholds: Sequence[float]
+) -> tuple[float | None, ...]:
+    total = sum(not one.crowd for group in objects.values() for one in group)
+    if not total:
+        return (None,) * len(thresholds)
+    results = sorted(results, key=lambda one: -one["score"])
+    best = [_overlaps(one, objects.get(one["image_id"], [])) for one in results]
+    answers = []
+    for threshold in thresholds:
+        taken: set[tuple[int, int]] = set()
+        hits = []
+        for one, (iou, place, in_crowd) in zip(results, best, strict=True):
+            key = (one["image_id"], place)
+            if iou >= threshold and key not in taken:
+                hits.append(True)
+                taken.add(key)
+            elif in_crowd < threshold:
+                hits.append(False)
+        answers.append(_area(np.array(hits, bool), total))
+    return tuple(answers)
+
+
+def _overlaps(result: dict[str, Any], objects: list[_Object]) -> tuple[float, int, float]:
+    """The largest IoU with an object, that object's place, and the largest share that lies in one crowd."""
+    if not objects:
+        return 0.0, -1, 0.0
+    crowd = [one.crowd for one in objects]
+    shares = coco_mask.iou([result["segmentation"]], [one.rle for one in objects], crowd)[0]
+    ious = np.where(crowd, 0.0, shares)
+    return float(ious.max()), int(ious.argmax()), float(np.where(crowd, shares, 0.0).max())
+
+
+def _area(hits: NDArray[np.bool_], total: int) -> float:
+    """The mean of the best precision at or beyond each of the eleven recalls."""
+    true = np.cumsum(hits)
+    precision = true / np.arange(1, len(hits) + 1)
+    recall = true / total
+    # The recalls are tenths: a hit that reaches one must not miss it by a rounding.
+    return float(np.mean([precision[recall >= level - 1e-9].max(initial=0.0) for level in RECALLS]))
+
+
+def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """A checked segmentation in any of COCO's forms, in the compressed one."""
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation

@@ -1,0 +1,122 @@
+"""`maskx eval` as its users meet it: tables, files, going on after a kill, and one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from maskx_tf.cli import run
+from tests.data.samples import coco, coco_data, write_json
+
+SETTINGS = {
+    "model": {
+        "family": "mask_x_rcnn",
+        "backbone": {"name": "mobilenet_v2", "fpn_channels": 16},
+        "input": {"canvas": [64, 64], "short_side": 64, "long_side": 64},
+        "rpn": {"pre_nms_test": 20, "post_nms_test": 20},
+        "box": {"width": 16},
+        "mask": {"channels": 16, "convs": 1},
+        "detections": {"limit": 5},
+    },
+    "evaluate": {"score": 0.0},
+}
+WHERE = ["--images", "images", "--annotations", "instances.json"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a data set and a recipe, in which the command runs."""
+    coco(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(json.dumps(SETTINGS))
+    return tmp_path
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[list[str], str]:
+    """Lines on the standard output of an evaluation that succeeds, and what it said beside them."""
+    assert run(["eval", "recipe.yaml", *WHERE, *options]) == 0
+    captured = capsys.readouterr()
+    return captured.out.splitlines(), captured.err
+
+
+def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, said = evaluated(capsys, "--masks", "[dog]", "--out", "out", "--per-class", "--batch", "2")
+    assert said == ""
+    assert lines[0] == "2 images; in per cent; - where no object is"
+    assert lines[2].split() == ["box", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"]
+    assert [line.split()[0] for line in lines[3:6]] == ["A", "B", "all"]
+    assert ["dog", "A"] in [line.split()[:2] for line in lines]
+    assert sorted(os.listdir("out")) == ["detections.jsonl", "metrics.json", "results.json"]
+    figures = json.loads(Path("out/metrics.json").read_text())
+    assert figures["a_classes"] == ["dog"]
+    assert figures["data"]["annotations"] == str(here / "instances.json")
+    assert set(figures["groups"]) == {"box", "mask"}
+    results = json.loads(Path("out/results.json").read_text())
+    assert {one["image_id"] for one in results} == {one["id"] for one in coco_data()["images"]}
+    assert {one["category_id"] for one in results} <= {one["id"] for one in coco_data()["categories"]}
+
+    # Random weights are others each time, and so is the fingerprint.
+    _, said = evaluated(capsys, "--out", "out", "--oracle", "out/metrics.json", "--json", "m.json")
+    assert said == (
+        "maskx: out/detections.jsonl: its detections are of another model, data set or settings: starting anew\n"
+    )
+    assert set(json.loads(Path("m.json").read_text())["groups"]["box"]) == {"all"}
+
+
+def test_masks_of_true_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, _ = evaluated(capsys, "--boxes", "truth")
+    assert lines[0] == "2 images, boxes and classes of the truth; in per cent; - where no object is"
+    assert lines[2].split()[-1] == "IoU"
+    assert not any(line.startswith("box") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--boxes", "found"], "--boxes: expected detected or truth, found 'found'"),
+        (["--oracle", "no.json"], "no.json: cannot be read: No such file"),
+        (["--oracle", "recipe.yaml"], "recipe.yaml: expected the figures of maskx eval, with groups"),
+        (["--format", "vco"], "expected one of coco, voc"),
+        (["--masks", "[dgo]"], "did you mean 'dog'?"),
+        (["--out", "recipe.yaml/out"], "cannot be written"),
+    ],
+)
+def test_bad_options(here: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
+    assert run(["eval", "recipe.yaml", *WHERE, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("maskx: error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("images/a.jpg", "a.jpg: image 1 of instances.json: expected an image"),
+        ("instances.json", "instances.json: expected JSON"),
+        ("recipe.yaml", "recipe.yaml"),
+    ],
+)
+def test_broken_files(here: Path, capsys: pytest.CaptureFixture[str], broken: str, said: str) -> None:
+    Path(broken).write_text("- {]")
+    assert run(["eval", "recipe.yaml", *WHERE, "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("out/metrics.json").exists()
+
+
+def test_classes_of_another_data_set(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {**SETTINGS, "model": {**SETTINGS["model"], "class_names": ["zebra", "bear"]}}
+    Path("recipe.yaml").write_text(json.dumps(settings))
+    assert run(["eval", "recipe.yaml", *WHERE]) == 2
+    assert "expected classes of the model, such as zebra, bear; found others, such as " in capsys.readouterr().err
+
+
+def test_no_annotations(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(Path("instances.json"), {**coco_data(), "annotations": []})
+    lines, _ = evaluated(capsys, "--boxes", "truth")
+    assert lines[3].split() == ["all", *["-"] * 10]

@@ -1,0 +1,75 @@
+"""mAP^r against a slow loop, and where it differs from COCO's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from maskx_tf.evaluation import voc
+from tests.evaluation import made_up
+
+
+def slow(truth, results, category: int, threshold: float) -> float:
+    """The definition, image by image and pixel by pixel, over eleven recalls."""
+    objects = [one for one in truth["annotations"] if one["category_id"] == category]
+    pixels = {one["id"]: coco_mask.decode(one["segmentation"]).astype(bool) for one in objects}
+    taken, hits = set(), []
+    for result in sorted((one for one in results if one["category_id"] == category), key=lambda one: -one["score"]):
+        mask = coco_mask.decode(result["segmentation"]).astype(bool)
+        best, owner, crowded = 0.0, None, False
+        for one in objects:
+            if one["image_id"] != result["image_id"]:
+                continue
+            shared = (mask & pixels[one["id"]]).sum()
+            if one["iscrowd"]:
+                crowded |= shared / mask.sum() >= threshold
+            elif shared / (mask | pixels[one["id"]]).sum() > best:
+                best, owner = shared / (mask | pixels[one["id"]]).sum(), one["id"]
+        if best >= threshold and owner not in taken:
+            hits.append(True)
+            taken.add(owner)
+        elif not crowded:
+            hits.append(False)
+    total = sum(not one["iscrowd"] for one in objects)
+    values = []
+    for tenth in range(11):
+        reached = [0.0]
+        firsts = [hits[:count] for count in range(1, len(hits) + 1)]
+        reached += [sum(first) / len(first) for first in firsts if 10 * sum(first) >= tenth * total]
+        values.append(max(reached))
+    return float(np.mean(values))
+
+
+def test_equal_to_the_definition() -> None:
+    truth = made_up.truth()
+    results = made_up.results(truth)
+    found = voc.average_precision(truth, results)
+    for category in (3, 7, 8, 20):
+        for threshold, value in zip((0.5, 0.7), found[category], strict=True):
+            assert value == pytest.approx(slow(truth, results, category, threshold), abs=1e-12)
+    assert found[90] == (None, None)
+    assert len({value for values in found.values() for value in values}) > 5
+
+
+def test_a_repeat_is_wrong() -> None:
+    truth = made_up.truth()
+    objects = [one for one in truth["annotations"] if not one["iscrowd"]]
+    once = [{**one, "score": 0.9} for one in objects]
+    assert set(voc.average_precision(truth, once).values()) == {(1.0, 1.0), (None, None)}
+    before = [{**one, "score": 1.0} for one in objects]
+    twice = voc.average_precision(truth, [*before, *once])
+    assert twice[3] == (1.0, 1.0)  # the repeats come after full recall
+    mixed = [{**one, "score": 1.0 - 0.01 * number} for number, one in enumerate(objects) for _ in range(2)]
+    assert all(value < 0.9 for number in (3, 7, 8, 20) for value in voc.average_precision(truth, mixed)[number])
+
+
+def test_every_form_of_segmentation() -> None:
+    square = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
+    compressed = coco_mask.merge(coco_mask.frPyObjects(square, 40, 50))
+    pixels = coco_mask.decode(compressed)
+    columns = pixels.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(columns, prepend=0, append=0))
+    runs = np.diff(edges, prepend=0, append=40 * 50).tolist()
+    for form in (square, compressed, {"size": [40, 50], "counts": runs}):
+        np.testing.assert_array_equal(coco_mask.decode(voc.as_rle(form, 40, 50)), pixels)
