@@ -70,7 +70,7 @@ def anchor_targets(
     Args:
         anchors: float32 [A, 4], all levels.
         targets: the truth.
-        seed: int32 [2].
+        seed: int32 [2], or [B, 2] with one for each image.
         size: S.
         foreground_fraction: of S, at most.
         foreground_iou: see above.
@@ -122,7 +122,7 @@ def region_targets(
     Args:
         proposals: the RPN's.
         targets: the truth.
-        seed: int32 [2].
+        seed: int32 [2], or [B, 2] with one for each image.
         size: R.
         foreground_fraction: of R, at most.
         foreground_iou: IoU with a truth from which a region is foreground.
@@ -154,3 +154,27 @@ def region_targets(
         deltas=tf.where(chosen.foreground[..., None], deltas, 0.0),
         has_mask=chosen.foreground & tf.gather(targets.has_mask, truths, batch_dims=1),
     )
+
+
+def truth_regions(targets: Targets, *, seed: tf.Tensor, size: int, jitter: float = 0.0) -> RegionTargets:
+    """The boxes of the instances that have masks, as regions for the mask head (beyond the paper).
+
+    Args:
+        targets: the truth.
+        seed: int32 [2], or [B, 2] with one for each image.
+        size: R. Instances are taken in turn until R are reached if they are moved, each once otherwise.
+        jitter: edges are moved by up to this share of the box's width or height; 0 leaves the boxes as they are.
+    """
+    usable = targets.valid & ~targets.crowd & targets.has_mask
+    order = tf.argsort(tf.cast(~usable, tf.int32), axis=1, stable=True)
+    count = tf.reduce_sum(tf.cast(usable, tf.int32), axis=1, keepdims=True)  # [B, 1]
+    slots = tf.range(size)[None, :]
+    valid = (slots < count) if jitter == 0.0 else tf.broadcast_to(count > 0, [tf.shape(count)[0], size])
+    places = tf.math.floormod(slots, tf.maximum(count, 1))
+    truths = tf.where(valid, tf.gather(order, places, batch_dims=1), 0)
+    boxes = tf.where(valid[..., None], tf.gather(targets.boxes, truths, batch_dims=1), 0.0)
+    if jitter:
+        sides = tf.tile(boxes[..., 2:] - boxes[..., :2], [1, 1, 2])
+        boxes += sides * jitter * sampling.uniform(tf.shape(boxes), seed)
+    classes = tf.where(valid, tf.gather(targets.classes, truths, batch_dims=1), 0)
+    return RegionTargets(boxes, classes, valid, truths, tf.zeros_like(boxes), valid)

@@ -10,9 +10,9 @@ import numpy as np
 
 
 def named(model: keras.Model) -> dict[str, Any]:
-    """Every variable under its name, which the names of its layers make: box_predictor/class_rows."""
-    variables = {variable.path: variable for variable in model.variables}
-    if len(variables) != len(model.variables):
+    """Every weight under its name, which the names of its layers make: box_predictor/class_rows; metrics have none."""
+    variables = {variable.path: variable for variable in model.weights}
+    if len(variables) != len(model.weights):
         raise ValueError("two variables of the model have one name")
     return variables
 

@@ -33,6 +33,14 @@ class MaskConfig(Section):
         default="sigmoid",
         description="sigmoid: each mask by itself. softmax: the classes and the background compete for each pixel.",
     )
+    regions: Literal["proposals", "truth", "jittered"] = Field(
+        default="proposals",
+        description="Where the mask head learns: in the proposals that are foreground, or, beyond the papers, in the "
+        "boxes of the truth as they are or with their edges moved.",
+    )
+    jitter: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.1, description="For regions jittered: how far edges move, as a share of the box's side."
+    )
     mlp_branch: Literal["none", "reference", "lean"] = Field(
         default="none",
         description="Adds a class-agnostic mask from fully connected layers to the fcn's. reference: one layer on the "
@@ -41,6 +49,8 @@ class MaskConfig(Section):
 
     @model_validator(mode="after")
     def _combination(self) -> MaskConfig:
+        if self.regions != "jittered" and self.jitter != type(self).model_fields["jitter"].default:
+            raise impossible("jitter", f"nothing, for regions is {self.regions}", self.jitter)
         if self.activation == "softmax" and self.head == "mlp":
             raise impossible("activation", "sigmoid, for head is mlp", self.activation)
         if self.activation == "softmax" and self.outputs == "agnostic":

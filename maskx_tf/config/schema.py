@@ -178,6 +178,11 @@ class TrainConfig(Section):
     clip_norm: Positive | None = Field(
         default=None, description="The largest norm of the whole gradient after summing over devices; null: no limit."
     )
+    normaliser: Literal["global", "device"] = Field(
+        default="global",
+        description="What a loss is divided by: its count over all devices, so that one batch gives one result however "
+        "it is divided; or each device's own count, as the reference does.",
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="The type of the computation; weights stay float32, float16 scales its loss."
     )
@@ -188,6 +193,10 @@ class TrainConfig(Section):
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = Field(
         default="auto",
         description="One device, all devices of this machine, or many machines; auto: whatever is there.",
+    )
+    log_every: Count = Field(default=20, description="Steps of which a line of the log is the mean.")
+    pictures_every: Int = Field(
+        default=0, ge=0, description="Steps from one sheet of predictions for TensorBoard to the next; 0: none."
     )
     checkpoint_every: Count = Field(default=5_000, description="Steps from one checkpoint to the next.")
     keep: Count = Field(default=3, description="Checkpoints that are kept, the newest ones, beside the best.")

@@ -20,11 +20,9 @@ from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
 from maskx_tf.data import transforms
 from maskx_tf.data.examples import Examples
-from maskx_tf.data.transforms import PACKED, SIDE, Sample
+from maskx_tf.data.transforms import PACKED, Sample
 from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
-from maskx_tf.ops import masks as mask_ops
-from maskx_tf.structures import Targets
 
 Batch = dict[str, tf.Tensor]
 # Each step draws from a stream of its own, so that switching one on changes no other.
@@ -101,20 +99,6 @@ def evaluation(
         )
 
     return _batches(tf.data.Dataset.range(steps * share), one, share, data.workers)
-
-
-def targets_of(batch: Batch) -> Targets:
-    """The truth of a batch, unpacked on whatever device this runs on."""
-    packed = batch["gt_masks"]
-    shape = [tf.shape(packed)[0], packed.shape[1], SIDE, SIDE]
-    return Targets(
-        boxes=batch["gt_boxes"],
-        classes=batch["gt_classes"],
-        valid=batch["gt_valid"] > 0,
-        crowd=batch["gt_crowd"] > 0,
-        masks=tf.cast(tf.reshape(mask_ops.unpack_bits(packed), shape), tf.float32),
-        has_mask=batch["gt_has_mask"] > 0,
-    )
 
 
 @contextmanager

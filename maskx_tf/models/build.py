@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from maskx_tf import losses, targets
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.layers.applications import NETWORKS, Application
@@ -24,15 +21,9 @@ from maskx_tf.layers.rpn import RPNHead
 from maskx_tf.layers.transfer import Transfer
 from maskx_tf.models.mask_rcnn import MaskRCNN, SoftmaxMaskRCNN
 from maskx_tf.models.mask_x_rcnn import MaskXRCNN, TableMaskXRCNN
-from maskx_tf.models.rcnn import RCNN, Steps
-from maskx_tf.ops import anchors as anchor_ops
-from maskx_tf.ops import detections as detection_ops
-from maskx_tf.ops import images as image_ops
-from maskx_tf.ops import nms as nms_ops
-from maskx_tf.structures import Targets
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.models.steps import steps_of
 
-# Candidates for the detections of an image. A hundred detections are found among the first few hundred.
-CANDIDATES = 2000
 # The scale of class-agnostic filters at the start: the reference found larger ones to diverge.
 AGNOSTIC_STDDEV = 0.001
 
@@ -138,7 +129,7 @@ def _trunk(config: ModelConfig, portable: bool) -> dict[str, Any]:
         "box_predictor": BoxPredictor(
             len(config.class_names), class_agnostic=config.box.class_agnostic, name="box_predictor"
         ),
-        "steps": _steps(config, (*strides, 2 * strides[-1]) if pyramid else strides, portable),
+        "steps": steps_of(config, (*strides, 2 * strides[-1]) if pyramid else strides, portable),
     }
 
 
@@ -209,63 +200,6 @@ def _read_table(path: str, classes: int) -> np.ndarray:
     if not np.isfinite(table).all():
         raise BadInput(f"{path}: row {int(np.argwhere(~np.isfinite(table))[0, 0])} has a number that is not finite")
     return table.astype(np.float32)
-
-
-def _steps(config: ModelConfig, strides: Sequence[int], portable: bool) -> Steps:
-    rpn, box, found = config.rpn, config.box, config.detections
-    propose = functools.partial(
-        detection_ops.proposals,
-        iou_threshold=rpn.nms_iou,
-        min_side=rpn.min_size,
-        suppress=nms_ops.nms_levels_portable if portable else nms_ops.nms_levels,
-    )
-    return Steps(
-        normalise=functools.partial(
-            image_ops.normalise,
-            mean=config.input.pixel_mean,
-            std=config.input.pixel_std,
-            bgr=config.input.channel_order == "bgr",
-        ),
-        anchors=functools.partial(
-            anchor_ops.pyramid,
-            strides=tuple(strides),
-            sizes=config.anchors.sizes,
-            ratios=config.anchors.ratios,
-            rounding=config.anchors.rounding,
-            order=config.anchors.order,
-        ),
-        propose_train=functools.partial(propose, candidates_per_level=rpn.pre_nms_train, limit=rpn.post_nms_train),
-        propose_test=functools.partial(propose, candidates_per_level=rpn.pre_nms_test, limit=rpn.post_nms_test),
-        anchor_targets=functools.partial(
-            _anchor_targets,
-            ignore_straddling=rpn.ignore_straddling,
-            size=rpn.samples,
-            foreground_fraction=rpn.positive_fraction,
-            foreground_iou=rpn.positive_iou,
-            background_iou=rpn.negative_iou,
-        ),
-        region_targets=functools.partial(
-            targets.region_targets,
-            size=box.rois,
-            foreground_fraction=box.positive_fraction,
-            foreground_iou=box.positive_iou,
-            background_iou=box.background_iou,
-            weights=box.delta_weights,
-        ),
-        candidates=functools.partial(detection_ops.candidates, threshold=found.score, limit=CANDIDATES),
-        detections=functools.partial(detection_ops.detections, iou_threshold=found.nms_iou, limit=found.limit),
-        rpn_losses=functools.partial(losses.rpn_losses, beta=rpn.smooth_l1_beta, normaliser=rpn.normaliser),
-        box_loss=functools.partial(losses.box_loss, beta=box.smooth_l1_beta),
-        delta_weights=box.delta_weights,
-        foreground=int(box.rois * box.positive_fraction),
-    )
-
-
-def _anchor_targets(
-    anchors: tf.Tensor, truth: Targets, image_sizes: tf.Tensor, *, ignore_straddling: bool, **options: Any
-) -> targets.AnchorTargets:
-    inside = targets.anchors_inside(anchors, image_sizes) if ignore_straddling else None
-    return targets.anchor_targets(anchors, truth, inside=inside, **options)
 
 
 def _build_layers(model: RCNN, config: ModelConfig) -> None:

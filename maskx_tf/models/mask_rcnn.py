@@ -10,9 +10,14 @@ import tensorflow as tf
 from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.models.trainable import Batch
 from maskx_tf.ops import masks as mask_ops
+from maskx_tf.ops import sampling
+from maskx_tf.ops.batches import targets_of
 from maskx_tf.structures import Detections, Targets
 from maskx_tf.targets import RegionTargets
+
+STAGES = ("all", "detector", "mask")
 
 
 class MaskRCNN(RCNN):
@@ -66,14 +71,53 @@ class MaskRCNN(RCNN):
         del constants
         return self.mask_head(pooled, classes)
 
-    def region_losses(self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets) -> dict[str, Loss]:
-        return {
-            **super().region_losses(features, regions, targets),
-            "loss_mask": self.mask_loss(features, regions, targets),
-        }
+    def set_stage(self, stage: str) -> None:
+        if stage not in STAGES:
+            raise ValueError(f"stage is {stage!r}, expected one of {', '.join(STAGES)}")
+        self.stage = stage
+        if stage == "mask":
+            fixed = [self.backbone, self.neck, self.rpn, self.box_head, self.box_predictor]
+        else:
+            fixed = self.mask_layers() if stage == "detector" else []
+        for layer in fixed:
+            layer.trainable = False
 
-    def mask_loss(self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets) -> Loss:
+    def mask_layers(self) -> list[keras.layers.Layer]:
+        """The layers of the mask branch alone."""
+        return [self.mask_head]
+
+    def loss_names(self) -> tuple[str, ...]:
+        return {"all": (*super().loss_names(), "loss_mask"), "detector": super().loss_names(), "mask": ("loss_mask",)}[
+            self.stage
+        ]
+
+    def batch_losses(self, batch: Batch, seeds: tf.Tensor) -> dict[str, Loss]:
+        if self.stage == "mask":
+            targets = targets_of(batch)
+            features, regions = self.fixed_regions(batch["images"], batch["image_sizes"], targets, seeds)
+            return {"loss_mask": self.mask_loss(features, regions, targets, seeds)}
+        return super().batch_losses(batch, seeds)
+
+    def fixed_regions(
+        self, images: tf.Tensor, image_sizes: tf.Tensor, targets: Targets, seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], RegionTargets]:
+        """Features, and regions sampled among the proposals, of a detector that does not learn."""
+        features = self.features(images, image_sizes)
+        logits, deltas, anchors = self.rpn_outputs(features)
+        proposals = self.steps.propose_train(logits, deltas, anchors, image_sizes=image_sizes)
+        return features, self.sampled_regions(proposals, targets, seed)
+
+    def region_losses(
+        self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets, seed: tf.Tensor
+    ) -> dict[str, Loss]:
+        losses = super().region_losses(features, regions, targets, seed)
+        if self.stage == "detector":
+            return losses
+        return {**losses, "loss_mask": self.mask_loss(features, regions, targets, seed)}
+
+    def mask_loss(self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets, seed: tf.Tensor) -> Loss:
         """The loss of the regions whose truth has a mask; only regions that can be foreground are looked at."""
+        regions = self.steps.mask_regions(regions, targets, sampling.fold_in(seed, 2))
         first = self.steps.foreground
         boxes, classes, has_mask = regions.boxes[:, :first], regions.classes[:, :first], regions.has_mask[:, :first]
         pooled = self.mask_features(features, boxes, training=True)

@@ -35,6 +35,9 @@ class MaskXRCNN(MaskRCNN):
         self.input_parts = input.split("_")
         self.stop_gradient = stop_gradient
 
+    def mask_layers(self) -> list[keras.layers.Layer]:
+        return [self.mask_head, self.transfer]
+
     def embeddings(self) -> tf.Tensor:
         """What T reads: float32 [K, size], a row for each foreground class."""
         rows = []

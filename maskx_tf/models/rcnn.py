@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
+from maskx_tf.models.steps import Steps
+from maskx_tf.models.trainable import Batch, Trainable
 from maskx_tf.ops import boxes as box_ops
-from maskx_tf.ops.detections import Candidates
+from maskx_tf.ops import sampling
+from maskx_tf.ops.batches import targets_of
 from maskx_tf.structures import Detections, Proposals, Targets
-from maskx_tf.targets import AnchorTargets, RegionTargets
+from maskx_tf.targets import RegionTargets
+
+RPN_LOSSES = ("loss_rpn_objectness", "loss_rpn_box")
+BOX_LOSSES = ("loss_class", "loss_box")
 
 
-class Steps(NamedTuple):
-    """The functions between the layers, with a checkpoint's conventions and settings already filled in.
-
-    Attributes:
-        normalise: `ops.images.normalise`.
-        anchors: shapes of the levels -> anchors of each.
-        propose_train: `ops.detections.proposals`.
-        propose_test: the same, with the numbers of inference.
-        anchor_targets: `targets.anchor_targets`, given the image sizes too.
-        region_targets: `targets.region_targets`.
-        candidates: `ops.detections.candidates`.
-        detections: `ops.detections.detections`.
-        rpn_losses: `losses.rpn_losses`.
-        box_loss: `losses.box_loss`.
-        delta_weights: of the box head's coding.
-        foreground: how many of the sampled regions can be foreground; they come first.
-    """
-
-    normalise: Callable[..., tf.Tensor]
-    anchors: Callable[[list[tuple[int, int]]], list[tf.Tensor]]
-    propose_train: Callable[..., Proposals]
-    propose_test: Callable[..., Proposals]
-    anchor_targets: Callable[..., AnchorTargets]
-    region_targets: Callable[..., RegionTargets]
-    candidates: Callable[..., Candidates]
-    detections: Callable[..., Detections]
-    rpn_losses: Callable[..., tuple[Loss, Loss]]
-    box_loss: Callable[..., Loss]
-    delta_weights: tuple[float, float, float, float]
-    foreground: int
-
-
-class RCNN(keras.Model):
+class RCNN(Trainable):
     """Faster R-CNN; the families with masks build on it.
 
     Inputs are RGB canvases [B, H, W, 3] in 0..255 and image sizes float32 [B, 2] (height, width) inside them.
@@ -85,6 +58,22 @@ class RCNN(keras.Model):
         self.box_head = box_head
         self.box_predictor = box_predictor
         self.steps = steps
+        self.stage = "all"
+
+    def set_stage(self, stage: str) -> None:
+        """Decides what learns, for good: "all"; "detector", without the mask branch; or "mask", it alone.
+
+        What does not learn is frozen, and the losses that only it would feel are not computed.
+        """
+        if stage not in ("all", "detector"):
+            raise ValueError(f"stage is {stage!r}, expected all or detector: {self.name} has no masks")
+        self.stage = stage
+
+    def loss_names(self) -> tuple[str, ...]:
+        return RPN_LOSSES + BOX_LOSSES
+
+    def batch_losses(self, batch: Batch, seeds: tf.Tensor) -> dict[str, Loss]:
+        return self.losses_of(batch["images"], batch["image_sizes"], targets_of(batch), seeds)
 
     def constants(self) -> tuple[tf.Tensor, ...]:
         """What inference needs and the weights alone decide, so that a predictor can work it out once."""
@@ -133,18 +122,28 @@ class RCNN(keras.Model):
             images: see the class.
             image_sizes: see the class.
             targets: the truth, in canvas pixels.
-            seed: int32 [2], of the sampling.
+            seed: int32 [2] of the sampling, or [B, 2] with one for each image.
         """
         features = self.features(images, image_sizes, training=True)
         losses, proposals = self._rpn_losses(features, image_sizes, targets, seed)
+        regions = self.sampled_regions(proposals, targets, seed)
+        return {**losses, **self.region_losses(features, regions, targets, seed)}
+
+    def sampled_regions(self, proposals: Proposals, targets: Targets, seed: tf.Tensor) -> RegionTargets:
+        """The regions in which the heads learn."""
         # Proposals are inputs to what follows: no loss moves the RPN through their corners.
         fixed = Proposals(tf.stop_gradient(proposals.boxes), proposals.scores, proposals.valid)
-        regions = self.steps.region_targets(fixed, targets, seed=tf.random.experimental.stateless_fold_in(seed, 1))
-        return {**losses, **self.region_losses(features, regions, targets)}
+        return self.steps.region_targets(fixed, targets, seed=sampling.fold_in(seed, 1))
 
-    def region_losses(self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets) -> dict[str, Loss]:
+    def region_losses(
+        self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets, seed: tf.Tensor
+    ) -> dict[str, Loss]:
         """Losses of the heads on sampled regions."""
-        del targets
+        del targets, seed
+        return self.box_losses(features, regions)
+
+    def box_losses(self, features: list[tf.Tensor], regions: RegionTargets) -> dict[str, Loss]:
+        """Losses of class and box."""
         vectors = self.vectors(features, regions.boxes, training=True)
         first = self.steps.foreground
         box = self.steps.box_loss(

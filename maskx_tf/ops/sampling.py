@@ -81,13 +81,11 @@ def sample(
         background: bool [B, A].
         size: S.
         foreground_limit: at most this many are foreground.
-        seed: int32 [2]; the same seed picks the same.
+        seed: int32 [2], or [B, 2] with one for each image; the same seed picks the same.
     """
     # One column at least, for the gathers below, even where none is wanted.
-    first, first_valid = _choose(
-        foreground & (foreground_limit > 0), max(foreground_limit, 1), tf.random.experimental.stateless_fold_in(seed, 0)
-    )
-    second, second_valid = _choose(background, size, tf.random.experimental.stateless_fold_in(seed, 1))
+    first, first_valid = _choose(foreground & (foreground_limit > 0), max(foreground_limit, 1), fold_in(seed, 0))
+    second, second_valid = _choose(background, size, fold_in(seed, 1))
     count = tf.reduce_sum(tf.cast(first_valid, tf.int32), axis=1, keepdims=True)  # [B, 1]
     # Slot j takes foreground j, or else background j - count: both lists hold their valid entries first.
     slots = tf.range(size)[None, :]
@@ -102,10 +100,36 @@ def sample(
     return Sample(tf.where(valid, indices, 0), is_first, valid)
 
 
+def fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
+    """Another seed made of one, int32 [2], or of several, int32 [B, 2]."""
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape.rank == 1:
+        return tf.random.experimental.stateless_fold_in(seed, number)
+    return tf.map_fn(lambda one: tf.random.experimental.stateless_fold_in(one, number), seed)
+
+
+def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Numbers from -1 up to 1, float32 of `shape`, whose first dimension is B; seed int32 [2] or [B, 2]."""
+    if seed.shape.rank == 1:
+        return tf.random.stateless_uniform(shape, seed, -1.0, 1.0, alg="philox")
+
+    def draw(one: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform(shape[1:], one, -1.0, 1.0, alg="philox")
+
+    return tf.map_fn(draw, seed, fn_output_signature=tf.float32)
+
+
 def _choose(candidates: tf.Tensor, limit: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """At most `limit` of the candidates [B, A], all equally likely: their indices and validity, [B, min(limit, A)]."""
-    # Whole numbers of a named algorithm: XLA's default differs from TensorFlow's, and so do its random floats.
-    keys = tf.random.stateless_uniform(tf.shape(candidates), seed, None, None, tf.int32, alg="philox")
+
+    def draw(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        # Whole numbers of a named algorithm: XLA's default differs from TensorFlow's, and so do its random floats.
+        return tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg="philox")
+
+    if seed.shape.rank == 1:
+        keys = draw(tf.shape(candidates), seed)
+    else:
+        keys = tf.map_fn(lambda one: draw(tf.shape(candidates)[1:], one), seed)
     keys = tf.bitwise.bitwise_and(keys, 0x7FFFFFFF)
     best, indices = tf.math.top_k(tf.where(candidates, keys, -1), min(limit, candidates.shape[1]))
     return indices, best >= 0

@@ -25,6 +25,7 @@ from maskx_tf.data.transforms import SIDE
 from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import paste as paste_ops
+from maskx_tf.ops.batches import targets_of
 from tests.data import scenes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +84,7 @@ def test_batches_have_static_shapes_and_types_that_a_strategy_takes(images: exam
     @tf.function
     def step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         traces.append(1)
-        targets = pipeline.targets_of(batch)
+        targets = targets_of(batch)
         assert targets.masks.shape == [4, 8, SIDE, SIDE]
         return tf.reduce_sum(targets.masks)
 
@@ -387,6 +388,7 @@ tf.config.set_logical_device_configuration(
 from pathlib import Path
 from tests.data import scenes, test_pipeline as t
 from maskx_tf.data import examples, pipeline
+from maskx_tf.ops.batches import targets_of
 images = examples.from_dataset(scenes.dataset(Path(sys.argv[1])))
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 made = pipeline.training(images, t.VARIED, t.INPUT, batch=4)
@@ -396,7 +398,7 @@ for whole, parts in zip(made.take(3), strategy.experimental_distribute_dataset(m
         assert len(local) == 2
         np.testing.assert_array_equal(np.concatenate(local), value)
     def step(batch):
-        return tf.reduce_sum(pipeline.targets_of(batch).masks)
+        return tf.reduce_sum(targets_of(batch).masks)
     total = strategy.reduce("SUM", strategy.run(step, args=(parts,)), axis=None)
     np.testing.assert_allclose(total, np.unpackbits(whole["gt_masks"].numpy()).sum())
 print("equal")

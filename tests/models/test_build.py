@@ -66,6 +66,8 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "box.positive_fraction": (0.5, {}),
     "box.positive_iou": (0.6, {}),
     "box.background_iou": ((0.1, 0.5), {}),
+    "mask.regions": ("truth", {}),
+    "mask.jitter": (0.2, {"mask": {"regions": "jittered"}}),
     "mask.head": ("mlp", {"family": "mask_rcnn", "mask": {"mlp_branch": "none"}}),
     "mask.convs": (2, {}),
     "mask.channels": (128, {}),

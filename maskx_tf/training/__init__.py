@@ -1,0 +1,1 @@
+"""Training: one readable run around Keras' `fit`, its optimizer, schedule, checkpoints, and its survival."""
