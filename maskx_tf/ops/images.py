@@ -32,7 +32,8 @@ def letterbox(
     scale = tf.minimum(scale, tf.reduce_min(tf.constant(canvas, tf.float64) / size))
     # The small addition keeps a side that is whole in exact arithmetic from being rounded down.
     resized = tf.maximum(tf.cast(tf.floor(size * scale + 1e-6), tf.int32), 1)
-    pixels = tf.image.resize(tf.cast(image, tf.float32), resized, method="bilinear", antialias=False)
+    # Cast last: a large photograph of floats would take four times the memory of its bytes.
+    pixels = tf.cast(tf.image.resize(image, resized, method="bilinear", antialias=False), tf.float32)
     height, width = canvas
     pixels = tf.image.pad_to_bounding_box(pixels, 0, 0, height, width)
     return tf.ensure_shape(pixels, [height, width, 3]), tf.cast(resized, tf.float32)

@@ -1,0 +1,106 @@
+"""`<name>/<n>/`: a SavedModel that TF Serving loads, and that needs nothing of this package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from maskx_tf.errors import BadInput
+from maskx_tf.export import warmup
+from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT, Labels, Signatures
+from maskx_tf.export.source import Source, descriptions
+
+MOST_BYTES = 2**31 - 1  # of one protocol buffer
+HIGHEST_VERSION = 2**63 - 1
+
+
+class Written(NamedTuple):
+    """What was written.
+
+    Attributes:
+        path: of the version.
+        version: its number.
+        signatures: their names.
+        megabytes: of all files.
+    """
+
+    path: Path
+    version: int
+    signatures: list[str]
+    megabytes: float
+
+
+def write(source: Source, out: Path, *, version: int | None = None) -> Written:
+    """Writes a version beside those that stand there, so that a server that watches sees all of it or nothing.
+
+    Args:
+        source: the model.
+        out: folder of the versions; its name is the model's.
+        version: its number; None for one more than the highest there.
+
+    Raises:
+        BadInput: the version stands already, or cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    number = _next_version(out) if version is None else version
+    if not 1 <= number <= HIGHEST_VERSION:
+        raise BadInput(f"--version {number}: expected 1 or more")
+    target = out / str(number)
+    if target.exists():
+        raise BadInput(f"{target}: this version stands already; expected a new number, or none")
+    names = _signatures(source)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{number}.", dir=out))
+        try:
+            _write(source, beside, out.name, names)
+            beside.chmod(0o755)  # mkdtemp's own is for nobody else, and a server is somebody else
+            beside.rename(target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror or error}") from None
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    return Written(target, number, names, round(size / 1e6, 1))
+
+
+def _next_version(out: Path) -> int:
+    if not out.exists():
+        return 1
+    if not out.is_dir():
+        raise BadInput(f"{out}: expected a folder of versions, found a file")
+    return 1 + max((int(entry.name) for entry in out.iterdir() if entry.name.isdecimal()), default=0)
+
+
+def _signatures(source: Source) -> list[str]:
+    wanted = source.config.export.signatures
+    every = [SERVING_DEFAULT, IMAGE_TENSOR]
+    if source.config.model.family != "faster_rcnn":
+        every.append(SEGMENT_BOXES)
+    return [name for name in every if wanted is None or name in wanted]
+
+
+def _write(source: Source, folder: Path, name: str, names: list[str]) -> None:
+    settings = source.config.export
+    labels = Labels(source.category_ids, source.config.model.class_names)
+    module = Signatures(source.model, source.config.model, labels, max_pixels=settings.max_pixels)
+    functions = module.functions(names)
+    root: Any = tf.Module()
+    with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
+        for file, text in descriptions(source).items():
+            path = Path(scratch, file)
+            path.write_text(text, encoding="utf-8")
+            setattr(root, path.stem, tf.saved_model.Asset(str(path)))
+        try:
+            tf.saved_model.save(root, str(folder), signatures=functions)
+        except ValueError as error:
+            if "2GB" not in str(error) and "serialize" not in str(error):
+                raise
+            raise BadInput(f"the graph has more than {MOST_BYTES} bytes, which no SavedModel can hold") from None
+    if settings.warmup:
+        warmup.write(folder / warmup.FILE, name, names, source.config.model.input.canvas, settings.warmup)

@@ -1,0 +1,198 @@
+"""The entry points of an export: image files, pixels, or files and boxes in; detections in original images out.
+
+Names are those of TensorFlow's Object Detection API. Boxes are normalised (ymin, xmin, ymax, xmax) of the image as
+people see it, upright; classes are the ids of the data set; masks are those of the predicted class, stretched over
+their boxes, in 256 grey levels. Entries beyond `num_detections` are zero.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from maskx_tf.config import ModelConfig
+from maskx_tf.export import decode
+from maskx_tf.export.decode import Canvases
+from maskx_tf.export.freeze import Frozen
+from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import images as image_ops
+from maskx_tf.structures import Detections
+
+SERVING_DEFAULT, IMAGE_TENSOR, SEGMENT_BOXES = "serving_default", "image_tensor", "segment_boxes"
+# segment_boxes takes no more for an image: a thousand regions is what the detector itself looks at.
+MAX_BOXES = 1000
+BAD_BOXES = "bad_boxes: expected finite numbers"
+Outputs = dict[str, tf.Tensor]
+
+
+class Labels(NamedTuple):
+    """What detected classes are called outside, in the order of their indices 1..K.
+
+    Attributes:
+        ids: of the data set.
+        names: of the classes.
+    """
+
+    ids: Sequence[int]
+    names: Sequence[str]
+
+
+class Signatures(tf.Module):
+    """The entry points of one model, as functions to be saved.
+
+    Args:
+        model: with its weights; they are copied into constants here.
+        config: from which it was built.
+        labels: of its classes.
+        max_pixels: image files that hold more are refused.
+    """
+
+    def __init__(self, model: RCNN, config: ModelConfig, labels: Labels, *, max_pixels: int) -> None:
+        super().__init__()
+        self._network = _Network(model, config.input.canvas, config.detections.limit)
+        self._labels = labels
+        self._whole_pixels = config.detections.paste == "integer"
+        settings = config.input
+        letterbox = functools.partial(
+            image_ops.letterbox,
+            canvas=settings.canvas,
+            short_side=settings.short_side,
+            long_side=settings.long_side,
+        )
+        options: dict[str, Any] = {"letterbox": letterbox, "canvas": settings.canvas}
+        self._from_files: Any = functools.partial(decode.from_files, max_pixels=max_pixels, **options)
+        self._from_pixels: Any = functools.partial(decode.from_pixels, **options)
+
+    def functions(self, names: Sequence[str]) -> dict[str, Any]:
+        """The entry points of these names, traced."""
+        files = tf.TensorSpec([None], tf.string, "image_bytes")
+        pixels = tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")
+        boxes = tf.TensorSpec([None, None, 4], tf.float32, "boxes")
+        every: dict[str, tuple[Callable[..., Outputs], list[tf.TensorSpec]]] = {
+            SERVING_DEFAULT: (self._detect_files, [files]),
+            IMAGE_TENSOR: (self._detect_pixels, [pixels]),
+            SEGMENT_BOXES: (self._segment, [files, boxes]),
+        }
+        return {
+            name: tf.function(function, autograph=False).get_concrete_function(*specs)
+            for name, (function, specs) in every.items()
+            if name in names
+        }
+
+    def _detect_files(self, image_bytes: tf.Tensor) -> Outputs:
+        return self._detect(self._from_files(_some(image_bytes, "image_bytes")))
+
+    def _detect_pixels(self, input_tensor: tf.Tensor) -> Outputs:
+        return self._detect(self._from_pixels(_some(input_tensor, "input_tensor")))
+
+    def _detect(self, canvases: Canvases) -> Outputs:
+        found = self._network.detect(canvases.pixels, canvases.sizes)
+        return self._outputs(found, canvases, box_ops.normalise(found.boxes, *_sides(canvases)))
+
+    def _segment(self, image_bytes: tf.Tensor, boxes: tf.Tensor) -> Outputs:
+        shape = tf.shape(boxes)
+        tf.debugging.Assert(shape[0] == tf.size(image_bytes), ["boxes: expected as many rows as images"])
+        tf.debugging.Assert(shape[1] <= MAX_BOXES, [f"boxes: expected at most {MAX_BOXES} an image"])
+        canvases = self._from_files(_some(image_bytes, "image_bytes"))
+        finite = tf.reduce_all(tf.math.is_finite(boxes), axis=[1, 2])
+        status = tf.where((canvases.status == decode.OK) & ~finite, BAD_BOXES, canvases.status)
+        inside = tf.where(finite[:, None, None], tf.clip_by_value(boxes, 0.0, 1.0), 0.0)
+        in_canvas = box_ops.denormalise(box_ops.swap_xy(inside), *_sides(canvases))
+        found = self._network.segment(canvases.pixels, canvases.sizes, in_canvas)
+        return self._outputs(found, canvases._replace(status=status), box_ops.swap_xy(inside))
+
+    def _outputs(self, found: Detections, canvases: Canvases, boxes: tf.Tensor) -> Outputs:
+        """What a caller gets; boxes are those of the detections, normalised."""
+        read = canvases.status == decode.OK
+        valid = found.valid & read[:, None]
+        classes = tf.where(valid, found.classes, 0)
+        paste = tf.fill(tf.shape(canvases.sizes[:, :1]), float(self._whole_pixels))
+        outputs = {
+            "detection_boxes": tf.where(valid[..., None], box_ops.swap_xy(boxes), 0.0),
+            "detection_scores": tf.where(valid, found.scores, 0.0),
+            "detection_classes": tf.gather(tf.constant([0, *self._labels.ids], tf.int32), classes),
+            "detection_class_names": tf.gather(tf.constant(["", *self._labels.names]), classes),
+            "num_detections": tf.reduce_sum(tf.cast(valid, tf.int32), axis=1),
+            "image_info": tf.concat([canvases.original_sizes, canvases.sizes, paste], axis=1),
+            "image_status": canvases.status,
+        }
+        if found.masks is not None:
+            levels = tf.cast(tf.round(255.0 * found.masks), tf.uint8)
+            outputs["detection_masks"] = tf.where(valid[..., None, None], levels, tf.zeros_like(levels))
+        return outputs
+
+
+class _Network:
+    """The model in frozen pieces, so that entry points share the weights of what they have in common.
+
+    Args:
+        model: of any family.
+        canvas: height and width of its input.
+        part: how many given boxes are segmented at a time, for layers know their number when they are traced.
+    """
+
+    def __init__(self, model: RCNN, canvas: tuple[int, int], part: int) -> None:
+        self._part = part
+        images, sizes = tf.TensorSpec([None, *canvas, 3]), tf.TensorSpec([None, 2])
+        self._features = Frozen(lambda images, sizes: model.features(images, sizes), [images, sizes])
+        features = self._features.output_specs()
+        # Without the field for masks, which is None: it would count as a value.
+        self._detect = Frozen(lambda features, sizes: tuple(model.detect(features, sizes)[:4]), [features, sizes])
+        if not isinstance(model, MaskRCNN):
+            return
+        boxes, classes = tf.TensorSpec([None, part, 4]), tf.TensorSpec([None, part], tf.int32)
+        constants = tuple(tf.constant(value.numpy()) for value in model.constants())
+        self._classify = Frozen(lambda features, boxes: model.classify(features, boxes), [features, boxes])
+        self._masks = Frozen(
+            lambda features, boxes, classes: model.mask_probs(features, boxes, classes, constants),
+            [features, boxes, classes],
+        )
+
+    def detect(self, images: tf.Tensor, sizes: tf.Tensor) -> Detections:
+        features = self._features(images, sizes)
+        found = Detections(*self._detect(features, sizes))
+        if not hasattr(self, "_masks"):
+            return found
+        return found._replace(masks=self._masks(features, found.boxes, found.classes))
+
+    def segment(self, images: tf.Tensor, sizes: tf.Tensor, boxes: tf.Tensor) -> Detections:
+        features = self._features(images, sizes)
+
+        def segment_part(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            classes, scores = self._classify(features, boxes)
+            return scores, classes, self._masks(features, boxes, classes)
+
+        batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
+        parts = tf.maximum(-(-count // self._part), 1)
+        padded = tf.pad(boxes, [[0, 0], [0, parts * self._part - count], [0, 0]])
+        stacked = tf.reshape(padded, tf.stack([batch, parts, self._part, 4]))
+        side = self._masks.outputs.shape[-1]
+        each = [(tf.float32, []), (tf.int32, []), (tf.float32, [side, side])]
+        found = tf.map_fn(
+            segment_part,
+            tf.transpose(stacked, [1, 0, 2, 3]),
+            fn_output_signature=tuple(tf.TensorSpec([None, self._part, *rest], dtype) for dtype, rest in each),
+        )
+        joined = []
+        for values, (_, rest) in zip(found, each, strict=True):  # [parts, B, part, ...]
+            together = tf.transpose(values, [1, 0, *range(2, 3 + len(rest))])
+            joined.append(tf.reshape(together, [batch, parts * self._part, *rest])[:, :count])
+        scores, classes, masks = joined
+        return Detections(boxes, scores, classes, tf.ones_like(classes, tf.bool), masks)
+
+
+def _some(images: tf.Tensor, name: str) -> tf.Tensor:
+    """The images of a batch, which has to have one: some kernels fail in their own words when it has none."""
+    check = tf.debugging.Assert(tf.shape(images)[0] > 0, [f"{name}: expected at least one image"])
+    with tf.control_dependencies([check]):
+        return tf.identity(images)
+
+
+def _sides(canvases: Canvases) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width inside the canvas, for boxes [B, N, 4]."""
+    return canvases.sizes[:, None, 0], canvases.sizes[:, None, 1]

@@ -1,0 +1,105 @@
+"""The model that is exported: opened with settings of its own, and what a reader of the export should know of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskx_tf import __version__
+from maskx_tf.checkpoints import folder as folder_ops
+from maskx_tf.checkpoints import io
+from maskx_tf.config import Config, dump
+from maskx_tf.config import load as load_config
+from maskx_tf.errors import BadInput
+from maskx_tf.models.build import build
+from maskx_tf.models.rcnn import RCNN
+
+
+class Source(NamedTuple):
+    """A model to export.
+
+    Attributes:
+        model: with its weights.
+        config: with the settings given for this export.
+        meta: its history, from model.json.
+    """
+
+    model: RCNN
+    config: Config
+    meta: dict[str, Any]
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The data set's id of each class, or 1..K where none is known."""
+        count = len(self.config.model.class_names)
+        return tuple(int(number) for number in self.meta.get("category_ids") or range(1, count + 1))
+
+
+def open_source(path: Path, overrides: Sequence[str] = (), *, portable: bool = False) -> Source:
+    """Opens a model or run folder, with settings that win over its own.
+
+    Args:
+        path: the folder.
+        overrides: such as "model.detections.score=0.3" or "export.bf16=true".
+        portable: see `models.build.build`.
+
+    Raises:
+        BadInput: it is no such folder, or the weights do not fit the settings.
+    """
+    folder = folder_ops.find(path)
+    stored, meta = folder_ops.read_config(folder)
+    given = load_config(folder / folder_ops.CONFIG, overrides)
+    config = folder_ops.with_embedding(given, str(folder / folder_ops.EMBEDDING))
+    if config.model.class_names != stored.model.class_names:
+        raise BadInput("override 'model.class_names': expected the model's own: maskx vocabulary changes classes")
+    with _precision(config.export.bf16):
+        model = build(config.model, portable=portable)
+    io.read_weights(model, folder / folder_ops.WEIGHTS)
+    return Source(model, config, meta)
+
+
+@contextmanager
+def _precision(bf16: bool) -> Iterator[None]:
+    """Models built inside compute in this precision."""
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16" if bf16 else "float32")
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def descriptions(source: Source) -> dict[str, str]:
+    """The files that describe a model, by their names: what an export carries beside its graph."""
+    config, meta = source.config, source.meta
+    known = set(meta.get("a_classes") or ())
+    labels = [
+        {"index": index, "id": number, "name": name, **({"masks": name in known} if meta.get("a_classes") else {})}
+        for index, (number, name) in enumerate(zip(source.category_ids, config.model.class_names, strict=True), start=1)
+    ]
+    versions = {
+        "maskx_tf": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }
+    # The table's place on this machine says nothing elsewhere.
+    resolved = dump(folder_ops.with_embedding(config, folder_ops.EMBEDDING))
+    return {
+        "labels.json": _json(labels),
+        "config.yaml": resolved,
+        "versions.json": _json(versions),
+        "metrics.json": _json(meta.get("metrics") or {}),
+        "history.json": _json(meta),
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
