@@ -43,7 +43,6 @@ app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.add_typer(export.app)
-app.add_typer(export.app)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
 
 
