@@ -21,7 +21,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from maskx_tf import __version__
-from maskx_tf.commands import config, data, data_records, doctor, export, import_, predict, vocabulary
+from maskx_tf.commands import config, data, data_grabcut, data_records, doctor, export, import_, predict, vocabulary
 from maskx_tf.commands import eval as evaluate
 from maskx_tf.errors import BadInput
 
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command(epilog=config.EXAMPLE)(config.config)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 data.app.command(epilog=data_records.EXAMPLE)(data_records.records)
+data.app.command(epilog=data_grabcut.EXAMPLE)(data_grabcut.grabcut)
 app.add_typer(data.app)
 app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.add_typer(vocabulary.app, name="vocabulary")

@@ -194,6 +194,8 @@ def _advice(report: dict[str, Any]) -> list[str]:
 # What each extra of setup.cfg brings, for the advice.
 EXTRAS = {
     "dev": "tests and linters",
+    "eval": "the faster evaluator",
+    "grabcut": "the GrabCut baselines",
     "litert": "running LiteRT models",
     "report": "plots and the HTML report",
     "serving": "the local server and TF Serving's messages",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from maskx_tf.data.dataset import Dataset
     from maskx_tf.data.readers import Source
     from maskx_tf.evaluation.metrics import Metrics
+    from maskx_tf.evaluation.runner import Masks
 
 EXAMPLE = "Example: maskx eval runs/my_model --images val --annotations instances_val.json --masks voc --out evals/a"
 
@@ -59,6 +60,9 @@ def eval_(
         Path | None,
         typer.Option(metavar="FILE", help="metrics.json of a model trained with all masks: also print the gap."),
     ] = None,
+    grabcut: Annotated[
+        bool, typer.Option("--grabcut", help="Score GrabCut's masks of the boxes in place of the model's own.")
+    ] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; the model's evaluate.batch.")] = None,
     faster: Annotated[
         bool, typer.Option("--faster", help="Score with faster-coco-eval, which gives the same figures.")
@@ -73,7 +77,7 @@ def eval_(
     best = None if oracle is None else read_metrics(oracle)
     source = Source(images, annotations, form, masks_b)
     import_tensorflow()
-    metrics, facts = run(source, model, masks, out, boxes, batch, faster=faster)
+    metrics, facts = run(source, model, masks, out, boxes, batch, grabcut=grabcut, faster=faster)
     figures = {**facts, **metrics.as_json()}
     text = json.dumps(figures, ensure_ascii=False) + "\n"
     from maskx_tf.config.loader import replace_text
@@ -94,6 +98,7 @@ def run(
     boxes: str,
     batch: int | None,
     *,
+    grabcut: bool,
     faster: bool,
 ) -> tuple[Metrics, dict[str, Any]]:
     """Opens data and model and evaluates; the figures, and where they are from."""
@@ -108,14 +113,19 @@ def run(
     class_names = config.model.class_names
     classes_a = _classes_a(masks, dataset, source, config, meta)
     truth = coco_write.as_coco(dataset, source.images)
-    if boxes == "truth" and config.model.family == "faster_rcnn":
+    if boxes == "truth" and not grabcut and config.model.family == "faster_rcnn":
         raise BadInput(f"{model}: --boxes truth: expected a model with masks, found family faster_rcnn")
     predictor = Predictor(network, config.model.input.canvas)
     size = batch or config.evaluate.batch
     batches = pipeline.evaluation(
         examples.from_dataset(dataset, cache_mib=0), config.data, config.model.input, batch=size
     )
-    facts = {"model": config.model.model_dump(mode="json"), "boxes": boxes, "files": _files(dataset)}
+    facts = {
+        "model": config.model.model_dump(mode="json"),
+        "boxes": boxes,
+        "grabcut": grabcut,
+        "files": _files(dataset),
+    }
     mark = "" if out is None else runner.fingerprint(predictor, truth, **facts)
     with progress_bar("evaluating") as bar, pipeline.bad_input():
         bar.started(len(dataset.images))
@@ -124,10 +134,11 @@ def run(
             batches,
             truth,
             class_names=class_names,
-            kinds=config.evaluate.kinds,
+            kinds=None if grabcut else config.evaluate.kinds,
             classes_a=classes_a,
             boxes="truth" if boxes == "truth" else "detected",
             paste=config.model.detections.paste,
+            masks=_grabcut(dataset) if grabcut else None,
             engine="faster" if faster else "pycocotools",
             out=out,
             fingerprint=mark,
@@ -138,7 +149,7 @@ def run(
     data = {key: None if path is None else str(path.resolve()) for key, path in where.items()}
     known = {name for name in class_names if classes_a is not None and name in classes_a}
     return metrics, {
-        "name": Path(model).name,
+        "name": Path(model).name + (" with GrabCut" if grabcut else ""),
         "data": {**data, "format": source.format, "name": dataset.name},
         "a_classes": None if classes_a is None else sorted(known),
     }
@@ -179,6 +190,16 @@ def _classes_a(
     else:
         return None
     return None if found >= set(dataset.class_names) else found
+
+
+def _grabcut(dataset: Dataset) -> Masks:
+    """GrabCut's masks of boxes of an image with this number, in the image as it is in its file."""
+    from maskx_tf.data import examples
+    from maskx_tf.evaluation.grabcut import require, segment
+
+    require()
+    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
+    return lambda image_id, boxes: segment(examples.pixels(dataset, places[image_id]), boxes)
 
 
 def _files(dataset: Dataset) -> list[tuple[int, int]]:

@@ -1,0 +1,135 @@
+"""GrabCut's masks of boxes: as a stand-in for a model's, and as a data set to train on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from maskx_tf.cli import run
+from maskx_tf.evaluation import grabcut
+from tests.commands.test_eval import SETTINGS, WHERE
+
+pytest.importorskip("cv2", reason="the extra grabcut is not installed")
+
+
+def scene(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """A red disc with noise on green with noise; the picture, and the disc's pixels."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    disc = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (height / 4) ** 2
+    noise = np.random.default_rng(0).integers(0, 60, [height, width, 3])
+    return (np.where(disc[..., None], [190, 40, 40], [20, 150, 60]) + noise).astype(np.uint8), disc
+
+
+def whole(crop: grabcut.Crop, height: int, width: int) -> np.ndarray:
+    image = np.zeros([height, width], bool)
+    image[crop.top : crop.top + crop.pixels.shape[0], crop.left : crop.left + crop.pixels.shape[1]] = crop.pixels
+    return image
+
+
+@pytest.mark.parametrize("scale", [1, 6])
+def test_an_object_that_differs_from_its_surroundings_is_found(scale: int) -> None:
+    image, disc = scene(90 * scale, 120 * scale)  # the larger one is shrunk for GrabCut
+    box = np.array([36, 21, 84, 69]) * scale
+    found = whole(grabcut.segment(image, [box])[0], *disc.shape)
+    assert (found & disc).sum() / (found | disc).sum() > 0.95
+    assert not found[:, : box[0]].any()
+    assert not found[box[3] :].any()
+
+
+def test_the_answer_is_the_same_each_time() -> None:
+    image, _ = scene()
+    boxes = [[30.2, 20.7, 90.1, 70.0], [0.0, 0.0, 50.0, 40.0], [30.2, 20.7, 90.1, 70.0]]
+    first, second = grabcut.segment(image, boxes), grabcut.segment(image, boxes[::-1])[::-1]
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+    np.testing.assert_array_equal(first[0].pixels, first[2].pixels)
+
+
+@pytest.mark.parametrize(
+    ("box", "shape"),
+    [
+        ([0, 0, 120, 90], (90, 120)),  # no surroundings
+        ([-10, -10, 130, 100], (90, 120)),
+        ([60, 40, 60.2, 70], (30, 0)),  # no pixel
+        ([130, 10, 140, 20], (10, 0)),  # beside the image
+        ([119, 89, 121, 91], (1, 1)),
+    ],
+)
+def test_boxes_that_leave_nothing_to_cut(box, shape) -> None:
+    crop = grabcut.segment(scene()[0], [box])[0]
+    assert crop.pixels.shape == shape
+    assert crop.pixels.all()
+    assert whole(crop, 90, 120).shape == (90, 120)
+
+
+def test_a_plain_image_and_no_box() -> None:
+    assert grabcut.segment(np.full([40, 40, 3], 9, np.uint8), [[10, 10, 30, 30]])[0].pixels.any()
+    assert grabcut.segment(scene()[0], np.zeros([0, 4])) == []
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of one picture: a disc with a wrong mask, one of another class without, and a crowd."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    image, _ = scene()
+    Image.fromarray(np.concatenate([image, image])).save("images/a.png")
+    square = [[36.0, 21.0, 40.0, 21.0, 40.0, 25.0]]
+    annotations = [
+        {"id": 1, "category_id": 1, "bbox": [36, 21, 48, 48], "segmentation": square},
+        {"id": 2, "category_id": 2, "bbox": [36, 111, 48, 48]},
+        {"id": 3, "category_id": 2, "bbox": [0, 0, 120, 180], "iscrowd": 1},
+    ]
+    data = {
+        "images": [{"id": 5, "file_name": "a.png", "width": 120, "height": 180}],
+        "annotations": [{"image_id": 5, "area": 2304, **one} for one in annotations],
+        "categories": [{"id": 1, "name": "disc"}, {"id": 2, "name": "ball"}],
+    }
+    Path("instances.json").write_text(json.dumps(data))
+    return tmp_path
+
+
+def test_a_data_set_to_train_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disc = scene()[1]
+    assert run(["data", "grabcut", *WHERE, "--out", "all.json"]) == 0
+    assert capsys.readouterr().out == "wrote all.json: 1 images, 2 instances with masks\n"
+    made = json.loads(Path("all.json").read_text())["annotations"]
+    for one, top in zip(made, (0, 90), strict=False):
+        mask = coco_mask.decode(one["segmentation"])[top : top + 90].astype(bool)
+        assert (mask & disc).sum() / (mask | disc).sum() > 0.95
+    assert "segmentation" not in made[2]
+    assert run(["data", "grabcut", *WHERE, "--out", "kept.json", "--keep", "[disc]"]) == 0
+    kept = json.loads(Path("kept.json").read_text())["annotations"]
+    assert isinstance(kept[0]["segmentation"], list)
+    assert kept[1] == made[1]
+
+
+def test_mistakes_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "grabcut", *WHERE, "--out", "a.json", "--keep", "[dics]"]) == 2
+    assert "did you mean 'disc'?" in capsys.readouterr().err
+    Path("images/a.png").unlink()
+    assert run(["data", "grabcut", *WHERE, "--out", "a.json"]) == 2
+    assert capsys.readouterr().err == (
+        "maskx: error: images/a.png: image 5 of instances.json: expected an image, found no such file\n"
+    )
+    assert not Path("a.json").exists()
+
+
+def test_at_test_time_on_the_truths_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {**SETTINGS, "model": {**SETTINGS["model"], "family": "faster_rcnn"}}
+    del settings["model"]["mask"]
+    Path("recipe.yaml").write_text(json.dumps(settings))
+    assert run(["data", "grabcut", *WHERE, "--out", "grabcut.json"]) == 0
+    where = ["--images", "images", "--annotations", "grabcut.json"]
+    assert run(["eval", "recipe.yaml", *where, "--boxes", "truth", "--grabcut", "--json", "m.json"]) == 0
+    figures = json.loads(Path("m.json").read_text())
+    assert figures["groups"]["mask"]["all"]["IoU"] == 1.0  # GrabCut's own masks
+    assert "GrabCut" in figures["name"]
+    capsys.readouterr()
+    assert run(["eval", "recipe.yaml", *where, "--boxes", "truth"]) == 2
+    assert "expected a model with masks" in capsys.readouterr().err
