@@ -19,6 +19,7 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import nms as nms_ops
+from maskx_tf.ops.rgb import to_rgb
 from maskx_tf.structures import Detections
 
 # Canvases are multiples of this, the coarsest stride that is halved exactly.
@@ -40,18 +41,14 @@ class View(NamedTuple):
 def read_image(path: Path | str) -> NDArray[np.uint8]:
     """The pixels of an image file as people see them: uint8 [H, W, 3], turned upright by its EXIF orientation.
 
-    Grey images get three equal channels, 16 bits are scaled to 8, transparency is dropped.
+    Grey images get three equal channels, of 16 bits the upper 8 stay, transparency is dropped.
 
     Raises:
         BadInput: the file is no readable image.
     """
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):
-                grey = np.asarray(image, np.float64) / 257.0
-                image = Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8))
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(to_rgb(ImageOps.exif_transpose(file)))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadInput(f"{path}: expected an image: {str(error).splitlines()[0]}") from None
 

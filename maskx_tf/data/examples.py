@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, for_learning, loaded
 from maskx_tf.data.fields import Unfit
-from maskx_tf.data.transforms import PACKED, SIDE, Sample
+from maskx_tf.data.sample import PACKED, SIDE, Sample
 from maskx_tf.errors import BadInput
 from maskx_tf.ops.mask_crops import crop_mask
 

@@ -21,6 +21,7 @@ from maskx_tf.data.dataset import ImageRecord
 from maskx_tf.data.fields import MAX_SIDE, Unfit, show
 from maskx_tf.data.problems import Problem, Report
 from maskx_tf.errors import BadInput
+from maskx_tf.ops.rgb import to_rgb
 
 # What is taken for an image, by what it holds; MPO is how Pillow calls the JPEG files of some cameras.
 IMAGE_TYPES = {
@@ -50,9 +51,9 @@ TURNS = {  # its values, and what brings the image upright
 }
 QUARTER_TURNS = (5, 6, 7, 8)  # those that exchange width and height
 
-# Pillow warns of large images, and those that would fill the memory are errors. Once for all: images are opened in
-# threads, where warnings cannot be switched off for a while.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of large images (those that would fill the memory are errors) and of odd metadata. Once for all: images
+# are opened in threads, where warnings cannot be switched off for a while.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -213,24 +214,13 @@ def pixels(record: ImageRecord) -> NDArray[np.uint8]:
             image.load()
             turn = None if as_stored else TURNS.get(_rotation(image))
             upright = image if turn is None else image.transpose(turn)
-            colour = _eight_bits(upright).convert("RGB")
-        except Unfit:
-            raise
+            colour = to_rgb(upright)
         except Exception as error:
             raise Unfit(f"expected a whole image: {_reason(error)}", "broken_image") from None
     if colour.size != (record.width, record.height):
         found = f"{colour.width} x {colour.height}"
         raise Unfit(f"expected {record.width} x {record.height} pixels, as recorded, found {found}", "image_size")
     return np.asarray(colour)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey values scaled to 8 bits, as TensorFlow's decoder does; Pillow would cut them off at 255."""
-    if image.mode == "F":
-        raise Unfit("expected pixels of 8 or 16 bits, found floating point numbers", "broken_image")
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
 
 
 def id_map(file: Path | bytes) -> NDArray[np.int32]:

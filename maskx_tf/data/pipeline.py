@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import transforms
+from maskx_tf.data import colours, transforms
+from maskx_tf.data.copy_paste import choose, paste
 from maskx_tf.data.examples import Examples
-from maskx_tf.data.transforms import PACKED, Sample
+from maskx_tf.data.sample import PACKED, Sample, drop_tiny, pad
 from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
 
@@ -153,7 +154,7 @@ def _varied(
             lambda: _pasted(sample, size, examples, data, model_input, seed),
             lambda: sample,
         )
-    return number, transforms.pad(transforms.drop_tiny(sample), data.max_instances), size, original
+    return number, pad(drop_tiny(sample), data.max_instances), size, original
 
 
 def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed: tf.Tensor) -> tuple[Sample, tf.Tensor]:
@@ -172,19 +173,20 @@ def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed:
         sample = transforms.crop(sample, window)
     if data.flip:
         sample = transforms.random_flip(sample, _stream(seed, FLIP))
-    colours = data.photometric
-    if any(strength for _, strength in colours):
-        # Before resizing, where there are as many pixels as were decoded: its cost stays in proportion.
-        image = transforms.recolour(
-            sample.image,
-            _stream(seed, COLOUR),
-            brightness=colours.brightness,
-            contrast=colours.contrast,
-            saturation=colours.saturation,
-            hue=colours.hue,
+    strengths = dict(data.photometric)
+    if any(strengths.values()):
+
+        def dyed(given: Sample) -> Sample:
+            return given._replace(image=colours.recolour(given.image, _stream(seed, COLOUR), **strengths))
+
+        # Where there are fewer pixels: a photograph of 12 million is not made floats for it.
+        sample = tf.cond(
+            tf.reduce_prod(tf.shape(sample.image)[:2]) <= tf.reduce_prod(size),
+            lambda: transforms.resize(dyed(sample), size),
+            lambda: dyed(transforms.resize(sample, size)),
         )
-        sample = sample._replace(image=image)
-    sample = transforms.resize(sample, size)
+    else:
+        sample = transforms.resize(sample, size)
     return sample._replace(image=transforms.place(sample.image, model_input.canvas)), size
 
 
@@ -200,9 +202,9 @@ def _pasted(
     stream = _stream(seed, PARTNER)
     partner = tf.random.stateless_uniform([], stream, 0, examples.total, tf.int64)
     other, _ = _on_canvas(examples.read(partner)[1], data, model_input, stream)
-    other = transforms.drop_tiny(transforms.cut(other, tf.concat([[0, 0], size], axis=0)))
+    other = drop_tiny(transforms.cut(other, tf.concat([[0, 0], size], axis=0)))
     room = data.max_instances - tf.reduce_sum(tf.cast(sample.valid, tf.int32))
-    return transforms.paste(sample, other, transforms.choose(other, _stream(seed, CHOICE), room))
+    return paste(sample, other, choose(other, _stream(seed, CHOICE), room))
 
 
 def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, index: tf.Tensor) -> Batch:
@@ -218,7 +220,7 @@ def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, in
     )
     boxes = image_ops.from_original(sample.boxes[None], size[None], tf.cast(original, tf.float32)[None])[0]
     sample = sample._replace(image=tf.cast(tf.round(pixels), tf.uint8), boxes=boxes)
-    return _entry(number, transforms.pad(sample, data.max_instances), size, original, model_input.canvas)
+    return _entry(number, pad(sample, data.max_instances), size, original, model_input.canvas)
 
 
 def _blank(canvas: tuple[int, int], limit: int) -> Batch:

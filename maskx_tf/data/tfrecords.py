@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from maskx_tf.data import fields, files
 from maskx_tf.data.examples import Examples, as_sample
 from maskx_tf.data.fields import Unfit
-from maskx_tf.data.transforms import PACKED, SIDE, Sample
+from maskx_tf.data.sample import PACKED, SIDE, Sample
 from maskx_tf.errors import BadInput
 
 VERSION = 1

@@ -20,8 +20,8 @@ from maskx_tf.data import fields, files, tfrecords
 from maskx_tf.data.dataset import Dataset, MaskFile
 from maskx_tf.data.examples import Arrays, arrays, image_numbers, pixels
 from maskx_tf.data.fields import Unfit
+from maskx_tf.data.sample import SIDE
 from maskx_tf.data.tfrecords import INDEX, LISTS, VERSION
-from maskx_tf.data.transforms import SIDE
 from maskx_tf.data.workers import in_processes, nothing
 from maskx_tf.errors import BadInput
 

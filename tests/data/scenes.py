@@ -12,7 +12,7 @@ from PIL import Image
 
 from maskx_tf.data import rle
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.transforms import PACKED, SIDE, Sample
+from maskx_tf.data.sample import PACKED, SIDE, Sample
 from maskx_tf.ops.mask_crops import crop_mask
 
 HEIGHT, WIDTH = 260, 340

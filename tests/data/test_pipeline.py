@@ -21,7 +21,7 @@ from maskx_tf.config.schema import DataConfig
 from maskx_tf.data import examples, pipeline, readers, rle, splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, bitmap
 from maskx_tf.data.readers import Source
-from maskx_tf.data.transforms import SIDE
+from maskx_tf.data.sample import SIDE
 from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import paste as paste_ops
@@ -284,8 +284,12 @@ def test_pixels_are_those_that_prediction_sees(tmp_path: Path) -> None:
     Image.fromarray(smooth[..., 0]).save(tmp_path / "grey.jpg")
     Image.fromarray(smooth).convert("CMYK").save(tmp_path / "cmyk.jpg")
     Image.fromarray(colour[..., 0]).save(tmp_path / "grey.png")
-    Image.fromarray(colour[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    Image.fromarray(colour).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(random.randint(0, 65536, [30, 44]).astype(np.uint16)).save(tmp_path / "deep.png")
+    palette = Image.fromarray(colour).convert("P")
+    palette.save(tmp_path / "palette.png")
+    palette.save(tmp_path / "glass.png", transparency=bytes(range(256)))
+    Image.fromarray(colour).save(tmp_path / "plain.tif")
+    Image.fromarray(smooth).save(tmp_path / "plain.webp")
     Image.fromarray(np.dstack([colour, colour[..., :1]])).save(tmp_path / "clear.png")
     Image.fromarray(colour).save(tmp_path / "plain.bmp")
     for orientation in range(1, 9):

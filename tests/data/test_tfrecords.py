@@ -221,7 +221,8 @@ def test_images_of_any_kind_come_back_as_prediction_sees_them(tmp_path: Path) ->
     folder.mkdir()
     Image.fromarray(colour).save(folder / "plain.jpg")
     Image.fromarray(colour[..., 0]).save(folder / "grey.jpg")
-    Image.fromarray(colour[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    deep = random.randint(0, 65536, [30, 44]).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
     Image.fromarray(colour).save(folder / "plain.bmp")
     turned(folder / "turned.jpg", 6, colour)
     records = []
@@ -237,8 +238,10 @@ def test_images_of_any_kind_come_back_as_prediction_sees_them(tmp_path: Path) ->
         path = folder / "turned.jpg" if isinstance(record.file, bytes) else record.file
         expected = predict.read_image(path)
         np.testing.assert_array_equal(batch["images"][0, : record.height, : record.width], expected, err_msg=record.id)
-    # A photo that TensorFlow reads as we do is kept as it was.
-    assert (folder / "plain.jpg").read_bytes() in (tmp_path / "out" / "records-00000-of-00001.tfrecord").read_bytes()
+    # Images that TensorFlow reads as we do are kept as they were.
+    written = (tmp_path / "out" / "records-00000-of-00001.tfrecord").read_bytes()
+    for name in ("plain.jpg", "deep.png"):
+        assert (folder / name).read_bytes() in written
 
 
 def test_command_writes_and_goes_on(tmp_path: Path) -> None:

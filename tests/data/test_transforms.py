@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskx_tf.data import transforms
-from maskx_tf.data.transforms import PACKED, SIDE, Sample
+from maskx_tf.data import colours, copy_paste, transforms
+from maskx_tf.data.sample import PACKED, SIDE, Sample, drop_tiny, pad
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import paste as paste_ops
 from tests.data.scenes import HEIGHT, WIDTH, Thing, box_of, iou, photographed, sample, things
@@ -171,7 +171,7 @@ def test_paste_fits_boxes_below_to_what_is_seen() -> None:
 
     def step(given: Sample, parameters: tuple[tf.Tensor, tf.Tensor]) -> tuple[Sample, Any]:
         other = Sample(every.image, *(tf.gather(values, parameters[0]) for values in every[1:]))
-        return transforms.paste(given, other, parameters[1]), ()
+        return copy_paste.paste(given, other, parameters[1]), ()
 
     chosen, found, _ = over_draws(step, (above, picked), pool)
     overlaps: list[float] = []
@@ -182,7 +182,7 @@ def test_paste_fits_boxes_below_to_what_is_seen() -> None:
         for place, one in enumerate(objects):
             seen = pool[one].mask & ~cover
             share = seen.sum() / pool[one].mask.sum()
-            assert found["valid"][draw][place] == (share >= transforms.MIN_VISIBLE)
+            assert found["valid"][draw][place] == (share >= copy_paste.MIN_VISIBLE)
             if found["valid"][draw][place]:
                 overlaps.append(iou(found["boxes"][draw][place], box_of(seen)))
             hidden += not found["valid"][draw][place]
@@ -199,7 +199,7 @@ def test_paste_copies_the_pixels_of_masks() -> None:
     images = np.random.RandomState(0).randint(0, 256, [2, HEIGHT, WIDTH, 3]).astype(np.uint8)
     below = Sample(*map(tf.constant, sample(chosen[:3], images[0])))
     above = Sample(*map(tf.constant, sample(chosen[3:], images[1])))
-    found = transforms.paste(below, above, tf.constant([True, False, True]))
+    found = copy_paste.paste(below, above, tf.constant([True, False, True]))
     cover = (chosen[3].mask | chosen[5].mask)[..., None]
     np.testing.assert_array_equal(found.image, np.where(cover, images[1], images[0]))
     np.testing.assert_array_equal(found.classes[3:], [1, 0, 3])
@@ -212,7 +212,7 @@ def test_paste_treats_instances_without_masks_as_their_boxes() -> None:
         has_mask=np.array([True, False, False]), crowd=np.array([False, False, True])
     )
     below.masks[1:] = 0
-    found = transforms.paste(
+    found = copy_paste.paste(
         Sample(*map(tf.constant, below)), Sample(*map(tf.constant, sample([over]))), tf.constant([True])
     )
     np.testing.assert_array_equal(found.boxes[:3], [[66, 10, 122, 122]] * 3)  # the left half is hidden
@@ -239,7 +239,7 @@ def test_cut_keeps_absent_masks_absent_and_crowds_crowds() -> None:
 def test_instances_outside_or_tiny_are_no_longer_valid() -> None:
     given = Sample(*map(tf.constant, sample(things()[:3])))
     boxes = tf.constant([[0.0, 0.0, 20.0, 20.0], [100.0, 100.0, 150.0, 140.0], [30.0, 30.0, 30.5, 90.0]])
-    found = transforms.drop_tiny(given._replace(boxes=boxes))
+    found = drop_tiny(given._replace(boxes=boxes))
     np.testing.assert_array_equal(found.valid, [True, True, False])
     found = transforms.cut(found, tf.constant([50, 50, 100, 100]))
     np.testing.assert_array_equal(found.valid, [False, True, False])
@@ -303,12 +303,12 @@ def test_window_lies_in_the_image_and_fits_the_canvas(jitter: tuple[float, float
 def test_recolour_is_what_its_parts_are() -> None:
     pixels = np.random.RandomState(0).randint(60, 190, [20, 30, 3]).astype(np.float32)
     none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    np.testing.assert_allclose(transforms.recolour(pixels, [1, 2], **none), pixels, atol=1e-3)
+    np.testing.assert_allclose(colours.recolour(pixels, [1, 2], **none), pixels, atol=1e-3)
     draws = tf.random.stateless_uniform([4], [1, 2], -1.0, 1.0).numpy()
-    grey = pixels @ np.array(transforms.LUMA, np.float32)
+    grey = pixels @ np.array(colours.LUMA, np.float32)
 
     def only(**strength: float) -> np.ndarray:
-        return transforms.recolour(pixels, [1, 2], **{**none, **strength}).numpy()
+        return colours.recolour(pixels, [1, 2], **{**none, **strength}).numpy()
 
     np.testing.assert_allclose(only(brightness=0.2), pixels * (1 + 0.2 * draws[0]), rtol=1e-5)
     contrast, saturation = 1 + 0.2 * draws[1], 1 + 0.2 * draws[2]
@@ -317,9 +317,9 @@ def test_recolour_is_what_its_parts_are() -> None:
         only(saturation=0.2), grey[..., None] + saturation * (pixels - grey[..., None]), rtol=1e-5
     )
     turned = only(hue=0.1)
-    np.testing.assert_allclose(turned @ np.array(transforms.LUMA), grey, rtol=1e-3)  # as bright as before
+    np.testing.assert_allclose(turned @ np.array(colours.LUMA), grey, rtol=1e-3)  # as bright as before
     assert np.abs(turned - pixels).max() > 5
-    before, after = ((image @ transforms._YIQ)[..., 1:] for image in (pixels, turned))
+    before, after = ((image @ colours._YIQ)[..., 1:] for image in (pixels, turned))
     angle = np.angle((after[..., 0] + 1j * after[..., 1]) / (before[..., 0] + 1j * before[..., 1]))
     strong = np.abs(before).sum(-1) > 20
     np.testing.assert_allclose(np.abs(angle[strong]), abs(2 * np.pi * 0.1 * draws[3]), atol=1e-3)
@@ -330,12 +330,12 @@ def test_recolour_is_what_its_parts_are() -> None:
 def test_choice_leaves_out_boxes_crowds_and_what_has_no_room() -> None:
     given = sample(things()[:40], padding=4)
     given = given._replace(has_mask=given.has_mask & (np.arange(44) % 4 > 0), crowd=np.arange(44) % 4 == 1)
-    found = np.array([transforms.choose(given, [seed, 0], tf.constant(100)).numpy() for seed in range(50)])
+    found = np.array([copy_paste.choose(given, [seed, 0], tf.constant(100)).numpy() for seed in range(50)])
     allowed = given.valid & given.has_mask & ~given.crowd
     assert not found[:, ~allowed].any()
     assert 0.4 < found[:, allowed].mean() < 0.6
-    assert transforms.choose(given, [1, 0], tf.constant(3)).numpy().sum() == 3
-    assert not transforms.choose(given, [1, 0], tf.constant(0)).numpy().any()
+    assert copy_paste.choose(given, [1, 0], tf.constant(3)).numpy().sum() == 3
+    assert not copy_paste.choose(given, [1, 0], tf.constant(0)).numpy().any()
 
 
 def test_padding_closes_gaps_and_has_a_fixed_shape() -> None:
@@ -343,7 +343,7 @@ def test_padding_closes_gaps_and_has_a_fixed_shape() -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.bool)])
     def run(valid: tf.Tensor) -> Sample:
-        return transforms.pad(Sample(*map(tf.constant, given))._replace(valid=valid), 3)
+        return pad(Sample(*map(tf.constant, given))._replace(valid=valid), 3)
 
     found = run(given.valid)
     np.testing.assert_array_equal(found.classes, [1, 3, 4])
