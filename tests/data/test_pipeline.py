@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from PIL import Image
 from maskx_tf import predict
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import examples, pipeline, readers, rle, splits
-from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, bitmap
+from maskx_tf.data import examples, pipeline, readers, rle, splits, tfrecords, tfrecords_write
+from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile, bitmap
 from maskx_tf.data.readers import Source
 from maskx_tf.data.sample import SIDE
 from maskx_tf.errors import BadInput
@@ -380,6 +381,46 @@ def test_boxes_beyond_the_image_are_cut_and_empty_masks_count_as_none(dataset: D
     np.testing.assert_array_equal(found.boxes, [[0, 0, 20, 20], [50, 10, 60, 40], [0, 0, 50, 50]])
     np.testing.assert_array_equal(found.classes, [1, 1, 3])
     np.testing.assert_array_equal(found.has_mask, [0, 0, 0])
+
+
+def test_mask_with_no_pixel_in_its_box_counts_as_none(dataset: Dataset, tmp_path: Path) -> None:
+    """In whatever form it comes; and a mask that is there does count."""
+    record, box = dataset.images[0], (5.0, 5.0, 25.0, 25.0)
+    elsewhere, here = np.zeros([2, 80, 60], np.uint8)
+    elsewhere[40:60, 40:55] = here[5:25, 5:25] = 255
+    instances = []
+    for name, mask in (("elsewhere", elsewhere), ("here", here)):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(mask).save(path)
+        x1, y1, x2, y2 = (40.0, 40.0, 55.0, 60.0) if mask is elsewhere else box
+        polygon = array("d", [x1, y1, x2, y1, x2, y2, x1, y2])
+        instances += [Instance(box, 1, False, form) for form in ((polygon,), rle.encode(mask > 0), MaskFile(path))]
+    seen = examples.from_dataset(dataset._replace(images=(record._replace(instances=tuple(instances)),)))
+    for make in (pipeline.training, pipeline.evaluation):
+        (batch,) = take(make(seen, PLAIN, INPUT, batch=1), 1)
+        np.testing.assert_array_equal(batch["gt_valid"][0], [1] * 6 + [0] * 2)
+        np.testing.assert_array_equal(batch["gt_has_mask"][0], [0, 0, 0, 1, 1, 1, 0, 0])
+        assert not batch["gt_masks"][0, :3].any()
+        assert np.unpackbits(batch["gt_masks"][0, 3:6]).mean() > 0.97
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png"])
+def test_image_is_turned_unless_it_was_annotated_unturned(name: str, tmp_path: Path) -> None:
+    """Recorded sizes decide, in batches as in records written from them."""
+    smooth = np.broadcast_to(np.arange(44, dtype=np.uint8)[:, None] * 5, [30, 44, 3])
+    turned(tmp_path / name, 6, smooth)
+    stored = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+    box = Instance((0.0, 0.0, 10.0, 20.0), 1)
+    records = (ImageRecord(1, tmp_path / name, 44, 30, (box,)), ImageRecord(2, tmp_path / name, 30, 44, (box,)))
+    dataset = Dataset("turned", ("one",), (1,), records)
+    tfrecords_write.write(dataset, tmp_path / "records")
+    large = InputConfig(canvas=(64, 64), short_side=30, long_side=44)
+    for seen in (examples.from_dataset(dataset), tfrecords.open_records(tmp_path / "records")):
+        as_stored, upright = take(pipeline.evaluation(seen, PLAIN, large, batch=1))
+        np.testing.assert_array_equal(as_stored["images"][0, :30, :44], stored)
+        np.testing.assert_array_equal(upright["images"][0, :44, :30], np.rot90(stored, -1))
+        for batch in (as_stored, upright):
+            np.testing.assert_array_equal(batch["gt_boxes"][0, 0], box.box)
 
 
 MIRRORED = """
