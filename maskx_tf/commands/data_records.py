@@ -8,36 +8,38 @@ from typing import Annotated
 
 import typer
 
-from maskx_tf.commands.data import Annotations, AsJson, Format, Images, Masks, MasksB
+from maskx_tf.commands.data import AsJson
 from maskx_tf.commands.progress import progress
 from maskx_tf.errors import BadInput
 
-EXAMPLE = "Example: maskx data records --images photos --annotations instances.json --masks voc --out records"
+EXAMPLE = "Example: maskx data records recipe.yaml data.masks=voc --out records; then train with data.records=records"
 
 
 def records(
-    images: Images,
-    annotations: Annotations,
+    config_file: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A recipe, whose data.train is written, joined and renamed.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or one that is not finished.")
     ],
-    form: Format = "coco",
-    masks: Masks = "all",
-    masks_b: MasksB = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the recipe's.")
+    ] = None,
     per_shard: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a file.")] = 500,
     workers: Annotated[
         int, typer.Option(help="Processes that write; 0 for one a core. The files do not depend on it.")
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write a data set for training as TFRecord files, without the masks of B; started again, it goes on."""
+    """Write what a recipe trains on as TFRecord files, without the masks of B; started again, it goes on."""
     from maskx_tf.commands.quiet import import_tensorflow
-    from maskx_tf.data import files, readers, splits
+    from maskx_tf.config import load
+    from maskx_tf.data import files, opening
 
     if not 0 <= workers <= 256:
         raise BadInput(f"--workers {workers}: expected 0 to 256")
-    source = readers.Source(images, annotations, form, masks_b)
-    dataset = readers.for_training([source], splits.parse_text(masks))
+    config = load(config_file, overrides or [])
+    dataset = opening.training_set(config.data, config.model.class_names)
     import_tensorflow()
     from maskx_tf.data import tfrecords_write
 

@@ -100,6 +100,11 @@ class DataConfig(Section):
         description="YAML file of new class names, such as sofa: couch; null there drops a class. It speaks of train; "
         "val is renamed alike.",
     )
+    records: Text | None = Field(
+        default=None,
+        description="Folder that maskx data records wrote of train under these masks and names; training then reads "
+        "images and masks from there.",
+    )
     max_instances: Count = Field(
         default=100, description="Instances an image that training sees; an image with more keeps its first."
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskx_tf.config import schema
 from maskx_tf.data import readers, splits
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.join import Names, join, ordered, read_names
 from maskx_tf.errors import BadInput
+
+if TYPE_CHECKING:
+    from maskx_tf.data.examples import Examples
 
 
 def training_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Dataset:
@@ -25,6 +29,19 @@ def training_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Da
     if not data.train:
         raise BadInput("data.train: expected data sets to learn from, found none")
     return readers.for_training(_sources(data.train), _policy(data), _names(data), class_names)
+
+
+def training_examples(data: schema.DataConfig, dataset: Dataset) -> Examples:
+    """The images and masks of a training set for the pipeline: from `data.records` if there are any.
+
+    Raises:
+        BadInput: the records are of another data set, or of this one with other masks.
+    """
+    from maskx_tf.data import examples, tfrecords_write  # TensorFlow
+
+    if data.records is None:
+        return examples.from_dataset(dataset)
+    return tfrecords_write.open_written(dataset, Path(data.records))
 
 
 def validation_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Dataset:

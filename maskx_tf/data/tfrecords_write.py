@@ -18,7 +18,7 @@ from PIL import Image
 
 from maskx_tf.data import fields, files, tfrecords
 from maskx_tf.data.dataset import Dataset, MaskFile
-from maskx_tf.data.examples import Arrays, arrays, image_numbers, pixels
+from maskx_tf.data.examples import Arrays, Examples, arrays, image_numbers, pixels
 from maskx_tf.data.fields import Unfit
 from maskx_tf.data.sample import SIDE
 from maskx_tf.data.tfrecords import INDEX, LISTS, VERSION
@@ -96,6 +96,20 @@ def write(
     for task in tasks:
         _piece(task.path).unlink(missing_ok=True)
     return {"out": str(out), **totals, "shards": len(shards), "shards_kept": len(shards) - len(missing)}
+
+
+def open_written(dataset: Dataset, folder: Path) -> Examples:
+    """The records of this very data set: the same images in the same order, with the same masks.
+
+    Raises:
+        BadInput: they are of another one, or as `tfrecords.open_records` does.
+    """
+    shards = tfrecords.read_index(folder)["shards"]
+    tasks = _tasks(dataset, folder, max((shard["images"] for shard in shards), default=PER_SHARD))
+    if [task.fingerprint for task in tasks] != [shard["fingerprint"] for shard in shards]:
+        what = f"expected records of {dataset.name} as it is now, with the same classes and the same masks"
+        raise BadInput(f"{folder}: {what}, found others; write them anew")
+    return tfrecords.open_records(folder)
 
 
 def _tasks(dataset: Dataset, out: Path, per_shard: int) -> list[_Task]:

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from maskx_tf import predict
 from maskx_tf.commands import data_records
+from maskx_tf.config import load
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import examples, pipeline, splits, tfrecords, tfrecords_write
+from maskx_tf.data import examples, opening, pipeline, splits, tfrecords, tfrecords_write
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.errors import BadInput
 from tests.data import samples, scenes
@@ -249,8 +250,9 @@ def test_command_writes_and_goes_on(tmp_path: Path) -> None:
     app.command()(data_records.records)
     source = samples.coco(tmp_path / "data")
     out = tmp_path / "records"
-    arguments = ["--images", str(source.images), "--annotations", str(source.annotations), "--out", str(out)]
-    arguments += ["--masks", "[dog]", "--workers", "1"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {{train: [{{images: {source.images}, annotations: {source.annotations}}}]}}")
+    arguments = [str(recipe), "data.masks=[dog]", "--out", str(out), "--workers", "1"]
     done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     figures = json.loads(done.stdout)
     assert (figures["images"], figures["instances"], figures["with_masks"], figures["shards"]) == (2, 6, 2, 1)
@@ -259,3 +261,16 @@ def test_command_writes_and_goes_on(tmp_path: Path) -> None:
     assert done.stdout == f"wrote {out}: {text}\n"
     with pytest.raises(BadInput, match="--workers 1000: expected 0 to 256"):
         CliRunner().invoke(app, [*arguments, "--workers", "1000"], catch_exceptions=False)
+    config = load(str(recipe), ["data.masks=[dog]", f"data.records={out}", "data.flip=false"]).data
+    dataset = opening.training_set(config)
+    plain = opening.training_examples(config.model_copy(update={"records": None}), dataset)
+    found, expected = (
+        take(pipeline.training(made, config, INPUT, batch=2), 2)
+        for made in (opening.training_examples(config, dataset), plain)
+    )
+    assert_equal(found, expected)
+    for other in (config.model_copy(update={"masks": "all"}), config.model_copy(update={"masks": ("traffic light",)})):
+        with pytest.raises(BadInput, match="records: expected records of instances.json as it is now"):
+            opening.training_examples(other, opening.training_set(other))
+    with pytest.raises(BadInput, match="found others; write them anew"):
+        opening.training_examples(config, opening.training_set(config, ("traffic light", "dog")))
