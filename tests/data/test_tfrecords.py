@@ -270,7 +270,7 @@ def test_command_writes_and_goes_on(tmp_path: Path) -> None:
     )
     assert_equal(found, expected)
     for other in (config.model_copy(update={"masks": "all"}), config.model_copy(update={"masks": ("traffic light",)})):
-        with pytest.raises(BadInput, match="records: expected records of instances.json as it is now"):
+        with pytest.raises(BadInput, match=r"records: expected records of instances.json as it is now"):
             opening.training_examples(other, opening.training_set(other))
     with pytest.raises(BadInput, match="found others; write them anew"):
         opening.training_examples(config, opening.training_set(config, ("traffic light", "dog")))
