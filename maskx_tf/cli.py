@@ -21,7 +21,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from maskx_tf import __version__
-from maskx_tf.commands import config, data, data_grabcut, data_records, doctor, export, import_, predict, vocabulary
+from maskx_tf.commands import (
+    ask,
+    config,
+    data,
+    data_grabcut,
+    data_records,
+    doctor,
+    export,
+    import_,
+    predict,
+    report,
+    train,
+    vocabulary,
+)
 from maskx_tf.commands import eval as evaluate
 from maskx_tf.errors import BadInput
 
@@ -40,11 +53,14 @@ app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 data.app.command(epilog=data_records.EXAMPLE)(data_records.records)
 data.app.command(epilog=data_grabcut.EXAMPLE)(data_grabcut.grabcut)
 app.add_typer(data.app)
+app.command(epilog=train.EXAMPLE)(train.train)
 app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.add_typer(export.app)
+app.command(epilog=ask.EXAMPLE)(ask.ask)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
+app.command(epilog=report.EXAMPLE)(report.report)
 
 
 def _print_version(wanted: bool) -> None:

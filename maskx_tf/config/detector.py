@@ -53,7 +53,12 @@ class BackboneConfig(Section):
         "mobilenet_v2",
         "keras_resnet50",
         "keras_resnet101",
-    ] = Field(default="resnet50", description="The network. Those named keras_* and mobilenet_v2 are Keras' own.")
+        "resnet_small",
+    ] = Field(
+        default="resnet50",
+        description="The network. Those named keras_* and mobilenet_v2 are Keras' own; resnet_small is ours, four "
+        "bottlenecks of half the width, for experiments on small images.",
+    )
     norm: Literal["frozen_batch", "batch", "group"] = Field(
         default="frozen_batch",
         description="Normalisation: batch norm with fixed statistics and scales, batch norm that learns, or GroupNorm "
@@ -87,6 +92,8 @@ class BackboneConfig(Section):
             raise impossible("norm", f"frozen_batch or batch, for {self.name} has batch norm built in", self.norm)
         if self.neck in ("c4", "dc5") and of_keras:
             raise impossible("neck", f"fpn or c5, for {self.name} comes as a whole from Keras", self.neck)
+        if self.name == "resnet_small" and self.neck == "c4":
+            raise impossible("neck", "another than c4, for its box head is of a full ResNet's width", self.neck)
         for key in ("norm_epsilon", "stride_in_1x1"):
             found = getattr(self, key)
             if of_keras and found != type(self).model_fields[key].default:

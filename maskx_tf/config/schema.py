@@ -195,6 +195,10 @@ class TrainConfig(Section):
         default=None, description="Decay of a running average of the weights, which is then evaluated; null: none."
     )
     seed: Seed = Field(default=0, description="The seed of initial weights and of the sampling in the targets.")
+    deterministic: Flag = Field(
+        default=False,
+        description="Equal runs end with equal bits, and no gradient of RoIAlign is lost where threads meet; slower.",
+    )
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = Field(
         default="auto",
         description="One device, all devices of this machine, or many machines; auto: whatever is there.",
@@ -231,6 +235,11 @@ class EvaluateConfig(Section):
     score: Fraction = Field(
         default=0.05,
         description="Stands in for model.detections.score: detections with this score or less are dropped.",
+    )
+    masks: Masks | None = Field(
+        default=None,
+        description="The classes that count as A, in the form of data.masks; null: those whose masks training saw, "
+        "under the policy oracle those that have masks in the annotations themselves.",
     )
     every: Int = Field(default=0, ge=0, description="Training steps from one evaluation to the next; 0: at the end.")
     batch: Count = Field(default=1, description="Images at a time.")

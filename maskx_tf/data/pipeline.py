@@ -39,6 +39,7 @@ def training(
     start: int = 0,
     worker: int = 0,
     workers: int = 1,
+    devices: int = 1,
 ) -> tf.data.Dataset:
     """Endless batches, equal whenever the arguments are; docs/pipeline.md lists their fields.
 
@@ -50,6 +51,7 @@ def training(
         start: the step of the first batch; it is what a run from step 0 has there.
         worker: the number of this worker, from 0 on.
         workers: how many there are; worker i gets the i-th part of each batch.
+        devices: of this worker; its part comes in as many pieces, one after the other.
 
     Raises:
         BadInput: there is no image, or the workers cannot share a batch.
@@ -72,7 +74,7 @@ def training(
         return _entry(number, sample, size, original, model_input.canvas)
 
     counter = tf.data.Dataset.range(start * share, np.iinfo(np.int64).max)
-    return _batches(counter, one, share, data.workers)
+    return _batches(counter, one, _share(share, 0, devices, "devices"), data.workers)
 
 
 def evaluation(
@@ -120,12 +122,12 @@ def order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.RandomState([seed, epoch]).permutation(count).astype(np.int64)
 
 
-def _share(batch: int, worker: int, workers: int) -> int:
-    """How many images of each batch a worker gets."""
+def _share(batch: int, worker: int, workers: int, what: str = "workers") -> int:
+    """How many images of each batch a worker, or each of its devices, gets."""
     if not 0 <= worker < workers:
         raise ValueError(f"worker {worker} of {workers}")
     if batch % workers:
-        raise BadInput(f"train.batch: expected a multiple of {workers}, the number of workers, found {batch}")
+        raise BadInput(f"train.batch: expected a multiple of {workers}, the number of {what}, found {batch}")
     return batch // workers
 
 

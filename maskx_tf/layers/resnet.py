@@ -11,14 +11,16 @@ from maskx_tf.layers.norm import ConvNorm
 
 
 class Variant(NamedTuple):
-    """Blocks of res2 to res5, groups of the 3x3 convolutions, and channels a group in res2."""
+    """Blocks of res2 to res5, groups of the 3x3 convolutions, channels a group in res2, and channels that it gives."""
 
     blocks: tuple[int, int, int, int]
     groups: int = 1
     group_width: int = 64
+    filters: int = 256
 
 
 VARIANTS = {
+    "resnet_small": Variant((1, 1, 1, 1), group_width=32, filters=128),  # ours, for experiments on small images
     "resnet50": Variant((3, 4, 6, 3)),
     "resnet101": Variant((3, 4, 23, 3)),
     "resnet152": Variant((3, 8, 36, 3)),
@@ -131,11 +133,11 @@ class Stage(keras.layers.Layer):
             "norm": norm,
             "epsilon": epsilon,
         }
-        blocks, groups, group_width = VARIANTS[variant]
+        blocks, groups, group_width, filters = VARIANTS[variant]
         scale = 2 ** (number - 2)
         self.blocks = [
             Bottleneck(
-                256 * scale,
+                filters * scale,
                 groups * group_width * scale,
                 project=index == 0,
                 strides=strides if index == 0 else 1,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -74,6 +77,16 @@ class RCNN(Trainable):
 
     def batch_losses(self, batch: Batch, seeds: tf.Tensor) -> dict[str, Loss]:
         return self.losses_of(batch["images"], batch["image_sizes"], targets_of(batch), seeds)
+
+    @contextmanager
+    def scores_above(self, threshold: float) -> Iterator[None]:
+        """Within, graphs are made that keep detections above another score, such as an evaluation's."""
+        plain = self.steps
+        self.steps = plain._replace(candidates=functools.partial(plain.candidates, threshold=threshold))
+        try:
+            yield
+        finally:
+            self.steps = plain
 
     def constants(self) -> tuple[tf.Tensor, ...]:
         """What inference needs and the weights alone decide, so that a predictor can work it out once."""

@@ -117,7 +117,10 @@ class Trainable(keras.Model):
 
     def _shares(self, part: Batch, context: Any, index: int) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """What this device has of the loss, and of each loss: their sums over devices are the losses."""
-        losses = self.batch_losses(part, self._seeds(part, context, index))
+        count = tf.shape(next(iter(part.values())))[0]
+        device = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        first = (device * self.learning.accumulate + index) * count
+        losses = self.batch_losses(part, self.seeds(self.optimizer.iterations, first, count))
         counts = tf.stack([loss.count for loss in losses.values()])
         if self.learning.normaliser == "global":
             counts = context.all_reduce(tf.distribute.ReduceOp.SUM, counts)
@@ -127,16 +130,13 @@ class Trainable(keras.Model):
         shares = tf.math.divide_no_nan(totals, counts)
         return tf.reduce_sum(shares), dict(zip(losses, tf.unstack(shares, num=len(losses)), strict=True))
 
-    def _seeds(self, part: Batch, context: Any, index: int) -> tf.Tensor:
+    def seeds(self, step: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         """A seed for each image, int32 [B, 2], made of the step and of its place in the batch of all devices."""
-        count = tf.shape(next(iter(part.values())))[0]
-        device = tf.cast(context.replica_id_in_sync_group, tf.int32)
-        first = (device * self.learning.accumulate + index) * count
         seed = tf.constant([self.learning.seed % 2**31, self.learning.seed // 2**31])
-        step = tf.random.experimental.stateless_fold_in(seed, tf.cast(self.optimizer.iterations, tf.int32))
+        of_step = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32))
 
         def of_place(place: tf.Tensor) -> tf.Tensor:
-            return tf.random.experimental.stateless_fold_in(step, place)
+            return tf.random.experimental.stateless_fold_in(of_step, place)
 
         return tf.map_fn(of_place, first + tf.range(count))
 

@@ -1,0 +1,177 @@
+"""What happens between the steps of a run: checkpoints, evaluations, pictures, and a clean end on a signal."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from maskx_tf.config import Config
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.training import guard, states
+from maskx_tf.training.journal import Journal
+
+
+class Hooks(NamedTuple):
+    """What a run is given by whoever knows the data and the terminal.
+
+    Attributes:
+        evaluate: the model to figures by name and the one that says which checkpoint is best; None: no evaluation.
+        picture: the model to a sheet of predictions, uint8 [h, w, 3]; None: none.
+        say: is given lines to print.
+        advance: is called after each step with its number and a few words.
+    """
+
+    evaluate: Callable[[RCNN], tuple[dict[str, float], float | None]] | None = None
+    picture: Callable[[RCNN], np.ndarray] | None = None
+    say: Callable[[str], None] = lambda text: None
+    advance: Callable[[int, str], None] = lambda step, text: None
+
+
+class Stopped:
+    """Whether someone asked the run to end; it does after the step it is in.
+
+    Attributes:
+        by: the signal, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.by = 0
+
+    @contextmanager
+    def listening(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Hears Ctrl-C and SIGTERM; a second one ends the process as usual."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def heard(number: int, frame: Any) -> None:
+            self.by = number
+            say("stopping after this step; once more to stop at once")
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for number in before:
+            signal.signal(number, heard)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Keeper(keras.callbacks.Callback):
+    """Stops at what is not finite, saves checkpoints, evaluates, draws.
+
+    Args:
+        run: the run folder; None for workers that are not the chief, which write nothing.
+        config: of the run.
+        meta: goes into each checkpoint's model.json.
+        first: the step from which this process goes on.
+        batch_of: a step to its batch, to keep one that fails.
+        journal: stands before this callback.
+        hooks: see `Hooks`.
+        stopped: see `Stopped`.
+    """
+
+    def __init__(
+        self,
+        run: Path | None,
+        config: Config,
+        meta: dict[str, Any],
+        *,
+        first: int,
+        batch_of: Callable[[int], Mapping[str, tf.Tensor]],
+        journal: Journal,
+        hooks: Hooks,
+        stopped: Stopped,
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.config = config
+        self.meta = meta
+        self.step = first
+        self.batch_of = batch_of
+        self.journal = journal
+        self.hooks = hooks
+        self.stopped = stopped
+        self.figures: dict[str, float] = {}
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.step += 1
+        self._check({name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()})
+        train, evaluate = self.config.train, self.config.evaluate
+        last = self.step == train.steps
+        if self.stopped.by:
+            self.model.stop_training = True
+        begin = time.monotonic()
+        if self.run is not None:
+            state = None
+            if last or self.stopped.by or self.step % train.checkpoint_every == 0:
+                state = states.save(self.run, self.model, self.config, self.step, self.meta)
+            if self.hooks.evaluate is not None and (last or (evaluate.every and self.step % evaluate.every == 0)):
+                self._evaluate(state)
+            if self.hooks.picture is not None and train.pictures_every and self.step % train.pictures_every == 0:
+                with averaged(self.model):
+                    self.journal.picture("predictions", self.hooks.picture(self.model))
+            if state is not None:
+                states.tidy(self.run, train.keep)
+        self.journal.rest(time.monotonic() - begin)
+
+    def _check(self, logs: dict[str, float]) -> None:
+        wrong = guard.unsound(logs, scaled=self.config.train.precision == "float16")
+        if not wrong:
+            return
+        text = f"step {self.step}: {', '.join(wrong)} not finite"
+        if self.run is None:
+            raise guard.NotFinite(text)
+        folder = guard.keep(self.run, self.model, self.config, self.step, self.batch_of(self.step - 1), logs)
+        report = guard.read(folder)
+        where = f"first: {report['first']}; images {', '.join(map(str, report['images']))}"
+        raise guard.NotFinite(f"{text}; {where}; lower train.rate, or look again: maskx train --replay {folder}")
+
+    def _evaluate(self, state: states.State | None) -> None:
+        assert self.hooks.evaluate is not None
+        with averaged(self.model):
+            self.figures, metric = self.hooks.evaluate(self.model)
+        self.journal.note(self.figures)
+        self.hooks.say(f"step {self.step}: " + "  ".join(f"{name} {value:.3f}" for name, value in self.figures.items()))
+        if state is not None and metric is not None:
+            states.note_metric(state, metric)
+
+
+@contextmanager
+def averaged(model: RCNN) -> Iterator[None]:
+    """The model with the running averages of its weights, if its optimizer keeps them."""
+    optimizer = inner(model.optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    variables = model.trainable_variables
+    plain = [variable.numpy() for variable in variables]
+    for variable, average in zip(variables, averages(optimizer), strict=True):
+        variable.assign(average.numpy())
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, plain, strict=True):
+            variable.assign(value)
+
+
+def inner(optimizer: Any) -> Any:
+    """The optimizer itself, without the wrapper that scales losses."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def averages(optimizer: Any) -> list[Any]:
+    """The running averages of the trainable variables, in their order."""
+    return list(optimizer._model_variables_moving_average)

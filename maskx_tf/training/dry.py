@@ -1,0 +1,83 @@
+"""A trial at full size without data: does it build, does it fit into memory, how long would it take."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from maskx_tf.config import Config
+from maskx_tf.training import distribute
+from maskx_tf.training.fit import compiled, explained_memory
+
+SIDE = 112  # of a mask's grid, as the pipeline packs it
+INSTANCES = 8
+
+
+def trial(config: Config, steps: int = 2) -> dict[str, Any]:
+    """Builds everything and makes steps on made-up images.
+
+    Args:
+        config: with class names.
+        steps: the first one pays for tracing, and is told apart.
+
+    Returns:
+        parameters, trained, losses, seconds of the first and of a later step, memory in MiB, and the hours of the run.
+    """
+    strategy = distribute.choose(config.train.strategy)
+    with strategy.scope():
+        model = compiled(config)
+    devices = strategy.num_replicas_in_sync
+    batch = made_up(config, config.train.batch // devices)
+    data = distribute.spread(lambda *place: tf.data.Dataset.from_tensors(batch).repeat(), strategy)
+    seconds, losses = [], {}
+    with explained_memory():
+        for _ in range(steps):
+            begin = time.monotonic()
+            history = model.fit(data, epochs=1, steps_per_epoch=1, verbose=0, shuffle=False)
+            seconds.append(time.monotonic() - begin)
+            losses = {name: float(values[-1]) for name, values in history.history.items()}
+    return {
+        "parameters": int(model.count_params()),
+        "trained": sum(int(tf.size(variable)) for variable in model.trainable_variables),
+        "devices": devices,
+        "losses": losses,
+        "first_step_seconds": round(seconds[0], 2),
+        "step_seconds": round(seconds[-1], 3),
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "hours": round(seconds[-1] * config.train.steps / 3600, 2),
+    }
+
+
+def made_up(config: Config, images: int) -> dict[str, np.ndarray]:
+    """A batch of noise with boxes of many sizes, half of which have masks; the fields are docs/pipeline.md's."""
+    rng = np.random.default_rng(config.train.seed)
+    height, width = config.model.input.canvas
+    room = config.data.max_instances
+    count = min(INSTANCES, room)
+    corners = rng.uniform(0.0, 0.6, [images, count, 2])
+    sides = rng.uniform(0.1, 0.4, [images, count, 2])
+    boxes = np.concatenate([corners, corners + sides], axis=-1) * np.array([width, height] * 2)
+    valid = np.arange(room) < count
+
+    def padded(values: np.ndarray, dtype: Any) -> np.ndarray:
+        full = np.zeros([images, room, *values.shape[2:]], dtype)
+        full[:, :count] = values
+        return full
+
+    return {
+        "images": rng.integers(0, 256, [images, height, width, 3], np.uint8),
+        "image_sizes": np.tile(np.array([height, width], np.float32), [images, 1]),
+        "original_sizes": np.tile(np.array([height, width], np.float32), [images, 1]),
+        "image_ids": np.arange(images, dtype=np.int64),
+        "image_valid": np.ones(images, np.uint8),
+        "gt_boxes": padded(boxes, np.float32),
+        "gt_classes": padded(rng.integers(1, len(config.model.class_names) + 1, [images, count]), np.int32),
+        "gt_valid": np.tile(valid.astype(np.uint8), [images, 1]),
+        "gt_crowd": np.zeros([images, room], np.uint8),
+        "gt_has_mask": np.tile((valid & (np.arange(room) % 2 == 0)).astype(np.uint8), [images, 1]),
+        "gt_masks": padded(rng.integers(0, 256, [images, count, SIDE * SIDE // 8], np.uint8), np.uint8),
+    }

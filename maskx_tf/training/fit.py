@@ -1,0 +1,213 @@
+"""One run: a configuration and batches in, a run folder with logs, checkpoints and the final model out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskx_tf import __version__
+from maskx_tf.checkpoints import io
+from maskx_tf.config import Config, load
+from maskx_tf.config import write as write_config
+from maskx_tf.config.loader import replace_text
+from maskx_tf.errors import BadInput
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.models.trainable import Learning
+from maskx_tf.training import distribute, optimizer, start, states
+from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
+from maskx_tf.training.journal import Journal
+
+CONFIG, VERSIONS, SUMMARY, MODEL = "config.yaml", "versions.json", "summary.json", "model"
+
+# Where to start, a worker's number, how many workers, how many devices it has -> endless batches.
+BatchesFrom = Callable[[int, int, int, int], tf.data.Dataset]
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        step: updates made.
+        stopped_by: the signal that ended it, or 0.
+        figures: of the last evaluation.
+    """
+
+    step: int
+    stopped_by: int
+    figures: dict[str, float]
+
+
+def run(
+    config: Config, out: Path, batches: BatchesFrom, *, meta: dict[str, Any], resume: bool, hooks: Hooks
+) -> Outcome:
+    """Trains.
+
+    Args:
+        config: resolved: with the class names.
+        out: the run folder.
+        batches: of `data.pipeline.training`.
+        meta: of the data, for model.json: category_ids, a_classes.
+        resume: go on with the run that is there; without one, begin.
+        hooks: see `Hooks`.
+
+    Raises:
+        BadInput: something is in the way, does not fit, or is not finite.
+    """
+    train = config.train
+    if train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy = distribute.choose(train.strategy)
+    if train.batch % (strategy.num_replicas_in_sync * train.accumulate):
+        parts = f"{strategy.num_replicas_in_sync} devices times accumulate, which is {train.accumulate}"
+        raise BadInput(f"train.batch: expected a multiple of {parts}, found {train.batch}")
+    chief = distribute.is_chief(strategy)
+    if not chief:
+        hooks = Hooks()
+    open_folder(out, config, resume=resume, say=hooks.say, write=chief)
+    with strategy.scope():
+        model = compiled(config)
+    state = states.newest(out, hooks.say) if resume else None
+    if state is not None:
+        states.restore(state, model)
+        hooks.say(f"going on from step {state.step}")
+    first = state.step if state else 0
+    journal = Journal(
+        out if chief else None,
+        first=first,
+        total=train.steps,
+        every=train.log_every,
+        images=train.batch,
+        say=hooks.say,
+        advance=hooks.advance,
+    )
+    stopped = Stopped()
+    keeper = Keeper(
+        out if chief else None,
+        config,
+        meta,
+        first=first,
+        batch_of=lambda step: next(iter(batches(step, 0, 1, 1))),
+        journal=journal,
+        hooks=hooks,
+        stopped=stopped,
+    )
+    if first < train.steps:
+        data = distribute.spread(lambda *place: batches(first, *place), strategy)
+        with stopped.listening(hooks.say), explained_memory():
+            model.fit(
+                data,
+                epochs=1,
+                steps_per_epoch=train.steps - first,
+                verbose=0,
+                shuffle=False,
+                callbacks=[journal, keeper],
+            )
+    if chief and keeper.step >= train.steps:
+        finish(model, config, out, meta, journal, keeper.figures)
+    return Outcome(max(keeper.step, first), stopped.by, keeper.figures)
+
+
+def compiled(config: Config) -> RCNN:
+    """The model of a run, ready for `fit`; in the scope of its strategy."""
+    train = config.train
+    model = start.make(config)
+    model.learning = Learning(train.seed, train.accumulate, train.clip_norm, train.normaliser)
+    model.compile(optimizer=optimizer.of(train))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str], None], write: bool) -> None:
+    """Makes the run folder, or checks that the run in it can go on with this configuration.
+
+    Raises:
+        BadInput: another run is in the way, or cannot go on so.
+    """
+    path = out / CONFIG
+    if path.exists():
+        if not resume:
+            raise BadInput(f"{out}: expected a new folder, found a run; --resume goes on with it")
+        for name, old, new in changes(load(path), config):
+            if name.startswith("model.") or name in ("train.stage", "train.precision"):
+                raise BadInput(
+                    f"{out}: {name}: the run has {old!r}, expected the same, found {new!r}; begin another run"
+                )
+            if name == "train.ema" and (old is None) != (new is None):
+                raise BadInput(f"{out}: {name}: the run has {old!r}, and a running average cannot begin or end in it")
+            say(f"{name}: was {old!r}, is now {new!r}")
+    elif out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out}: expected a new folder, or a run with {CONFIG}, found other files")
+    if not write:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be made: {error.strerror}") from None
+    write_config(config, path)
+    replace_text(out / VERSIONS, json.dumps(versions(config), indent=2) + "\n")
+
+
+def changes(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+    """The settings in which two configurations differ, by their dotted names."""
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    names = dict.fromkeys([*before, *after])
+    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def versions(config: Config) -> dict[str, Any]:
+    """What else a result depends on."""
+    return {
+        "maskx_tf": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "seeds": {"train": config.train.seed, "data": config.data.seed},
+    }
+
+
+def finish(
+    model: RCNN, config: Config, out: Path, meta: dict[str, Any], journal: Journal, figures: dict[str, float]
+) -> None:
+    """Writes the final model, of averaged weights where they are kept, and the summary."""
+    with averaged(model):
+        io.save(model, config, out / MODEL, **meta, step=config.train.steps)
+    summary = {
+        "steps": config.train.steps,
+        "images": config.train.steps * config.train.batch,
+        "parameters": int(model.count_params()),
+        "trained": sum(int(tf.size(variable)) for variable in model.trainable_variables),
+        "first_step_seconds": round(journal.first_seconds, 1),
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "figures": figures,
+    }
+    replace_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+@contextmanager
+def explained_memory() -> Iterator[None]:
+    """Says what to do where a device has no memory left."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        raise BadInput(
+            "out of memory: lower train.batch or raise train.accumulate; then lower model.input.canvas with "
+            "short_side and long_side, model.box.rois, or model.rpn.pre_nms_train; or train.precision=bfloat16"
+        ) from None

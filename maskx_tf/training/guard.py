@@ -1,0 +1,137 @@
+"""Losses that are not finite: where they begin, and a batch that shows it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from maskx_tf.checkpoints import io, npz
+from maskx_tf.config import Config
+from maskx_tf.errors import BadInput
+from maskx_tf.models.rcnn import RCNN
+
+BATCH, FACTS = "batch.npz", "failure.json"
+
+
+class NotFinite(BadInput):
+    """A loss or gradient is not finite; the message says where the batch was kept."""
+
+
+def unsound(logs: Mapping[str, float], *, scaled: bool) -> list[str]:
+    """The names of losses that are not finite; with scaled losses (float16) gradients may be so now and then."""
+    return [name for name, value in logs.items() if not math.isfinite(value) and not (scaled and "gradient" in name)]
+
+
+def keep(
+    run: Path, model: RCNN, config: Config, step: int, batch: Mapping[str, tf.Tensor], logs: Mapping[str, float]
+) -> Path:
+    """Writes the model as it is, the batch and the report to RUN/failed/step-N, which `replay` takes.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    folder = run / "failed" / f"step-{step:08d}"
+    shutil.rmtree(folder, ignore_errors=True)
+    io.save(model, config, folder)
+    facts = {
+        "step": step,
+        "images": [int(number) for number in np.asarray(batch["image_ids"])],
+        "losses": {name: value if math.isfinite(value) else str(value) for name, value in logs.items()},
+        "first": first_unsound(model, batch, step),
+    }
+    npz.write(folder / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def replay(folder: Path) -> dict[str, Any]:
+    """Computes the losses of a kept batch again.
+
+    Returns:
+        step, images, losses and first: see `keep`.
+
+    Raises:
+        BadInput: it is no such folder.
+    """
+    facts = read(folder)
+    model, config, _ = io.load(folder)
+    model.set_stage(config.train.stage)
+    model.learning = model.learning._replace(seed=config.train.seed)
+    with npz.reading(folder / BATCH) as archive:
+        batch = {name: tf.constant(array) for name, array in archive.items()}
+    losses = model.batch_losses(batch, _seeds(model, batch, facts["step"]))
+    values = {name: float(loss.total) / max(float(loss.count), 1.0) for name, loss in losses.items()}
+    return {**facts, "losses": values, "first": first_unsound(model, batch, facts["step"])}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The report of `keep`.
+
+    Raises:
+        BadInput: there is none.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BadInput(f"{folder}: expected a folder that a failed run wrote, found no readable {FACTS}") from None
+    return facts
+
+
+def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str:
+    """The first thing, in the order of computation, that is not finite: a weight, an input, a layer, a gradient."""
+    for variable in model.weights:
+        if not np.isfinite(variable.numpy()).all():
+            return f"the weights {variable.path}"
+    for name, value in batch.items():
+        if not np.isfinite(np.asarray(value)).all():
+            return f"the input {name}"
+    with _watched() as seen, tf.GradientTape() as tape:
+        losses = model.batch_losses(dict(batch), _seeds(model, batch, step))
+        total = tf.add_n([tf.math.divide_no_nan(loss.total, loss.count) for loss in losses.values()])
+    if seen:
+        return f"the output of layer {seen[0]}"
+    for name, loss in losses.items():
+        if not np.isfinite(float(loss.total)):
+            return f"{name}, of finite outputs"
+    variables = model.trainable_variables
+    gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    for gradient, variable in reversed(list(zip(gradients, variables, strict=True))):
+        if not np.isfinite(np.asarray(tf.convert_to_tensor(gradient))).all():
+            return f"the gradient of {variable.path}"
+    return "nothing when the batch is computed again in float32 on one device"
+
+
+def _seeds(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> tf.Tensor:
+    """Those of the step that failed: the step after it is counted from 1."""
+    return model.seeds(tf.constant(step - 1), tf.constant(0), tf.constant(len(batch["images"])))
+
+
+@contextmanager
+def _watched() -> Iterator[list[str]]:
+    """Collects the names of layers whose outputs are not finite, in order, while Keras computes eagerly."""
+    seen: list[str] = []
+    plain = keras.layers.Layer.__call__
+
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+        outputs = plain(layer, *arguments, **options)
+        for value in tf.nest.flatten(outputs):
+            is_number = hasattr(value, "dtype") and tf.as_dtype(value.dtype).is_floating
+            if is_number and not bool(tf.reduce_all(tf.math.is_finite(value))):
+                seen.append(layer.path or layer.name)
+                break
+        return outputs
+
+    keras.layers.Layer.__call__ = call
+    try:
+        yield seen
+    finally:
+        keras.layers.Layer.__call__ = plain

@@ -1,0 +1,161 @@
+"""What a run tells while it goes: log.csv, TensorBoard, and one line or bar for whoever watches."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from maskx_tf.config.loader import replace_text
+from maskx_tf.errors import BadInput
+
+LOG = "log.csv"
+
+
+class Journal(keras.callbacks.Callback):
+    """Writes the means of every few steps.
+
+    Args:
+        run: the run folder; None writes nothing, as workers but the chief do.
+        first: the step from which this process goes on.
+        total: steps of the whole run.
+        every: steps of which a line is the mean.
+        images: in a step.
+        say: is given each line.
+        advance: is called after each step with its number and a few words on how it goes.
+    """
+
+    def __init__(
+        self,
+        run: Path | None,
+        *,
+        first: int,
+        total: int,
+        every: int,
+        images: int,
+        say: Callable[[str], None],
+        advance: Callable[[int, str], None],
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.step = first
+        self.first = first
+        self.total = total
+        self.every = every
+        self.images = images
+        self.say = say
+        self.advance = advance
+        self.since = time.monotonic()
+        self.pause = 0.0
+        self.lines: list[dict[str, Any]] = []
+        self.started = 0
+        self.first_seconds = 0.0
+        self.writer: Any = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.begin = self.since = time.monotonic()
+        if self.run is not None:
+            cut_log(self.run / LOG, self.first)
+            self.writer = tf.summary.create_file_writer(str(self.run / "tensorboard"))
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.step += 1
+        now = time.monotonic()
+        if self.step == self.first + 1:
+            # Tracing and compiling are over: the rate is that of what follows.
+            self.first_seconds = now - self.begin
+            self.say(f"first step after {self.first_seconds:.1f} s")
+            self.since, self.started = now, self.step
+        values = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()}
+        self.advance(self.step, f"loss {values.get('loss', float('nan')):.3f}")
+        if self.step % self.every and self.step != self.total:
+            return
+        seconds = now - self.since - self.pause
+        steps = self.step - self.started
+        rate = steps * self.images / seconds if steps and seconds > 0 else 0.0
+        learning = self.model.optimizer.learning_rate
+        line = {"step": self.step, "rate": float(learning), "images_per_second": round(rate, 3), **values}
+        self._write(line)
+        left = (self.total - self.step) * self.images / rate if rate else 0.0
+        losses = "  ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in values.items())
+        self.say(f"step {self.step}/{self.total}  {losses}  {rate:.1f} images/s  {_clock(left)} left")
+        self.model.reset_metrics()
+        self.since, self.started, self.pause = time.monotonic(), self.step, 0.0
+
+    def note(self, values: dict[str, float]) -> None:
+        """Adds other figures of this step, such as an evaluation's."""
+        self._write({"step": self.step, **values})
+
+    def rest(self, seconds: float) -> None:
+        """Leaves time that something else took out of the rate."""
+        self.pause += seconds
+
+    def picture(self, name: str, pixels: np.ndarray) -> None:
+        """Shows an image [h, w, 3] in TensorBoard."""
+        if self.writer is not None:
+            with self.writer.as_default():
+                tf.summary.image(name, pixels[None], step=self.step)
+            self.writer.flush()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.run is None:
+            return
+        add_line(self.run / LOG, line)
+        with self.writer.as_default():
+            for name, value in line.items():
+                if name != "step":
+                    tf.summary.scalar(name, value, step=self.step)
+        self.writer.flush()
+
+
+def add_line(path: Path, line: dict[str, Any]) -> None:
+    """Adds a line to a CSV file; a new column makes the file anew."""
+    lines, names = read_log(path)
+    if lines and not set(line) - set(names):
+        with path.open("a", encoding="utf-8") as file:
+            csv.DictWriter(file, names, restval="", lineterminator="\n").writerow(line)
+        return
+    names += [name for name in line if name not in names]
+    _rewrite(path, [*lines, line], names)
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Drops what was logged after a step: a run that goes on from there logs it again."""
+    lines, names = read_log(path)
+    kept = [line for line in lines if int(line["step"]) <= step]
+    if len(kept) < len(lines):
+        _rewrite(path, kept, names)
+
+
+def read_log(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The whole lines of a log, as texts, and its columns; a last line that is cut short is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    lines = [line for line in reader if line.get("step", "").isdigit()]
+    return lines, list(reader.fieldnames or [])
+
+
+def _rewrite(path: Path, lines: list[dict[str, Any]], names: list[str]) -> None:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    replace_text(path, stream.getvalue())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

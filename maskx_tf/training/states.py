@@ -1,0 +1,165 @@
+"""Checkpoints of a run: whole or not there, recognised when damaged, and enough to go on as if nothing had happened.
+
+RUN/checkpoints/step-00000500/ is a model folder, which every command takes, with the optimizer's variables (momentum,
+running averages, its step) in optimizer.npz, and training.json, written last, with a checksum of each file. All that is
+random depends on the seed and the step, so no generator has a state to keep, and the step is the place in the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from maskx_tf.checkpoints import io, npz
+from maskx_tf.checkpoints.folder import WEIGHTS
+from maskx_tf.config import Config
+from maskx_tf.errors import BadInput
+from maskx_tf.models.rcnn import RCNN
+
+FOLDER, OPTIMIZER, FACTS = "checkpoints", "optimizer.npz", "training.json"
+
+
+class State(NamedTuple):
+    """A checkpoint that is whole.
+
+    Attributes:
+        path: its folder.
+        step: how many updates were made.
+        metric: what an evaluation at this step gave, higher is better, or None.
+    """
+
+    path: Path
+    step: int
+    metric: float | None
+
+
+def save(run: Path, model: RCNN, config: Config, step: int, meta: dict[str, Any]) -> State:
+    """Writes a checkpoint; one of the same step is replaced.
+
+    Args:
+        run: the run folder.
+        model: with its compiled optimizer.
+        config: from which it was built.
+        step: updates made.
+        meta: see `checkpoints.io.save`.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    target = run / FOLDER / f"step-{step:08d}"
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        io.save(model, config, beside, **meta, step=step)
+        npz.write(beside / OPTIMIZER, ((name, value.numpy()) for name, value in _variables(model.optimizer).items()))
+        facts = {"step": step, "metric": None, "files": _digests(beside)}
+        (beside / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+    except OSError as error:
+        raise BadInput(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return State(target, step, None)
+
+
+def note_metric(state: State, metric: float) -> State:
+    """The checkpoint with what an evaluation gave for it."""
+    facts = json.loads((state.path / FACTS).read_text(encoding="utf-8"))
+    beside = state.path / f".{FACTS}.part"
+    beside.write_text(json.dumps({**facts, "metric": metric}, indent=2) + "\n", encoding="utf-8")
+    beside.rename(state.path / FACTS)
+    return state._replace(metric=metric)
+
+
+def newest(run: Path, say: Callable[[str], None]) -> State | None:
+    """The newest checkpoint that is whole; newer ones that are damaged are named, and left as they are."""
+    for path in sorted((run / FOLDER).glob("step-*"), reverse=True):
+        found = _read(path)
+        if isinstance(found, State):
+            return found
+        say(f"{path}: {found}; using the checkpoint before it")
+    return None
+
+
+def all_of(run: Path) -> list[State]:
+    """Every checkpoint whose facts can be read, oldest first; the contents are not looked at."""
+    states = []
+    for path in sorted((run / FOLDER).glob("step-*")):
+        try:
+            facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+            states.append(State(path, int(facts["step"]), facts["metric"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return states
+
+
+def restore(state: State, model: RCNN) -> None:
+    """Sets the weights and the optimizer as they were.
+
+    Raises:
+        BadInput: the checkpoint is of another model or optimizer.
+    """
+    io.read_weights(model, state.path / WEIGHTS)
+    variables = _variables(model.optimizer)
+    with npz.reading(state.path / OPTIMIZER) as archive:
+        if set(archive.names) != set(variables):
+            odd = sorted(set(archive.names) ^ set(variables))[0]
+            raise BadInput(f"{state.path / OPTIMIZER}: expected the variables of this optimizer; {odd} is on one side")
+        for name, array in archive.items():
+            variables[name].assign(array)
+
+
+def tidy(run: Path, keep: int) -> None:
+    """Removes all checkpoints but the newest ones and the best, and what a killed run left unfinished."""
+    for leftover in (run / FOLDER).glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    states = all_of(run)
+    scored = [state for state in states if state.metric is not None]
+    best = max(scored, key=lambda state: (state.metric or 0.0, state.step)).path if scored else None
+    for state in states[:-keep]:
+        if state.path != best:
+            shutil.rmtree(state.path, ignore_errors=True)
+
+
+def _read(path: Path) -> State | str:
+    """The checkpoint, or what is wrong with it."""
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        step, metric, files = int(facts["step"]), facts["metric"], dict(facts["files"])
+    except OSError:
+        return f"not finished, for it has no {FACTS}"
+    except (ValueError, KeyError, TypeError):
+        return f"damaged: {FACTS} cannot be read"
+    try:
+        found = _digests(path)
+    except OSError as error:
+        return f"damaged: {error.strerror}"
+    for name, digest in files.items():
+        if found.get(name) != digest:
+            return f"damaged: {name} is not what was written"
+    return State(path, step, metric)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """A checksum of each file."""
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        if path.name not in (FACTS, f".{FACTS}.part"):
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _variables(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The optimizer's variables by names of their own: the paths that Keras gives them may be shared."""
+    return {f"{index:04d}": variable for index, variable in enumerate(optimizer.variables)}
