@@ -1,0 +1,157 @@
+"""`maskx ask`: what a server finds in pictures. Neither this nor what it imports needs TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maskx_tf.commands.predict import as_results, at_least, find_images, image_ids, picture_names
+from maskx_tf.errors import BadInput
+
+if TYPE_CHECKING:
+    from maskx_tf.serving.client import Answer, Client
+
+EXAMPLE = "Example: maskx ask localhost:8500 photos/ --model pets --out answers --json results.json"
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def ask(
+    address: Annotated[
+        str, typer.Argument(metavar="HOST:PORT", help="Of a gRPC port, or http://HOST:PORT of a REST port.")
+    ],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="JPEG and PNG files, folders of them, or quoted patterns.")
+    ],
+    model: Annotated[str, typer.Option(help="Its name on the server; maskx serve answers without.")] = "",
+    version: Annotated[int | None, typer.Option(min=1, help="The model's version; else the newest.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw, into this folder.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results to this file.")
+    ] = None,
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show and write detections from this score on.")] = 0.5,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="assets/labels.json of the export: tells classes A and B apart in drawings."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for each picture.")] = 60.0,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures under way at a time.")] = 4,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt gRPC.")] = False,
+    roots: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM file of certificates to trust; means --tls.")
+    ] = None,
+) -> None:
+    """Ask a server what is in pictures."""
+    from maskx_tf.serving.client import Client, ServingError, Tls, read_tls
+
+    files = [file for file in find_images(images) if file.suffix.lower() in SUFFIXES]
+    if not files:
+        raise BadInput(f"{' '.join(images)}: no image there ({', '.join(SUFFIXES)})")
+    a_classes = None if labels is None else _read_labels(labels)
+    try:
+        security = read_tls(str(roots)) if roots is not None else Tls() if tls else None
+    except OSError as error:
+        raise BadInput(f"{roots}: cannot be read: {error.strerror}") from None
+    numbers, pictures = image_ids(files), picture_names(files)
+    results: list[dict[str, Any]] = []
+    unread = 0
+    try:
+        with Client(address, model, version=version, timeout=timeout, tls=security) as client:
+            for file, answer in _answers(client, files, concurrency):
+                unread += not answer.ok
+                answer = _from(answer, score)
+                print(f"{file}: {describe(answer)}", flush=True)
+                if out is not None and answer.ok:
+                    _draw(out / pictures[file], file, answer, a_classes)
+                if json_file is not None:
+                    results += _results(answer, numbers[file])
+    except ServingError as error:
+        raise BadInput(f"{address}: {error}{_advice(error.code, model)}") from None
+    except ValueError as error:
+        raise BadInput(f"{address}: {error}") from None
+    if json_file is not None:
+        import json
+
+        from maskx_tf.config.loader import replace_text
+
+        replace_text(json_file, json.dumps(results) + "\n")
+    if unread:
+        raise BadInput(f"{unread} of {len(files)} images could not be read by the server, as said above")
+
+
+def describe(answer: Answer) -> str:
+    """An answer in one line: classes and scores, best first."""
+    if not answer.ok:
+        return answer.status
+    found = answer.detections
+    if not len(found.valid):
+        return "nothing found"
+    names = answer.names or [f"class {number}" for number in found.classes]
+    return ", ".join(f"{name} {value:.2f}" for name, value in zip(names, found.scores, strict=True))
+
+
+def _answers(client: Client, files: Sequence[Path], concurrency: int) -> Iterator[tuple[Path, Answer]]:
+    return zip(files, client.stream((_read(file) for file in files), concurrency=concurrency), strict=True)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def _from(answer: Answer, score: float) -> Answer:
+    """The answer without detections below this score."""
+    kept = answer.detections.scores >= score
+    names = answer.names and tuple(name for name, keep in zip(answer.names, kept, strict=True) if keep)
+    return answer._replace(detections=at_least(answer.detections, score), names=names)
+
+
+def _advice(code: str, model: str) -> str:
+    named = model or "none"
+    return f" (--model is {named})" if code in ("NOT_FOUND", "INVALID_ARGUMENT") else ""
+
+
+def _read_labels(path: Path) -> set[str] | None:
+    """Names of the classes with masks, if the file tells."""
+    import json
+
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))
+        marked = [label for label in labels if "masks" in label]
+        return {str(label["name"]) for label in marked if label["masks"]} if marked else None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, LookupError):
+        raise BadInput(f"{path}: expected labels.json of an export") from None
+
+
+def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) -> None:
+    import io
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    from maskx_tf.data.files import write_bytes
+    from maskx_tf.visualize import draw
+
+    with Image.open(file) as image:
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    names = list(dict.fromkeys(answer.names or ()))
+    classes = np.array([names.index(name) + 1 for name in answer.names or ()], np.int32)
+    found = answer.detections._replace(classes=classes)
+    picture = draw(pixels, found, names, a_classes=a_classes, mode=answer.paste)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def _results(answer: Answer, image_id: int) -> list[dict[str, Any]]:
+    from maskx_tf.config import DetectionsConfig, ModelConfig
+
+    config = ModelConfig(detections=DetectionsConfig.model_validate({"paste": answer.paste}))
+    return as_results(answer.detections, answer.size, image_id, None, config)

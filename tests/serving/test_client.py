@@ -1,0 +1,246 @@
+"""The client against a server of the official stubs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+
+pytest.importorskip("tensorflow_serving.apis", reason="the extra serving is missing")
+
+from maskx_tf import cli
+from maskx_tf.serving import transport
+from maskx_tf.serving.client import Client, ServingError, Tls
+from tests.export.exported import CATEGORY_IDS, detections, encoded, exported, picture, signatures
+from tests.models.small import assert_same_detections
+from tests.serving.official import server
+
+PICTURE = picture(50, 90)
+FILE = encoded(PICTURE)
+
+
+@pytest.fixture(scope="module")
+def served():
+    with server(signatures()) as (address, prediction):
+        yield address, prediction
+
+
+@pytest.fixture
+def client(served):
+    with Client(served[0], "pets") as one:
+        yield one
+
+
+def expected():
+    return detections(signatures()["serving_default"](image_bytes=tf.constant([FILE])), 0)
+
+
+def assert_right(answer) -> None:
+    assert answer.ok
+    assert answer.size == (50, 90)
+    ids = np.asarray(answer.detections.classes)
+    found = answer.detections._replace(classes=np.searchsorted(CATEGORY_IDS, ids) + 1)
+    assert_same_detections(found, expected(), tolerance=1.01 / 255)
+    assert answer.names == tuple(dict(zip(CATEGORY_IDS, ("cat", "dog", "horse"), strict=True))[i] for i in ids)
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_files_and_pixels(content) -> None:
+    with server(signatures(), content=content) as (address, _), Client(address, "pets") as client:
+        assert_right(client.detect(FILE))
+        assert_right(client.detect(PICTURE))
+        first, broken, last = client.detect_files([FILE, b"none", FILE])
+        assert_right(first)
+        assert_right(last)
+        assert not broken.ok
+        assert broken.status.startswith("not_an_image")
+        assert len(broken.detections.valid) == 0
+
+
+def test_masks_of_given_boxes(client) -> None:
+    found = client.detect(FILE)
+    again = client.segment(FILE, found.detections.boxes, found.size)
+    np.testing.assert_allclose(again.detections.boxes, found.detections.boxes, atol=1e-3)
+    same = again.detections.classes == found.detections.classes
+    assert same.any()
+    np.testing.assert_allclose(again.detections.masks[same], found.detections.masks[same], atol=1.01 / 255)
+    pasted = again.pasted()
+    assert pasted.shape == (len(found.detections.boxes), 50, 90)
+    assert pasted.any()
+
+
+def test_parts(client, served) -> None:
+    answer = client.detect(FILE, parts=["boxes", "scores"])
+    assert answer.detections.masks is None
+    assert answer.names is None
+    assert len(answer.detections.boxes) == len(answer.detections.scores) == len(answer.detections.valid) > 3
+    assert "detection_masks" not in served[1].asked[-1].output_filter
+    with pytest.raises(ValueError, match="needs boxes and masks"):
+        answer.pasted()
+    with pytest.raises(ValueError, match="'mask', expected some of boxes"):
+        client.detect(FILE, parts=["mask"])
+
+
+def test_a_server_that_is_away_for_a_moment(client, served, monkeypatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(transport.time, "sleep", pauses.append)
+    served[1].failures += [grpc.StatusCode.UNAVAILABLE] * 3
+    assert client.detect(FILE).ok
+    assert len(pauses) == 3
+    for number, pause in enumerate(pauses):
+        assert 0.05 * 2**number <= pause <= 0.1 * 2**number
+    served[1].failures += [grpc.StatusCode.UNAVAILABLE] * 5
+    with pytest.raises(ServingError, match="UNAVAILABLE: as told"):
+        client.detect(FILE)
+    assert served[1].failures == []
+    served[1].failures.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with pytest.raises(ServingError, match="RESOURCE_EXHAUSTED"):
+        client.detect(FILE)
+
+
+def test_no_pause_reaches_beyond_the_deadline(monkeypatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(transport.time, "sleep", pauses.append)
+    with Client("127.0.0.1:1", "pets", timeout=0.3, retries=100) as client, pytest.raises(ServingError) as caught:
+        client.detect(FILE)
+    assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+    assert sum(pauses[:1]) < 0.3
+
+
+def test_deadline(client, served, monkeypatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(served[1], "_message", lambda value: released.wait(30))
+    try:
+        with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+            client.detect(FILE, timeout=0.2)
+    finally:
+        released.set()
+
+
+def test_a_stream_is_bounded_and_in_order(client) -> None:
+    pictures = [picture(20 + index, 30, index) for index in range(6)]
+    taken: list[int] = []
+
+    def files():
+        for index, pixels in enumerate(pictures):
+            taken.append(index)
+            yield encoded(pixels)
+
+    sizes = []
+    for answer in client.stream(files(), concurrency=2):
+        sizes.append(answer.size[0])
+        assert len(taken) <= len(sizes) + 3
+    assert sizes == [20, 21, 22, 23, 24, 25]
+    with pytest.raises(ServingError):  # and it ends at the first that has no answer
+        list(Client("127.0.0.1:1", "pets", retries=0).stream([FILE, FILE]))
+
+
+def test_states_and_versions(client, served) -> None:
+    assert client.states() == {3: "AVAILABLE", 2: "END"}
+    with Client(served[0], "pets", version=3) as pinned:
+        pinned.detect(FILE)
+    assert served[1].asked[-1].model_spec.version.value == 3
+    with Client(served[0], "pets", label="stable") as labelled:
+        labelled.detect(FILE)
+    assert served[1].asked[-1].model_spec.WhichOneof("version_choice") == "version_label"
+
+
+def test_mistakes(client, served) -> None:
+    with Client(served[0], "cats") as other, pytest.raises(ServingError, match="NOT_FOUND: Servable not found"):
+        other.detect(FILE)
+    with pytest.raises(ValueError, match="expected uint8"):
+        client.detect(PICTURE[..., 0])
+    with pytest.raises(ValueError, match="ftp"):
+        Client("ftp://here")
+
+
+def certificate(folder: Path) -> tuple[bytes, bytes]:
+    """A key and a certificate for localhost, from the system's openssl."""
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    start = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    try:
+        subprocess.run([*start, *names, *files], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not there")
+    return (folder / "key.pem").read_bytes(), (folder / "cert.pem").read_bytes()
+
+
+def test_encryption(tmp_path) -> None:
+    key, cert = certificate(tmp_path)
+    with server(signatures(), tls=grpc.ssl_server_credentials([(key, cert)])) as (address, _):
+        with Client(address, "pets", tls=Tls(cert)) as client:
+            assert_right(client.detect(FILE))
+        with Client(address, "pets", tls=Tls(), retries=0) as stranger, pytest.raises(ServingError):
+            stranger.detect(FILE)
+
+
+WITHOUT = """
+import sys
+for name in ("tensorflow", "keras", "tensorflow_serving"):
+    sys.modules[name] = None
+from maskx_tf.serving.client import Client
+from maskx_tf import cli
+with Client(sys.argv[1], "pets") as client:
+    print(len(client.detect(open(sys.argv[2], "rb").read()).detections.masks))
+sys.exit(cli.run(["ask", sys.argv[1], sys.argv[2], "--model", "pets", "--out", "answers"]))
+"""
+
+
+def test_client_and_command_need_no_tensorflow(served, tmp_path) -> None:
+    (tmp_path / "image.png").write_bytes(FILE)
+    arguments = [sys.executable, "-c", WITHOUT, served[0], "image.png"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "7"
+    assert (tmp_path / "answers" / "image.png").stat().st_size > 1000
+
+
+def ask(capsys, *arguments: object) -> tuple[int, str, str]:
+    code = cli.run(["ask", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_command(served, capsys, tmp_path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "1.png").write_bytes(FILE)
+    (photos / "2.jpg").write_bytes(encoded(PICTURE, "JPEG"))
+    (photos / "notes.txt").write_text("no image")
+    places = ["--out", tmp_path / "out", "--json", tmp_path / "results.json"]
+    labels = ["--labels", exported() / "assets" / "labels.json"]
+    code, out, _ = ask(capsys, served[0], photos, "--model", "pets", "--score", 0, *places, *labels)
+    assert code == 0
+    assert out.startswith(f"{photos / '1.png'}: ")
+    assert out.count("\n") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "2.png"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    first = [result for result in results if result["image_id"] == 1]
+    assert [result["category_id"] for result in first] == [CATEGORY_IDS[k - 1] for k in expected().classes]
+    assert first[0]["segmentation"]["size"] == [50, 90]
+
+
+def test_command_without_an_answer(served, capsys, tmp_path) -> None:
+    (tmp_path / "1.png").write_bytes(FILE)
+    (tmp_path / "2.png").write_bytes(FILE[:50])
+    code, _, err = ask(capsys, served[0], tmp_path / "1.png", "--model", "dogs")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "NOT_FOUND: Servable not found for request: dogs (--model is dogs)" in err
+    code, out, err = ask(capsys, served[0], tmp_path, "--model", "pets", "--score", 1)
+    assert code == 2
+    assert "1.png: nothing found\n" in out
+    assert "2.png: broken: the image cannot be decoded\n" in out
+    assert "1 of 2 images could not be read" in err
+    code, _, err = ask(capsys, "127.0.0.1:1", tmp_path / "1.png", "--timeout", 0.2)
+    assert code == 2
+    assert err.startswith("maskx: error: 127.0.0.1:1: ")
+    assert ask(capsys, served[0], tmp_path / "none.png")[0] == 2
+    assert ask(capsys, served[0], tmp_path / "1.png", "--roots", tmp_path / "none.pem")[0] == 2
+    assert ask(capsys, served[0], tmp_path / "1.png", "--labels", tmp_path / "1.png")[0] == 2
