@@ -148,7 +148,9 @@ def run(
     where = {"images": source.images, "annotations": source.annotations, "masks_b": source.masks_b}
     data = {key: None if path is None else str(path.resolve()) for key, path in where.items()}
     known = {name for name in class_names if classes_a is not None and name in classes_a}
+    recipe = model.endswith((".yaml", ".yml"))
     return metrics, {
+        "model": None if recipe else str(Path(model).resolve()),
         "name": Path(model).name + (" with GrabCut" if grabcut else ""),
         "data": {**data, "format": source.format, "name": dataset.name},
         "a_classes": None if classes_a is None else sorted(known),

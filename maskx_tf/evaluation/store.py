@@ -88,16 +88,28 @@ class Store:
         return whole
 
 
+def images(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The images that are done, one after the other: id and detections.
+
+    Raises:
+        BadInput: the file cannot be read, or is another.
+    """
+    try:
+        with path.open("rb") as file:
+            if KEY not in (_parsed(file.readline()) or {}):
+                raise BadInput(f"{path}: expected detections that maskx eval wrote, found another file")
+            for line in file:
+                entry = _parsed(line)
+                if entry is None:
+                    return
+                yield entry["image_id"], entry["detections"]
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """COCO's results, one after the other, of the images that are done."""
-    with path.open("rb") as file:
-        next(file)
-        for line in file:
-            entry = _parsed(line)
-            if entry is None:
-                return
-            for one in entry["detections"]:
-                yield {"image_id": entry["image_id"], **one}
+    return ({"image_id": image_id, **one} for image_id, found in images(path) for one in found)
 
 
 def write_results(path: Path, out: Path) -> None:
