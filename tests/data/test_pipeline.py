@@ -19,15 +19,16 @@ from PIL import Image
 from maskx_tf import predict
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import examples, pipeline, readers, rle, splits, tfrecords, tfrecords_write
+from maskx_tf.data import examples, opening, pipeline, readers, rle, splits, tfrecords, tfrecords_write
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile, bitmap
+from maskx_tf.data.names import COCO
 from maskx_tf.data.readers import Source
 from maskx_tf.data.sample import SIDE
 from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import paste as paste_ops
 from maskx_tf.ops.batches import targets_of
-from tests.data import scenes
+from tests.data import samples, scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 CCP = ROOT.parent / "shared" / "data" / "ccp"
@@ -421,6 +422,29 @@ def test_image_is_turned_unless_it_was_annotated_unturned(name: str, tmp_path: P
         np.testing.assert_array_equal(upright["images"][0, :44, :30], np.rot90(stored, -1))
         for batch in (as_stored, upright):
             np.testing.assert_array_equal(batch["gt_boxes"][0, 0], box.box)
+
+
+def test_masks_of_coco_and_boxes_of_visual_genome_share_a_batch(tmp_path: Path) -> None:
+    """From a configuration to tensors: instances of one class have masks or boxes alone, as the files have it."""
+    coco, boxes = samples.coco(tmp_path / "coco"), samples.visual_genome(tmp_path / "vg")
+    entries = [
+        {"images": str(one.images), "annotations": str(one.annotations), "format": one.format} for one in (coco, boxes)
+    ]
+    config = DataConfig.model_validate({"train": entries, "flip": False, "max_instances": 90})
+    dataset = opening.training_set(config)
+    seen = opening.training_examples(config, dataset)
+    (batch,) = take(pipeline.training(seen, config, INPUT, batch=4), 1)
+    by_id = {number: place for place, number in enumerate(batch["image_ids"])}
+    assert sorted(by_id) == [1, 2, 3, 4]
+    assert dataset.class_names[0] == "dog"
+    for number, has_mask in ((1, [1, 0]), (2, [1]), (3, [0]), (4, [0])):
+        place = by_id[number]
+        np.testing.assert_array_equal(batch["gt_has_mask"][place][batch["gt_classes"][place] == 1], has_mask)
+    for number in (3, 4):  # of Visual Genome: every class of COCO's, by name or by one of the 18 overrides
+        classes, valid = batch["gt_classes"][by_id[number]], batch["gt_valid"][by_id[number]]
+        names = [dataset.class_names[label - 1] for label in classes[valid > 0]]
+        assert names == [*COCO, "tree.n.01", "sky.n.01", "sky.n.01", "zebra_crossing.n.01"]
+        assert not batch["gt_has_mask"][by_id[number]].any()
 
 
 MIRRORED = """
