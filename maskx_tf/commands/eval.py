@@ -37,8 +37,8 @@ def eval_(
         str | None,
         typer.Option(
             metavar="POLICY",
-            help="The classes of A, as --masks of maskx data check has it. Unless given: the classes that have masks "
-            "in the annotations where there is --masks-b; or else what the model's configuration says.",
+            help="The classes of A, as --masks of maskx data check has it. Unless given: those whose masks the model's "
+            "training saw, as far as it is known; or else those with masks in the annotations, with --masks-b.",
         ),
     ] = None,
     out: Annotated[
@@ -122,12 +122,14 @@ def run(
     )
     facts = {
         "model": config.model.model_dump(mode="json"),
+        "score": config.evaluate.score,
         "boxes": boxes,
         "grabcut": grabcut,
         "files": _files(dataset),
     }
     mark = "" if out is None else runner.fingerprint(predictor, truth, **facts)
-    with progress_bar("evaluating") as bar, pipeline.bad_input():
+    above = network.scores_above(config.evaluate.score)
+    with progress_bar("evaluating") as bar, pipeline.bad_input(), above:
         bar.started(len(dataset.images))
         metrics = evaluate(
             predictor,
@@ -148,30 +150,35 @@ def run(
     where = {"images": source.images, "annotations": source.annotations, "masks_b": source.masks_b}
     data = {key: None if path is None else str(path.resolve()) for key, path in where.items()}
     known = {name for name in class_names if classes_a is not None and name in classes_a}
-    recipe = model.endswith((".yaml", ".yml"))
     return metrics, {
-        "model": None if recipe else str(Path(model).resolve()),
-        "name": Path(model).name + (" with GrabCut" if grabcut else ""),
+        "model": None if _is_recipe(model) else str(Path(model).resolve()),
+        "name": _title(Path(model).resolve()) + (" with GrabCut" if grabcut else ""),
         "data": {**data, "format": source.format, "name": dataset.name},
         "a_classes": None if classes_a is None else sorted(known),
     }
 
 
 def _open(model: str, dataset: Dataset) -> Loaded:
-    """The model with the score from which detections count in evaluations."""
-    from maskx_tf.checkpoints import folder, io
+    """The model of a folder, or one with random weights for the data set."""
+    from maskx_tf.checkpoints.io import Loaded, open_model
     from maskx_tf.config import load
     from maskx_tf.models.build import build
 
-    recipe = model.endswith((".yaml", ".yml"))
-    config, meta = (load(model), {}) if recipe else folder.open_config(model)
-    detections = config.model.detections.model_copy(update={"score": config.evaluate.score})
-    names = config.model.class_names or (dataset.class_names if recipe else ())
-    settings = config.model.model_copy(update={"detections": detections, "class_names": names})
-    network = build(settings)
-    if not recipe:
-        io.read_weights(network, folder.find(model) / folder.WEIGHTS)
-    return io.Loaded(network, config.model_copy(update={"model": settings}), meta)
+    if not _is_recipe(model):
+        return open_model(model)
+    config = load(model)
+    names = config.model.class_names or dataset.class_names
+    config = config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+    return Loaded(build(config.model), config, {})
+
+
+def _title(model: Path) -> str:
+    """What a model is called: a run's model folder has the name of all others."""
+    return model.parent.name if model.name == "model" else model.name
+
+
+def _is_recipe(model: str) -> bool:
+    return model.endswith((".yaml", ".yml"))
 
 
 def _classes_a(
@@ -181,12 +188,15 @@ def _classes_a(
     from maskx_tf.data import readers, splits, stats
 
     names = config.model.class_names
+    plain = config.model_dump(mode="json")
+    policies = (plain["evaluate"]["masks"], plain["data"]["masks"])
+    known = next((policy for policy in policies if policy not in (None, "all", "oracle")), None)
     if masks is not None:
         found = splits.a_classes(splits.parse_text(masks), names)
     elif meta.get("a_classes") is not None:
         found = frozenset(meta["a_classes"])
-    elif config.data.masks != "all":
-        found = splits.a_classes(splits.parse(config.model_dump(mode="json")["data"]["masks"]), names)
+    elif known is not None:
+        found = splits.a_classes(splits.parse(known), names)
     elif source.masks_b is not None:
         found = stats.a_set(readers.read(source), "all")
     else:

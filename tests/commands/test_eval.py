@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from maskx_tf.cli import run
+from maskx_tf.commands import eval as command
+from maskx_tf.config import Config
+from maskx_tf.data.readers import Source, read
 from tests.data.samples import coco, coco_data, write_json
 
 SETTINGS = {
     "model": {
         "family": "mask_x_rcnn",
-        "backbone": {"name": "mobilenet_v2", "fpn_channels": 16},
+        "backbone": {"name": "resnet_small", "norm": "group", "frozen_stages": 0, "fpn_channels": 16},
         "input": {"canvas": [64, 64], "short_side": 64, "long_side": 64},
         "rpn": {"pre_nms_test": 20, "post_nms_test": 20},
         "box": {"width": 16},
@@ -120,3 +123,28 @@ def test_no_annotations(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(Path("instances.json"), {**coco_data(), "annotations": []})
     lines, _ = evaluated(capsys, "--boxes", "truth")
     assert lines[3].split() == ["all", *["-"] * 10]
+
+
+@pytest.mark.parametrize(
+    ("settings", "meta", "masks", "apart", "expected"),
+    [
+        ({"data": {"masks": ["dog"]}}, {}, None, False, {"dog"}),
+        ({"data": {"masks": "all"}, "evaluate": {"masks": ["dog"]}}, {}, None, False, {"dog"}),
+        ({"data": {"masks": ["dog"]}}, {"a_classes": ["traffic light"]}, None, False, {"traffic light"}),
+        ({}, {"a_classes": ["dog"]}, "[traffic light]", False, {"traffic light"}),
+        ({}, {}, None, True, {"dog"}),
+        ({}, {}, None, False, None),
+        ({}, {}, "all", True, None),
+        ({}, {"a_classes": ["dog", "traffic light"]}, None, True, None),
+    ],
+)
+def test_whose_masks_training_saw(here: Path, settings, meta, masks, apart: bool, expected) -> None:
+    data = coco_data()
+    for one in data["annotations"]:
+        if one["category_id"] == data["categories"][1]["id"]:
+            one.pop("segmentation", None)
+    write_json(Path("instances.json"), data)
+    source = Source(Path("images"), Path("instances.json"), masks_b=Path("apart.json") if apart else None)
+    dataset = read(source)
+    config = Config.model_validate({"model": {"class_names": dataset.class_names}, **settings})
+    assert command._classes_a(masks, dataset, source, config, meta) == expected
