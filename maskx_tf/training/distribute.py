@@ -57,14 +57,12 @@ def choose(name: str) -> tf.distribute.Strategy:
     Raises:
         BadInput: it needs what is not there.
     """
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if name == "auto":
-        name = "multi_worker" if cluster_size() > 1 else "mirrored" if len(devices) > 1 else "one"
-    if name == "multi_worker":
+    if name == "multi_worker" or (name == "auto" and cluster_size() > 1):
         if not os.environ.get("TF_CONFIG"):
             raise BadInput("train.strategy: multi_worker: expected TF_CONFIG or --workers, found neither")
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "mirrored":
+        return tf.distribute.MultiWorkerMirroredStrategy()  # before TensorFlow is asked for its devices
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if name == "mirrored" or (name == "auto" and len(devices) > 1):
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.get_strategy()
 

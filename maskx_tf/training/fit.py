@@ -63,9 +63,9 @@ def run(
         BadInput: something is in the way, does not fit, or is not finite.
     """
     train = config.train
+    strategy = distribute.choose(train.strategy)
     if train.deterministic:
         tf.config.experimental.enable_op_determinism()
-    strategy = distribute.choose(train.strategy)
     if train.batch % (strategy.num_replicas_in_sync * train.accumulate):
         parts = f"{strategy.num_replicas_in_sync} devices times accumulate, which is {train.accumulate}"
         raise BadInput(f"train.batch: expected a multiple of {parts}, found {train.batch}")

@@ -1,0 +1,76 @@
+"""Runs small enough for a test: a few synthetic scenes, a small Mask^X R-CNN, and the command that trains it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from maskx_tf.data.synthetic import generate
+from maskx_tf.data.synthetic.parameters import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def scenes(folder: Path) -> Path:
+    """A data set of 14 scenes for training; its classes are few enough that most are seen."""
+    generate.generate(Recipe(images=20, size=64, classes=24, a=17), folder, workers=1)
+    return folder
+
+
+def recipe(folder: Path, data: Path, **train: object) -> Path:
+    """A configuration in a folder."""
+    settings = {
+        "model": {
+            "input": {"canvas": [64, 64], "short_side": 64, "long_side": 64},
+            "backbone": {"name": "resnet_small", "norm": "group", "frozen_stages": 0, "fpn_channels": 32},
+            "anchors": {"sizes": [[8], [16], [32], [48], [64]]},
+            "rpn": {"pre_nms_train": 40, "pre_nms_test": 40, "post_nms_train": 20, "post_nms_test": 10, "samples": 32},
+            "box": {"width": 32, "rois": 16, "positive_fraction": 0.5},
+            "mask": {"channels": 32, "convs": 1},
+            "detections": {"limit": 5},
+        },
+        "data": {
+            "train": [{"images": str(data / "train"), "annotations": str(data / "instances_train.json")}],
+            "max_instances": 8,
+            "workers": 1,
+        },
+        "train": {
+            "steps": 6,
+            "batch": 4,
+            "rate": 0.01,
+            "warm_up": {"steps": 0},
+            "drops": [],
+            "clip_norm": 1.0,
+            "checkpoint_every": 3,
+            "log_every": 2,
+            **train,
+        },
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Python in a process of its own, in which what is said once for all, such as determinism, may be said."""
+    plain = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=plain | quiet,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def finished(process: subprocess.Popen[str], seconds: int = 300) -> str:
+    """What it printed, once it ended well."""
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, output[-3000:]
+    return output

@@ -1,0 +1,100 @@
+"""One device, two, and two machines do the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskx_tf.errors import BadInput
+from maskx_tf.training import distribute
+from tests.training import runs
+
+SCRIPT = "tests/training/replicas.py"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("replicas")
+    return runs.recipe(folder, runs.scenes(folder / "data"))
+
+
+@pytest.fixture(scope="module")
+def local(recipe: Path) -> Path:
+    """one.npz and mirrored.npz after ten steps with clipping."""
+    out = recipe.parent / "out"
+    runs.finished(runs.python(SCRIPT, str(recipe), str(out), "local"))
+    return out
+
+
+def assert_same(first: Path, second: Path) -> None:
+    ours, theirs = np.load(first), np.load(second)
+    assert set(ours.files) == set(theirs.files)
+    assert ours["log gradient_norm"].min() > 1.0  # clip_norm of the recipe: it has something to do
+    for name in ours.files:
+        scale = max(np.abs(ours[name]).max(), 1e-3)
+        np.testing.assert_allclose(ours[name] / scale, theirs[name] / scale, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_two_devices_do_what_one_does(local: Path) -> None:
+    assert_same(local / "one.npz", local / "mirrored.npz")
+
+
+@pytest.mark.slow
+def test_two_workers_do_what_one_device_does(recipe: Path, local: Path) -> None:
+    ports = []
+    for _ in range(2):
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            ports.append(server.getsockname()[1])
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    started = [
+        runs.python(
+            SCRIPT,
+            str(recipe),
+            str(local),
+            "worker",
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+        )
+        for index in range(2)
+    ]
+    for process in started:
+        runs.finished(process)
+    assert_same(local / "one.npz", local / "workers1.npz")
+    assert_same(local / "workers1.npz", local / "workers0.npz")
+
+
+def test_cluster_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", "")
+    assert distribute.cluster_size() == 1
+    distribute.set_cluster("a:1, b:2", 1)
+    assert json.loads(os.environ["TF_CONFIG"]) == {
+        "cluster": {"worker": ["a:1", "b:2"]},
+        "task": {"type": "worker", "index": 1},
+    }
+    assert distribute.cluster_size() == 2
+
+
+@pytest.mark.parametrize(
+    ("workers", "index", "message"),
+    [("a,b:2", 0, "--workers: expected host:port"), ("a:1,b:2", 2, "--worker-index: expected 0 to 1, found 2")],
+)
+def test_wrong_cluster_is_one_line(
+    workers: str, index: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", "")
+    with pytest.raises(BadInput, match=message):
+        distribute.set_cluster(workers, index)
+
+
+def test_wrong_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", "{nonsense")
+    with pytest.raises(BadInput, match="TF_CONFIG: expected JSON"):
+        distribute.cluster_size()
+    monkeypatch.delenv("TF_CONFIG")
+    with pytest.raises(BadInput, match="expected TF_CONFIG or --workers, found neither"):
+        distribute.choose("multi_worker")
