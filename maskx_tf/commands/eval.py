@@ -104,7 +104,6 @@ def run(
     """Opens data and model and evaluates; the figures, and where they are from."""
     from maskx_tf.data import coco_write, examples, pipeline
     from maskx_tf.data.readers import for_evaluation
-    from maskx_tf.evaluation import runner
     from maskx_tf.evaluation.evaluate import evaluate
     from maskx_tf.models.inference import Predictor
 
@@ -120,14 +119,7 @@ def run(
     batches = pipeline.evaluation(
         examples.from_dataset(dataset, cache_mib=0), config.data, config.model.input, batch=size
     )
-    facts = {
-        "model": config.model.model_dump(mode="json"),
-        "score": config.evaluate.score,
-        "boxes": boxes,
-        "grabcut": grabcut,
-        "files": _files(dataset),
-    }
-    mark = "" if out is None else runner.fingerprint(predictor, truth, **facts)
+    facts = {"model": config.model.model_dump(mode="json"), "score": config.evaluate.score, "files": _files(dataset)}
     above = network.scores_above(config.evaluate.score)
     with progress_bar("evaluating") as bar, pipeline.bad_input(), above:
         bar.started(len(dataset.images))
@@ -143,7 +135,7 @@ def run(
             masks=_grabcut(dataset) if grabcut else None,
             engine="faster" if faster else "pycocotools",
             out=out,
-            fingerprint=mark,
+            facts=facts,
             on_image=bar.advance,
             say=_say,
         )

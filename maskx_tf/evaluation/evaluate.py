@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from maskx_tf.evaluation import runner, store
 from maskx_tf.evaluation.coco import Engine
@@ -30,7 +31,7 @@ def evaluate(
     masks: Masks | None = None,
     engine: Engine = "pycocotools",
     out: Path | None = None,
-    fingerprint: str = "",
+    facts: Mapping[str, Any] | None = None,
     on_image: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Metrics:
@@ -50,15 +51,20 @@ def evaluate(
         masks: makes masks of boxes in place of the model, such as GrabCut.
         engine: pycocotools, or the faster evaluator.
         out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.
-        fingerprint: of `runner.fingerprint`, which decides whether detections in `out` are still good.
+        facts: what detections depend on beside weights, truth and the arguments above, as plain data, such as the
+            configuration: detections in `out` that were made with others are not used.
         on_image: is called after each image.
         say: is told whether detections in `out` are used.
     """
     has_masks = masks is not None or isinstance(predictor.model, MaskRCNN)
     wanted: Sequence[Kind] = ("mask",) if boxes == "truth" else kinds or (("box", "mask") if has_masks else ("box",))
+    mark = ""
+    if out is not None:
+        given = {"classes": class_names, "boxes": boxes, "paste": paste, "own": masks is None, "facts": facts}
+        mark = runner.fingerprint(predictor, truth, **given)
     with tempfile.TemporaryDirectory(prefix="maskx-") as nowhere:
         folder = Path(nowhere) if out is None else out
-        with store.Store(folder / DETECTIONS, fingerprint, say) as held:
+        with store.Store(folder / DETECTIONS, mark, say) as held:
             runner.run(
                 predictor,
                 batches,

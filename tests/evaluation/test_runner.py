@@ -148,6 +148,20 @@ def test_evaluate_writes_and_scores(predictor, tmp_path) -> None:
     assert json.loads(json.dumps(first.as_json()))["groups"] == first.groups
 
 
+def test_detections_made_otherwise_are_not_used(predictor, tmp_path) -> None:
+    def done(**options) -> bool:
+        """Whether all images of an evaluation without batches were done before."""
+        said: list[str] = []
+        evaluate(predictor, iter(()), truth(), class_names=CLASSES, out=tmp_path, say=said.append, **options)
+        return said[-1].endswith("going on with 2 images done")
+
+    evaluate(predictor, batches(), truth(), class_names=CLASSES, out=tmp_path, facts={"score": 0.05})
+    assert done(facts={"score": 0.05})
+    for options in ({"facts": {"score": 0.1}}, {"boxes": "truth", "facts": {"score": 0.05}}, {"paste": "integer"}):
+        evaluate(predictor, batches(), truth(), class_names=CLASSES, out=tmp_path, facts={"score": 0.05})
+        assert not done(**options)
+
+
 def test_a_model_without_masks_has_boxes_alone_unless_something_else_makes_masks(tmp_path) -> None:
     boxes = np.array([[[10, 15, 40, 45], [0, 0, 5, 5]]] * 2, np.float32)
     found = Detections(boxes, np.full([2, 2], 0.5), np.array([[3, 0]] * 2), np.array([[True, False]] * 2))
