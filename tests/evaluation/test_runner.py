@@ -61,7 +61,8 @@ def batches():
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(small_model(config()), (SIDE, SIDE))
+    settings = config(backbone={"name": "resnet_small", "norm": "group", "frozen_stages": 0})
+    return Predictor(small_model(settings), (SIDE, SIDE))
 
 
 def ran(predictor, path: Path, **options) -> list[dict]:
