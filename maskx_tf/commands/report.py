@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,10 +38,17 @@ def report(
     from maskx_tf.config.loader import replace_text
     from maskx_tf.evaluation.report import page
 
-    subjects = [subject(Path(folder), pictures, score, seed) for folder in folders]
+    subjects = told_apart([subject(Path(folder), pictures, score, seed) for folder in folders], folders)
     text = page(subjects)
     replace_text(out, text)
     print(f"wrote {out}: {len(subjects)} in {len(text.encode()) / 2**20:.1f} MiB")
+
+
+def told_apart(subjects: Sequence[Subject], folders: Sequence[str]) -> list[Subject]:
+    """The subjects under names of their own: of one model there may be several evaluations."""
+    names = [one.name for one in subjects]
+    pairs = zip(subjects, folders, strict=True)
+    return [one._replace(name=f"{one.name} ({where})") if names.count(one.name) > 1 else one for one, where in pairs]
 
 
 def subject(path: Path, pictures: int, score: float, seed: int) -> Subject:

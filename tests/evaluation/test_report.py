@@ -130,6 +130,16 @@ def test_the_report_of_a_run_and_an_evaluation(here: Path, capsys: pytest.Captur
     assert {"badge A", "badge B"} == set(badges)
 
 
+def test_two_evaluations_of_one_model_are_told_apart(here: Path) -> None:
+    shutil.copytree("eval", "again")
+    assert run(["report", "eval", "again", "run", "--out", "report.html", "--pictures", "0"]) == 0
+    told = " ".join(Page(Path("report.html").read_text()).words)
+    assert "<eval> & co (eval)" in told
+    assert "<eval> & co (again)" in told
+    assert "<run> & co" in told
+    assert "<run> & co (run)" not in told
+
+
 def test_what_is_missing_is_left_out(here: Path) -> None:
     shutil.rmtree("run/eval")
     shutil.rmtree("run/model")
