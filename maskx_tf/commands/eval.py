@@ -165,7 +165,9 @@ def _open(model: str, dataset: Dataset) -> Loaded:
 
 
 def _title(model: Path) -> str:
-    """What a model is called: a run's model folder has the name of all others."""
+    """What a model is called: a run's model folder has the name of all others, and its checkpoints', too."""
+    if model.parent.name == "checkpoints":
+        return f"{model.parent.parent.name} {model.name}"
     return model.parent.name if model.name == "model" else model.name
 
 

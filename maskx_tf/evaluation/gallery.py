@@ -19,7 +19,7 @@ from maskx_tf.ops.mask_crops import crop_mask
 from maskx_tf.structures import Detections
 
 GRID = 112  # cells a side of a drawn mask
-SIDE = 480  # pixels of a picture's longer side
+SIDE = 400  # pixels of a picture's longer side
 QUALITY = 82  # of its JPEG
 LEAST_IOU = 0.5  # from which a detection is taken for an object's
 

@@ -17,6 +17,7 @@ A_COLOUR, B_COLOUR, ANY_COLOUR = "#d55e00", "#0072b2", "#808080"  # as in pictur
 COLOURS = {"A": A_COLOUR, "B": B_COLOUR, "all": ANY_COLOUR}
 CURVES = {"50": "IoU .5", "75": "IoU .75", "mean": "mean over IoU .5 to .95"}
 SETS = {"A": "A, with masks", "B": "B, boxes alone", "all": "all classes"}
+AP_COLUMNS = {kind: tuple(f"{kind}/{group}/AP" for group in ORDER) for kind in ("mask", "box")}  # of log.csv
 OPEN_CLASSES = 60  # more of them are folded away
 GROUPS = {
     "best": "The best images",
@@ -151,19 +152,27 @@ def _by_class(classes: Sequence[Mapping[str, Any]], kind: str) -> str:
 
 
 def _training(log: Mapping[str, Sequence[float]]) -> str:
-    """Losses, and average precision, over the steps of the training."""
+    """Losses, and average precision of masks and of boxes, over the steps of the training."""
     steps = log.get("step", [])
-    charts = []
-    for title, unit, wanted in (("Loss", "loss", "loss"), ("Average precision", "AP", "AP")):
-        names = [name for name in log if name != "step" and (name.startswith(wanted) or wanted in name.split("/"))]
-        lines = [
-            Line(name, *_known(steps, log[name]), _colour(name, number), dashed="/B/" in name)
-            for number, name in enumerate(names)
-        ]
-        title = f"{title} over the training"
-        charts.append(svg.chart(lines, title=title, x_label="step", y_label=unit))
+    charts = [
+        _over_steps("Loss", "loss", steps, {name: log[name] for name in log if name.startswith("loss")}),
+        *(
+            _over_steps(
+                f"{kind.capitalize()} AP", "AP", steps, {name: log[name] for name in log if name in AP_COLUMNS[kind]}
+            )
+            for kind in AP_COLUMNS
+        ),
+    ]
     drawn = "".join(charts)
     return f'<h3>Training</h3><div class="charts">{drawn}</div>' if drawn else ""
+
+
+def _over_steps(title: str, unit: str, steps: Sequence[float], columns: Mapping[str, Sequence[float]]) -> str:
+    lines = [
+        Line(name, *_known(steps, values), _colour(name, number), dashed="/B/" in name)
+        for number, (name, values) in enumerate(columns.items())
+    ]
+    return svg.chart(lines, title=f"{title} over the training", x_label="step", y_label=unit)
 
 
 def _known(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -125,7 +125,7 @@ def test_the_report_of_a_run_and_an_evaluation(here: Path, capsys: pytest.Captur
     sources = [value for tag, name, value in parsed.attributes if (tag, name) == ("img", "src")]
     assert len(sources) == 2 * 4 * 2  # subjects, groups, truth and prediction
     first = Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2])))
-    assert (first.format, max(first.size)) == ("JPEG", 480)
+    assert (first.format, max(first.size)) == ("JPEG", gallery.SIDE)
     badges = [value for tag, name, value in parsed.attributes if name == "class" and "badge" in value]
     assert {"badge A", "badge B"} == set(badges)
 
