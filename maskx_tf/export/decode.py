@@ -2,7 +2,7 @@
 
 TensorFlow's decoders fail for the whole batch. Here each image is an element of a small `tf.data` pipeline that drops
 what fails; what is missing at its end was broken. Pixels are those of `predict.read_image`: turned upright, grey
-repeated, transparency dropped; but 16 bits become 8 by dropping the lower ones.
+repeated, transparency dropped, of 16 bits the upper 8.
 """
 
 from __future__ import annotations

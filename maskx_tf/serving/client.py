@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskx_tf.serving.answers import Answer, of_image, output_filter
-from maskx_tf.serving.transport import Grpc, Rest, ServingError, Target, Tls, persistently
+from maskx_tf.serving.status import ServingError
+from maskx_tf.serving.transport import Grpc, Rest, Target, Tls, persistently
 
 __all__ = ["Answer", "Client", "ServingError", "Tls"]
 SERVING_DEFAULT, IMAGE_TENSOR, SEGMENT_BOXES = "serving_default", "image_tensor", "segment_boxes"

@@ -72,6 +72,9 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "allowed_batch_sizes": (6, "*int64"),
         "pad_variable_length_inputs": (7, "bool"),
     },
+    # tensorflow_serving/apis/prediction_log.proto: a request for warming up
+    "PredictLog": {"request": (1, "PredictRequest")},
+    "PredictionLog": {"predict_log": (6, "PredictLog")},
     # grpc/health/v1
     "HealthCheckRequest": {"service": (1, "string")},
     "HealthCheckResponse": {"status": (1, "int32")},
@@ -129,4 +132,5 @@ GetModelMetadataRequest, GetModelMetadataResponse = (
 )
 GetModelStatusRequest, GetModelStatusResponse = CLASSES["GetModelStatusRequest"], CLASSES["GetModelStatusResponse"]
 BatchingParameters = CLASSES["BatchingParameters"]
+PredictionLog = CLASSES["PredictionLog"]
 HealthCheckRequest, HealthCheckResponse = CLASSES["HealthCheckRequest"], CLASSES["HealthCheckResponse"]

@@ -20,34 +20,12 @@ from numpy.typing import NDArray
 
 from maskx_tf.serving import protocol
 from maskx_tf.serving.answers import OUTPUT_TYPES
+from maskx_tf.serving.status import DEADLINE_EXCEEDED, HTTP_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, ServingError
 from maskx_tf.serving.tensors import from_proto, to_proto
 
 Arrays = dict[str, NDArray[Any]]
-UNAVAILABLE, DEADLINE_EXCEEDED = "UNAVAILABLE", "DEADLINE_EXCEEDED"
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts, doubled each time
-HTTP_CODES = {
-    400: "INVALID_ARGUMENT",
-    404: "NOT_FOUND",
-    408: DEADLINE_EXCEEDED,
-    413: "RESOURCE_EXHAUSTED",
-    429: "RESOURCE_EXHAUSTED",
-    501: "UNIMPLEMENTED",
-    503: UNAVAILABLE,
-    504: DEADLINE_EXCEEDED,
-}
 T = TypeVar("T")
-
-
-class ServingError(Exception):
-    """A server refused, or was not there.
-
-    Attributes:
-        code: the name of a gRPC status, whichever way the answer came.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 class Target(NamedTuple):
@@ -155,6 +133,7 @@ class Rest:
         place = f"/labels/{quote(target.label, safe='')}" if target.label is not None else place
         self._path = f"/v1/models/{quote(target.name, safe='')}{place}"
         self._local = threading.local()
+        self._open: set[http.client.HTTPConnection] = set()
 
     def predict(self, signature: str, inputs: Arrays, outputs: Sequence[str], timeout: float) -> Arrays:
         """Named outputs of a signature; all if none are named. They are dropped here: JSON has no output filter."""
@@ -173,8 +152,10 @@ class Rest:
         return {int(one["version"]): str(one["state"]) for one in answer["model_version_status"]}
 
     def close(self) -> None:
-        """Ends this thread's connection."""
-        self._drop()
+        """Ends the connections of all threads; requests under way fail."""
+        for connection in list(self._open):
+            connection.close()
+        self._open.clear()
 
     def _call(self, method: str, path: str, body: bytes | None, timeout: float) -> Any:
         connection = self._connection(timeout)
@@ -190,7 +171,7 @@ class Rest:
             raise ServingError(UNAVAILABLE, str(error) or type(error).__name__) from None
         if len(data) > self._max_bytes:
             self._drop()
-            raise ServingError("RESOURCE_EXHAUSTED", f"an answer of more than {self._max_bytes} bytes")
+            raise ServingError(RESOURCE_EXHAUSTED, f"an answer of more than {self._max_bytes} bytes")
         try:
             answer = json.loads(data)
         except ValueError:
@@ -209,6 +190,7 @@ class Rest:
             else:
                 connection = http.client.HTTPSConnection(self._address, timeout=timeout, context=self._context)
             self._local.connection = connection
+            self._open.add(connection)
         connection.timeout = timeout
         if isinstance(connection.sock, socket.socket):
             connection.sock.settimeout(timeout)
@@ -218,6 +200,7 @@ class Rest:
         connection = getattr(self._local, "connection", None)
         if connection is not None:
             connection.close()
+            self._open.discard(connection)
             self._local.connection = None
 
 

@@ -27,7 +27,7 @@ SIZES = ((64, 64), (50, 90), (33, 44), (120, 70))  # of the images: one of them 
 
 @functools.cache
 def model() -> tuple[RCNN, ModelConfig]:
-    settings = config()
+    settings = config(backbone={"name": "resnet_small", "frozen_stages": 0})
     return small_model(settings), settings
 
 

@@ -1,0 +1,71 @@
+"""`maskx serve`: a local server that speaks as TF Serving does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskx_tf.commands.quiet import import_tensorflow
+from maskx_tf.errors import BadInput
+
+EXAMPLE = "Example: maskx serve models/pets --grpc-port 8500 --rest-port 8501 --batching serving/batching.txt"
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")]
+
+
+def serve(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a model's versions, from maskx export saved-model.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Of the model; else the name of the folder.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
+    grpc_port: Port = 8500,
+    rest_port: Port = 8501,
+    batching: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Batching parameters in TF Serving's form; else no batching.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Versions to serve, the newest ones.")] = 1,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds from one look for new versions to the next.")] = 2.0,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, max=2000, help="Of a message.")] = 64.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer over HTTP.")] = 60.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds for requests under way when it is stopped.")] = 30.0,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
+    certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
+) -> None:
+    """Serve a model on this machine: gRPC, REST and a page to drop photographs on. SIGTERM and Ctrl-C end it."""
+    import logging
+    import signal
+    import threading
+
+    import_tensorflow()
+    try:
+        from maskx_tf.serving.server import Options, Server
+    except ImportError as error:
+        raise BadInput(f"{error.name} is missing: pip install 'maskx_tf[serving]'") from None
+    from maskx_tf.serving.batching import Parameters, read_parameters
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options = Options(
+        host=host,
+        grpc_port=grpc_port,
+        rest_port=rest_port,
+        batching=Parameters() if batching is None else read_parameters(batching),
+        max_bytes=int(max_megabytes * 2**20),
+        poll_seconds=poll,
+        keep=keep,
+        timeout=timeout,
+        grace=grace,
+        key=key,
+        certificate=certificate,
+    )
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    server = Server(folder, name or folder.resolve().name, options)
+    versions = ", ".join(map(str, server.versions()))
+    scheme = "http" if key is None else "https"
+    print(f"serving {name or folder.resolve().name}, version {versions}", flush=True)
+    print(f"gRPC {host}:{server.grpc_port}, REST and a page {scheme}://{host}:{server.rest_port}/", flush=True)
+    told.wait()
+    server.stop()

@@ -1,0 +1,141 @@
+"""Versions that come and go while requests are answered."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from maskx_tf.errors import BadInput
+from maskx_tf.serving import protocol
+from maskx_tf.serving.batching import Parameters
+from maskx_tf.serving.service import Service
+from maskx_tf.serving.status import ServingError
+from maskx_tf.serving.versions import Versions, require_versions
+from tests.serving.toys import write_toy, x
+
+
+@pytest.fixture
+def served(tmp_path):
+    write_toy(tmp_path, 1)
+    versions = Versions(tmp_path, "toy", keep=1)
+    versions.check()
+    service = Service(versions, Parameters())
+    yield tmp_path, versions, service
+    versions.close()
+    service.batcher.close()
+
+
+def ask(service: Service, value: float = 0.0, number: int | None = None) -> tuple[int, float]:
+    version, outputs = service.predict("grpc", ("toy", number), "", x(value), ())
+    return version, float(outputs["y"][0, 0])
+
+
+def test_the_newest_is_served(served) -> None:
+    folder, versions, service = served
+    assert ask(service) == (1, 1.0)
+    write_toy(folder, 3)
+    (folder / "4").mkdir()  # is being copied
+    (folder / "notes").mkdir()
+    versions.check()
+    assert ask(service) == (3, 3.0)
+    assert versions.states() == {1: (protocol.END, ""), 3: (protocol.AVAILABLE, "")}
+    with pytest.raises(ServingError, match="NOT_FOUND: no version 1 of 'toy', expected 3"):
+        ask(service, number=1)
+    with pytest.raises(ServingError, match="NOT_FOUND: no model of the name 'cat', expected 'toy'"):
+        service.predict("grpc", ("cat", None), "", x(0), ())
+    shutil.rmtree(folder / "3")  # back to the one before
+    versions.check()
+    assert ask(service) == (1, 1.0)
+    shutil.rmtree(folder / "1")  # the disk is gone, what is in memory is not
+    versions.check()
+    assert ask(service) == (1, 1.0)
+
+
+def test_two_versions_side_by_side(served) -> None:
+    folder, _, _ = served
+    for number in (2, 3):
+        write_toy(folder, number)
+    versions = Versions(folder, "toy", keep=2)
+    versions.check()
+    service = Service(versions, Parameters())
+    assert [ask(service, number=number)[0] for number in (None, 2, 3)] == [3, 2, 3]
+    service.batcher.close()
+
+
+def test_a_version_that_cannot_be_loaded_changes_nothing(served, caplog) -> None:
+    folder, versions, service = served
+    (folder / "2").mkdir()
+    (folder / "2" / "saved_model.pb").write_bytes(b"no model")
+    for _ in range(2):  # and is not tried again and again
+        versions.check()
+    assert ask(service) == (1, 1.0)
+    state, problem = versions.states()[2]
+    assert state == protocol.END
+    assert problem
+    assert sum("cannot be loaded" in record.message for record in caplog.records) == 1
+    shutil.rmtree(folder / "2")
+    write_toy(folder, 2)
+    versions.check()
+    assert ask(service) == (2, 2.0)
+
+
+def test_reloads_under_load_lose_nothing(served) -> None:
+    folder, versions, service = served
+    answers: list[tuple[int, float]] = []
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def go_on() -> None:
+        while not done.is_set():
+            try:
+                answers.append(ask(service, 20))
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=go_on) for _ in range(4)]
+    versions.watch(0.01)
+    for thread in threads:
+        thread.start()
+    for number in (2, 3, 4):
+        write_toy(folder, number)
+        until = time.monotonic() + 30
+        while versions.states().get(number) != (protocol.AVAILABLE, "") and time.monotonic() < until:
+            time.sleep(0.01)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert {number for number, _ in answers} >= {1, 4}
+    assert all(value == number + 20 for number, value in answers)
+
+
+def test_an_old_version_stays_until_its_requests_are_answered(served) -> None:
+    folder, versions, service = served
+    write_toy(folder, 2)
+    with versions.using("toy", 1) as version:
+        thread = threading.Thread(target=versions.check)
+        thread.start()
+        until = time.monotonic() + 30
+        while versions.states()[1][0] != protocol.UNLOADING and time.monotonic() < until:
+            time.sleep(0.01)
+        assert ask(service) == (2, 2.0)
+        assert versions.states()[1][0] == protocol.UNLOADING
+        np.testing.assert_array_equal(version.run("serving_default", x(0))["y"], [[1.0]])
+    thread.join(30)
+    assert versions.states()[1][0] == protocol.END
+
+
+def test_folders_without_versions(tmp_path) -> None:
+    path = write_toy(tmp_path, 1)
+    require_versions(tmp_path)
+    with pytest.raises(BadInput, match="is one version"):
+        require_versions(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="found none"):
+        require_versions(tmp_path / "empty")
+    with pytest.raises(BadInput, match="expected a folder of versions"):
+        require_versions(tmp_path / "nowhere")
