@@ -32,6 +32,7 @@ from maskx_tf.commands import (
     import_,
     predict,
     report,
+    serve,
     train,
     vocabulary,
 )
@@ -59,6 +60,7 @@ app.add_typer(vocabulary.app, name="vocabulary")
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.add_typer(export.app)
 app.command(epilog=ask.EXAMPLE)(ask.ask)
+app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
 app.command(epilog=report.EXAMPLE)(report.report)
 
