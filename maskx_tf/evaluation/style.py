@@ -39,5 +39,9 @@ summary{cursor:pointer;font-weight:600;padding:4px 0}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:4px}
 .pair figcaption{grid-column:1/3}
 .pair img{width:100%;height:auto;display:block}
-@media(max-width:520px){th,td{padding:3px 5px}.classes td:first-child{white-space:normal}.classes td{font-size:.85rem}}
+@media(max-width:520px){
+th,td{padding:3px 5px}
+.classes td{font-size:.85rem}
+.classes td:first-child{white-space:normal;min-width:8em}
+}
 """

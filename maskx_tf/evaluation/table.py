@@ -7,11 +7,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError, field_validator
+
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.metrics import gap
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "APr50", "APr70", "IoU")
 ORDER = ("A", "B", "all")
+
+
+class _Class(BaseModel):
+    name: str
+    set: str
+    instances: int
+    unknown: int
+    figures: dict[str, float | None]
+
+
+class _Stored(BaseModel):
+    """What metrics.json must have to be shown; it may have more."""
+
+    images: int
+    boxes: str
+    groups: dict[str, dict[str, dict[str, float | None]]]
+    classes: dict[str, list[_Class]]
+    curves: dict[str, dict[str, dict[str, list[float]]]]
+    name: str | None = None
+    model: str | None = None
+    data: dict[str, str | None] = {}
+    a_classes: list[str] | None = None
+
+    @field_validator("groups")
+    @classmethod
+    def _whole(cls, groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if not groups or not all("all" in of_kind for of_kind in groups.values()):
+            raise ValueError("no figures over all classes")
+        return groups
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -26,10 +57,13 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise BadInput(f"{path}: expected the figures of maskx eval: {error}") from None
-    parts = ("groups", "classes", "curves")
-    if not isinstance(data, dict) or not all(isinstance(data.get(part), dict) for part in parts):
-        raise BadInput(f"{path}: expected the figures of maskx eval, with {', '.join(parts)}")
-    return data
+    try:
+        _Stored.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadInput(f"{path}: expected the figures of maskx eval: {where}: {first['msg']}") from None
+    return dict(data)
 
 
 def as_text(figures: Mapping[str, Any], *, per_class: bool = False) -> str:

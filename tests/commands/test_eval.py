@@ -81,7 +81,7 @@ def test_masks_of_true_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         (["--boxes", "found"], "--boxes: expected detected or truth, found 'found'"),
         (["--oracle", "no.json"], "no.json: cannot be read: No such file"),
-        (["--oracle", "recipe.yaml"], "recipe.yaml: expected the figures of maskx eval, with groups"),
+        (["--oracle", "recipe.yaml"], "recipe.yaml: expected the figures of maskx eval: images: Field required"),
         (["--format", "vco"], "expected one of coco, voc"),
         (["--masks", "[dgo]"], "did you mean 'dog'?"),
         (["--out", "recipe.yaml/out"], "cannot be written"),

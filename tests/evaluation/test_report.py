@@ -183,6 +183,28 @@ def test_a_report_without_classes_divided_and_without_objects() -> None:
         assert_self_contained(page([Subject("a", figures), Subject("b")]))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("groups", {}),
+        ("groups", {"mask": {"B": {}}}),
+        ("groups", {"mask": {"all": {"AP": "x"}}}),
+        ("classes", {"mask": [{"name": "cat"}]}),
+        ("curves", [1]),
+        ("boxes", None),
+        ("data", {"images": 3}),
+        ("a_classes", "cat"),
+    ],
+)
+def test_figures_that_are_not_whole(here: Path, capsys: pytest.CaptureFixture[str], key: str, value) -> None:
+    figures = json.loads(Path("eval/metrics.json").read_text())
+    Path("eval/metrics.json").write_text(json.dumps({**figures, key: value}))
+    assert run(["report", "eval", "--out", "report.html"]) == 2
+    error = capsys.readouterr().err
+    assert f"eval/metrics.json: expected the figures of maskx eval: {key}" in error
+    assert error.count("\n") == 1
+
+
 def test_quality_of_an_image() -> None:
     truth = made_up.truth()
     objects = [one for one in truth["annotations"] if one["image_id"] == 101]
