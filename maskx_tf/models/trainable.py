@@ -108,7 +108,8 @@ class Trainable(keras.Model):
                 with tf.GradientTape() as tape:
                     loss, shares = self._shares(part, context, index)
                     scaled = self.optimizer.scale_loss(loss / count)
-                found = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                inner = [variable.value for variable in variables]  # Keras' own have no zeros for what is unconnected
+                found = tape.gradient(scaled, inner, unconnected_gradients=tf.UnconnectedGradients.ZERO)
                 # Rows that were gathered come as slices; sums, norms and decay want them whole.
                 dense = [tf.convert_to_tensor(gradient) for gradient in found]
                 totals = [old + new for old, new in zip(totals, dense, strict=True)] if totals else dense

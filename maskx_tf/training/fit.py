@@ -74,7 +74,7 @@ def run(
         hooks = Hooks()
     open_folder(out, config, resume=resume, say=hooks.say, write=chief)
     with strategy.scope():
-        model = compiled(config)
+        model = compiled(config, hooks.say)
     state = states.newest(out, hooks.say) if resume else None
     if state is not None:
         states.restore(state, model)
@@ -116,10 +116,10 @@ def run(
     return Outcome(max(keeper.step, first), stopped.by, keeper.figures)
 
 
-def compiled(config: Config) -> RCNN:
+def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN:
     """The model of a run, ready for `fit`; in the scope of its strategy."""
     train = config.train
-    model = start.make(config)
+    model = start.make(config, say)
     model.learning = Learning(train.seed, train.accumulate, train.clip_norm, train.normaliser)
     model.compile(optimizer=optimizer.of(train))
     model.optimizer.build(model.trainable_variables)

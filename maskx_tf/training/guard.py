@@ -103,7 +103,8 @@ def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str
         if not np.isfinite(float(loss.total)):
             return f"{name}, of finite outputs"
     variables = model.trainable_variables
-    gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    inner = [variable.value for variable in variables]
+    gradients = tape.gradient(total, inner, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     for gradient, variable in reversed(list(zip(gradients, variables, strict=True))):
         if not np.isfinite(np.asarray(tf.convert_to_tensor(gradient))).all():
             return f"the gradient of {variable.path}"

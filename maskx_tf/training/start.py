@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,9 +16,10 @@ from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-# What a detector was trained with, and a mask branch on top of it has to keep.
+# What a detector was trained with, and a mask branch on top of it has to keep; the first of it, whoever takes weights.
 FIXED = ("backbone", "anchors", "roi", "box")
-FREE = {"backbone.weights", "backbone.frozen_stages", "roi.mask_size", "box.rois", "box.positive_fraction"}
+FREE = {"backbone.weights", "backbone.frozen_stages", "backbone.neck", "backbone.fpn_channels", "roi.mask_size"}
+FREE |= {"box.rois", "box.positive_fraction"}
 
 
 def classes(config: Config, of_data: Sequence[str]) -> tuple[str, ...]:
@@ -30,8 +31,12 @@ def classes(config: Config, of_data: Sequence[str]) -> tuple[str, ...]:
     return tuple(of_data)
 
 
-def make(config: Config) -> RCNN:
+def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN:
     """The model of a configuration, with the weights that it starts from and what its stage freezes.
+
+    Args:
+        config: with class names.
+        say: is told what was taken from other weights.
 
     Raises:
         BadInput: the weights do not fit.
@@ -43,46 +48,58 @@ def make(config: Config) -> RCNN:
     finally:
         keras.config.set_dtype_policy("float32")
     if config.train.weights is not None:
-        _load(model, config, config.train.weights)
+        _load(model, config, config.train.weights, say)
     model.set_stage(config.train.stage)
     return model
 
 
-def _load(model: RCNN, config: Config, weights: str) -> None:
-    """Sets what the weights have; what they lack stays fresh, where it may."""
+def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None]) -> None:
+    """Sets what the weights have: all of the detector in stage mask, otherwise the backbone at least."""
     source, _ = folder.open_config(weights)
     path = folder.find(weights) / folder.WEIGHTS
-    ours, theirs = config.model.class_names, source.model.class_names
-    if ours != theirs:
+    same_classes = config.model.class_names == source.model.class_names
+    whole = config.train.stage == "mask"
+    if whole and not same_classes:
         raise BadInput(
             f"{weights}: expected the classes of model.class_names in their order, found others; "
             "maskx vocabulary adds, drops and reorders a model's classes"
         )
-    for name, found, expected in _differences(source, config):
+    for name, found, expected in _differences(source, config, FIXED if whole else FIXED[:1]):
         raise BadInput(f"{weights}: expected model.{name} {expected!r}, as configured, found {found!r}")
+    needed = [name for part in _needed(model, whole) for name in part]
     variables = named(model)
     with npz.reading(path) as archive:
-        missing = [name for name in variables if name not in archive.names]
-        fixed = [name for name in missing if not _of_masks(name)]
-        if fixed:
-            raise BadInput(f"{path}: expected a tensor {listed(fixed)}, found none")
-        for name in variables:
-            if name not in missing:
-                array, shape = archive.read(name), tuple(variables[name].shape)
-                if array.shape != shape:
-                    raise BadInput(f"{path}: {name}: expected shape {list(shape)}, found {list(array.shape)}")
+        there = set(archive.names)
+        if missing := [name for name in needed if name not in there]:
+            raise BadInput(f"{path}: expected a tensor {listed(missing)}, found none")
+        taken = [name for name in variables if name in there and (same_classes or not _of_classes(name))]
+        for name in taken:
+            array, shape = archive.read(name), tuple(variables[name].shape)
+            if array.shape != shape and name in needed:
+                raise BadInput(f"{path}: {name}: expected shape {list(shape)}, found {list(array.shape)}")
+            if array.shape == shape:
                 variables[name].assign(array)
+    fresh = dict.fromkeys(name.split("/")[0] for name in variables if name not in taken)
+    say(f"started from {weights}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
 
 
-def _of_masks(name: str) -> bool:
-    """Whether a variable belongs to the mask branch, which a detector need not have."""
-    return name.split("/")[0] in ("mask_head", "transfer", "table")
+def _needed(model: RCNN, whole: bool) -> list[list[str]]:
+    """The names of the weights that must be there, layer by layer."""
+    layers = [model.backbone]
+    if whole:
+        layers += [model.neck, model.rpn, model.box_head, model.box_predictor]
+    return [[variable.path for variable in layer.weights] for layer in layers]
 
 
-def _differences(source: Config, config: Config) -> list[tuple[str, Any, Any]]:
+def _of_classes(name: str) -> bool:
+    """Whether a weight has a part for each class."""
+    return name.startswith(("box_predictor/", "mask_head/predictor/", "table"))
+
+
+def _differences(source: Config, config: Config, sections: Sequence[str]) -> list[tuple[str, Any, Any]]:
     """Settings of the detector in which the weights and the configuration differ."""
     names = [("input", key) for key in ("pixel_mean", "pixel_std", "channel_order")]
-    names += [(section, key) for section in FIXED for key in type(getattr(config.model, section)).model_fields]
+    names += [(section, key) for section in sections for key in type(getattr(config.model, section)).model_fields]
     compared = [
         (f"{section}.{key}", getattr(getattr(source.model, section), key), getattr(getattr(config.model, section), key))
         for section, key in names

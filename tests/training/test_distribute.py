@@ -83,9 +83,7 @@ def test_cluster_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     ("workers", "index", "message"),
     [("a,b:2", 0, "--workers: expected host:port"), ("a:1,b:2", 2, "--worker-index: expected 0 to 1, found 2")],
 )
-def test_wrong_cluster_is_one_line(
-    workers: str, index: int, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_cluster_is_one_line(workers: str, index: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", "")
     with pytest.raises(BadInput, match=message):
         distribute.set_cluster(workers, index)

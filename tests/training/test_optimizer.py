@@ -36,7 +36,9 @@ def test_steps_are_those_of_the_recipe() -> None:
         for index, (gradient, variable) in enumerate(zip(gradients, held, strict=True)):
             kernel, bias = variable.name == "kernel", variable.path == "dense/bias"
             buffers[index] = 0.9 * buffers[index] + gradient + (0.5 * expected[index] if kernel else 0.0)
-            expected[index] = expected[index] - rate * (2.0 if bias or variable.path == "norm/bias" else 1.0) * buffers[index]
+            expected[index] = (
+                expected[index] - rate * (2.0 if bias or variable.path == "norm/bias" else 1.0) * buffers[index]
+            )
     for variable, value in zip(held, expected, strict=True):
         np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5, atol=1e-6, err_msg=variable.path)
 

@@ -1,0 +1,273 @@
+"""Runs of the command: what they write, how they end, and how they go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskx_tf import cli
+from maskx_tf.checkpoints import io
+from maskx_tf.config import load
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.training import dry, fit, guard, states
+from maskx_tf.training.callbacks import averaged
+from tests.training import runs
+
+LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask", "gradient_norm"}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fit")
+    return runs.recipe(folder, runs.scenes(folder / "data"))
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path) -> Path:
+    """A run of six steps with checkpoints after three and six."""
+    out = recipe.parent / "run"
+    assert cli.run(["train", str(recipe), "train.ema=0.5", "--out", str(out)]) == 0
+    return out
+
+
+def small(recipe: Path, *overrides: str) -> Any:
+    """The resolved configuration."""
+    config = load(recipe, overrides)
+    names = tuple(f"class {number}" for number in range(24))
+    return config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+
+
+def logged(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "log.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def weights(model: RCNN) -> dict[str, np.ndarray]:
+    return {variable.path: variable.numpy() for variable in model.weights}
+
+
+def test_run_folder(run: Path, recipe: Path) -> None:
+    lines = logged(run)
+    assert [line["step"] for line in lines] == ["2", "4", "6"]
+    assert set(lines[0]) >= LOSSES | {"rate", "images_per_second"}
+    assert all(np.isfinite(float(line[name])) for line in lines for name in LOSSES)
+    assert [state.step for state in states.all_of(run)] == [3, 6]
+    assert list((run / "tensorboard").glob("events*"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 6
+    assert summary["images"] == 24
+    assert json.loads((run / "versions.json").read_text())["tensorflow"] == tf.__version__
+    config = load(run / "config.yaml")
+    assert len(config.model.class_names) == 24
+    assert config.train == load(recipe, ["train.ema=0.5"]).train
+
+
+def test_final_model_has_the_averaged_weights(run: Path) -> None:
+    final = weights(io.open_model(run).model)
+    last = states.all_of(run)[-1]
+    plain = weights(io.load(last.path).model)
+    config = load(run / "config.yaml")
+    model = fit.compiled(config)
+    states.restore(last, model)
+    moved = 0.0
+    with averaged(model):
+        for name, value in weights(model).items():
+            np.testing.assert_array_equal(value, final[name], err_msg=name)
+            moved = max(moved, float(np.abs(value - plain[name]).max()))
+    assert moved > 1e-6
+    for name, value in weights(model).items():
+        np.testing.assert_array_equal(value, plain[name], err_msg=name)
+
+
+def test_model_folder_knows_its_data(run: Path) -> None:
+    meta = io.open_model(run).meta
+    assert meta["step"] == 6
+    assert len(meta["category_ids"]) == 24
+    assert 0 < len(meta["a_classes"]) <= 17
+
+
+def test_checkpoint_holds_all_that_moves(run: Path) -> None:
+    """Model, momentum, running averages and step come back to the bit."""
+    config = load(run / "config.yaml")
+    model, state = fit.compiled(config), states.all_of(run)[0]
+    states.restore(state, model)
+    assert int(model.optimizer.iterations) == 3
+    again = states.save(run.parent / "again", model, config, 3, {})
+    assert digests(state) == digests(again)
+
+
+def digests(state: states.State) -> dict[str, str]:
+    files = json.loads((state.path / "training.json").read_text())["files"]
+    return {name: files[name] for name in ("weights.npz", "optimizer.npz")}
+
+
+def test_run_goes_on_from_the_newest_whole_checkpoint(run: Path, recipe: Path, capfd: pytest.CaptureFixture) -> None:
+    copy = run.parent / "copy"
+    shutil.copytree(run, copy)
+    damaged = states.all_of(copy)[-1].path / "weights.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (copy / "checkpoints" / "step-00000009").mkdir()  # killed before it was whole
+    (copy / "checkpoints" / ".step-00000007.123").mkdir()
+    shutil.rmtree(copy / "model")
+    assert cli.run(["train", str(recipe), "train.ema=0.5", "train.rate=0.005", "--out", str(copy), "--resume"]) == 0
+    said = capfd.readouterr().err
+    assert "step-00000009: not finished" in said
+    assert "step-00000006: damaged: weights.npz is not what was written" in said
+    assert "going on from step 3" in said
+    assert "train.rate: was 0.01, is now 0.005" in said
+    assert [line["step"] for line in logged(copy)] == ["2", "4", "6"]
+    assert not list((copy / "checkpoints").glob(".step-*"))
+    assert io.open_model(copy).meta["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "expected a new folder, found a run; --resume goes on with it"),
+        (["--resume", "train.ema=null"], "train.ema: the run has 0.5, and a running average cannot begin or end"),
+        (
+            ["--resume", "train.ema=0.5", "model.box.width=16"],
+            "box.width: the run has 32, expected the same, found 16; begin another run",
+        ),
+        (
+            ["--resume", "train.ema=0.5", "train.stage=detector"],
+            "train.stage: the run has 'all', expected the same, found 'detector'",
+        ),
+    ],
+)
+def test_run_in_the_way_is_one_line(
+    run: Path, recipe: Path, overrides: list[str], message: str, capfd: pytest.CaptureFixture
+) -> None:
+    before = (run / "config.yaml").read_bytes()
+    assert cli.run(["train", str(recipe), *overrides, "--out", str(run)]) == 2
+    assert message in capfd.readouterr().err.splitlines()[-1]
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_interrupt_saves_and_stops(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = keras.callbacks.Callback.on_train_batch_begin
+
+    def interrupt(self: Any, batch: int, logs: Any = None) -> None:
+        plain(self, batch, logs)
+        if batch == 1:
+            signal.raise_signal(signal.SIGINT)
+            monkeypatch.undo()
+
+    monkeypatch.setattr(keras.callbacks.Callback, "on_train_batch_begin", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    assert cli.run(["train", str(recipe), "--out", str(tmp_path / "run")]) == 130
+    assert [state.step for state in states.all_of(tmp_path / "run")] == [2]
+    assert not (tmp_path / "run" / "model").exists()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_loss_that_is_not_finite_is_explained_and_kept(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """A rate that is far too high: the run ends with a report and the batch, and with weights that are finite."""
+    out = tmp_path / "run"
+    assert cli.run(["train", str(recipe), "train.rate=1e9", "train.clip_norm=null", "--out", str(out)]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert "not finite; first: " in line
+    (failed,) = (out / "failed").iterdir()
+    assert f"maskx train --replay {failed}" in line
+    assert all(np.isfinite(value).all() for value in weights(io.load(failed).model).values())
+    found = guard.replay(failed)
+    assert found["first"] == guard.read(failed)["first"]
+    assert found["first"].startswith(("the output of layer", "loss_", "the gradient of"))
+    assert len(found["images"]) == 4
+
+
+def test_first_unsound_is_named(recipe: Path) -> None:
+    config = small(recipe)
+    model = fit.compiled(config)
+    batch = dry.made_up(config, 2)
+    sound = guard.first_unsound(model, batch, 1)
+    assert sound.startswith("nothing")
+    huge = model.mask_head.trunk.weights[0]
+    keep = huge.numpy()
+    huge.assign(np.full(huge.shape, 1e38, np.float32))
+    assert guard.first_unsound(model, batch, 1).startswith("the output of layer mask_head/trunk")
+    huge.assign(keep * np.nan)
+    assert guard.first_unsound(model, batch, 1) == f"the weights {huge.path}"
+    huge.assign(keep)
+    broken = {**batch, "gt_boxes": batch["gt_boxes"] * np.float32(np.nan)}
+    assert guard.first_unsound(model, broken, 1) == "the input gt_boxes"
+
+
+def test_parts_do_what_the_whole_does(recipe: Path) -> None:
+    """With each part's counts those of the whole: the same images, sampled alike, in one part and in two."""
+    config = small(recipe, "train.batch=2", "train.clip_norm=0.1")
+    batch = dry.made_up(config, 1)
+    twice = {name: np.concatenate([value, value]) for name, value in batch.items()}
+    found = []
+    for parts in (1, 2):
+        model = fit.compiled(small(recipe, "train.batch=2", "train.clip_norm=0.1", f"train.accumulate={parts}"))
+        before = weights(model)
+        data = tf.data.Dataset.from_tensors(twice).repeat()
+        history = model.fit(data, steps_per_epoch=1, verbose=0, shuffle=False)
+        found.append((history.history["loss"][0], {k: v - before[k] for k, v in weights(model).items()}))
+    assert found[0][0] == pytest.approx(found[1][0], rel=0.02)
+    norm = [np.sqrt(sum(float((move**2).sum()) for move in moves.values())) for _, moves in found]
+    across = sum(float((found[0][1][name] * found[1][1][name]).sum()) for name in found[0][1])
+    assert across / norm[0] / norm[1] > 0.99
+
+
+def test_stock_callbacks_and_optimizer(recipe: Path, tmp_path: Path) -> None:
+    """compile and fit as in any Keras program."""
+    config = small(recipe)
+    data = tf.data.Dataset.from_tensors(dry.made_up(config, 2)).repeat()
+    model = fit.start.make(config)
+    model.compile(optimizer="adam")
+    callbacks = [
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_weights_only=True, monitor="loss"),
+        keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False),
+        keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+    ]
+    history = model.fit(data, epochs=2, steps_per_epoch=2, verbose=0, callbacks=callbacks, shuffle=False)
+    assert set(history.history) == LOSSES
+    assert len(history.history["loss"]) == 2
+    assert (tmp_path / "best.weights.h5").exists()
+    found = model.evaluate(data, steps=1, verbose=0, return_dict=True)
+    assert set(found) >= LOSSES - {"gradient_norm"}
+
+
+def test_dry_run(recipe: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.run(["train", str(recipe), "--dry-run", "--json", "data.train=[]"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["losses"]) == LOSSES
+    assert found["parameters"] >= found["trained"] > 100_000
+    assert found["memory_mib"] > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "expected a recipe"),
+        (["train", "{recipe}", "train.batch=6", "train.accumulate=4"], "train.accumulate"),
+        (["train", "{recipe}", "data.train=[]"], "data.train: expected data sets to learn from, found none"),
+        (["train", "{recipe}", "train.strategy=multi_worker"], "expected TF_CONFIG or --workers, found neither"),
+        (["train", "{recipe}", "train.stage=mask", "train.weights=nowhere"], "nowhere: no such folder"),
+        (["train", "--replay", "nowhere"], "nowhere: expected a folder that a failed run wrote"),
+        (["train", "{recipe}", "--out", "{folder}"], "expected a new folder, or a run with config.yaml"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    arguments: list[str], message: str, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    filled = [one.format(recipe=recipe, folder=recipe.parent) for one in arguments]
+    if "--out" not in filled and "--replay" not in filled and len(filled) > 1:
+        filled += ["--out", str(tmp_path / "run")]
+    assert cli.run(filled) == 2
+    assert message in capfd.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()

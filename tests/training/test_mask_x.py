@@ -1,0 +1,141 @@
+"""What holds of Mask^X R-CNN through real steps of the optimizer, and what it can learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskx_tf import cli
+from maskx_tf.checkpoints import io
+from maskx_tf.config import Config, load
+from maskx_tf.training import dry, fit
+from tests.training import runs
+
+DETECTOR = ("backbone", "fpn", "rpn", "box_head", "box_predictor", "stem", "res")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mask_x")
+    return runs.recipe(folder, runs.scenes(folder / "data"))
+
+
+def named(recipe: Path, *overrides: str) -> Config:
+    config = load(recipe, overrides)
+    names = tuple(f"class {number}" for number in range(24))
+    return config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+
+
+def moved(config: Config, batch: dict[str, Any], steps: int = 2) -> dict[str, bool]:
+    """Which weights some steps change."""
+    model = fit.compiled(config)
+    before = {variable.path: variable.numpy() for variable in model.weights}
+    data = tf.data.Dataset.from_tensors(batch).repeat()
+    model.fit(data, steps_per_epoch=steps, verbose=0, shuffle=False)
+    return {name: not np.array_equal(model_value.numpy(), before[name]) for name, model_value in _weights(model)}
+
+
+def _weights(model: Any) -> list[tuple[str, Any]]:
+    return [(variable.path, variable) for variable in model.weights]
+
+
+def of_masks(name: str) -> bool:
+    return name.startswith(("mask_head/", "transfer/"))
+
+
+def test_boxes_alone_change_no_mask_weight(recipe: Path) -> None:
+    """Of images whose instances are all B's; decay is switched off, which would shrink weights without a gradient."""
+    config = named(recipe, "train.weight_decay=0")
+    batch = dry.made_up(config, 2)
+    with_masks = moved(config, batch)
+    assert all(with_masks[name] for name in with_masks if of_masks(name))
+    batch["gt_has_mask"] = np.zeros_like(batch["gt_has_mask"])
+    without = moved(config, batch)
+    assert not any(without[name] for name in without if of_masks(name))
+    assert without["box_predictor/box_rows"]
+
+
+def test_mask_stage_changes_the_mask_branch_alone(recipe: Path, tmp_path: Path) -> None:
+    """By the command, on a detector that another run trained, which has no mask branch."""
+    detector, masks = tmp_path / "detector", tmp_path / "masks"
+    few = ["train.steps=2", "train.batch=2"]
+    assert cli.run(["train", str(recipe), "model.family=faster_rcnn", *few, "--out", str(detector)]) == 0
+    start = [f"train.weights={detector}", "train.stage=mask"]
+    assert cli.run(["train", str(recipe), *start, *few, "--out", str(masks)]) == 0
+    before = {name: value.numpy() for name, value in _weights(io.open_model(detector).model)}
+    after = {name: value.numpy() for name, value in _weights(io.open_model(masks).model)}
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+    fresh = {name: value.numpy() for name, value in _weights(fit.compiled(load(masks / "config.yaml")))}
+    mask_names = [name for name in after if of_masks(name)]
+    assert set(after) == set(before) | set(mask_names)
+    assert all(not np.array_equal(fresh[name], after[name]) for name in mask_names)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_stopped_gradient_after_real_steps(recipe: Path, stop: bool) -> None:
+    config = named(recipe, f"model.transfer.stop_gradient={str(stop).lower()}")
+    model = fit.compiled(config)
+    batch = {name: tf.constant(value) for name, value in dry.made_up(config, 2).items()}
+    model.fit(tf.data.Dataset.from_tensors(batch).repeat(), steps_per_epoch=2, verbose=0, shuffle=False)
+    seeds = model.seeds(tf.constant(2), tf.constant(0), tf.constant(2))
+    with tf.GradientTape() as tape:
+        loss = model.batch_losses(batch, seeds)["loss_mask"].total
+    rows = [model.box_predictor.class_rows.value, model.box_predictor.box_rows.value]
+    gradients = tape.gradient(loss, rows, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    largest = [float(tf.reduce_max(tf.abs(tf.convert_to_tensor(gradient)))) for gradient in gradients]
+    assert all(value == 0.0 for value in largest) if stop else all(value > 0.0 for value in largest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "rate"),
+    [("{name: resnet50, norm: group, frozen_stages: 0}", 0.01), ("{name: mobilenet_v2, norm: batch}", 0.02)],
+    ids=["resnet50_group", "mobilenet_v2"],
+)
+def test_eight_images_are_learned_by_heart(backbone: str, rate: float, tmp_path: Path) -> None:
+    """Random weights, 8 scenes on a canvas of 128, 4 images a step, all masks of A: boxes > .9, masks of A > .8."""
+    from maskx_tf.data.synthetic import generate
+    from maskx_tf.data.synthetic.parameters import Recipe
+
+    data = tmp_path / "data"
+    generate.generate(Recipe(images=20, size=128, classes=24, a=17), data, workers=1)
+    # Only the first eight: the annotation file of the others goes.
+    import json
+
+    path = data / "instances_train.json"
+    whole = json.loads(path.read_text())
+    whole["images"] = whole["images"][:8]
+    kept = {image["id"] for image in whole["images"]}
+    whole["annotations"] = [one for one in whole["annotations"] if one["image_id"] in kept]
+    path.write_text(json.dumps(whole))
+    overrides = [
+        "model.input={canvas: [128, 128], short_side: 128, long_side: 128}",
+        f"model.backbone={backbone}",
+        "model.box.rois=64",
+        "model.box.width=256",
+        "model.mask={channels: 64, convs: 2}",
+        "model.anchors={sizes: [[12], [24], [48], [72], [100]]}",
+        "model.rpn={pre_nms_train: 300, pre_nms_test: 300, post_nms_train: 200, post_nms_test: 50, samples: 128}",
+        "model.detections.limit=20",
+        f"data.val=[{{images: {data / 'train'}, annotations: {path}}}]",
+        "data.flip=false",
+        f"train.rate={rate}",
+        "train.steps=600",
+        "train.warm_up={steps: 50, start: 0.1}",
+        "train.schedule=cosine",
+        "train.clip_norm=10.0",
+        "train.weight_decay=0",
+        "train.checkpoint_every=600",
+    ]
+    recipe = runs.recipe(tmp_path, data)
+    out = tmp_path / "run"
+    assert cli.run(["train", str(recipe), *overrides, "--out", str(out)]) == 0
+    figures = json.loads((out / "summary.json").read_text())["figures"]
+    print(backbone, figures)
+    assert figures["box/all/AP"] > 0.9
+    assert figures.get("mask/A/AP", figures.get("mask/all/AP")) > 0.8
