@@ -77,7 +77,7 @@ def train(
 
 def _train(config: Config, run: Path, resume: bool, say: Any, advance: Any) -> dict[str, Any]:
     """Opens the data, runs, and gives what came out."""
-    from maskx_tf.data import examples, opening, pipeline, stats
+    from maskx_tf.data import opening, pipeline, stats
     from maskx_tf.training import fit, start
 
     dataset = opening.training_set(config.data, start.classes(config, ()))
@@ -90,7 +90,7 @@ def _train(config: Config, run: Path, resume: bool, say: Any, advance: Any) -> d
         f"{counts['images']} images, {counts['instances']} instances, {counts['with_masks']} with masks; "
         f"{len(classes_a)} of {len(names)} classes in A"
     )
-    held = examples.from_dataset(dataset)
+    held = opening.training_examples(config.data, dataset)
 
     def batches(first: int, worker: int, workers: int, devices: int) -> Any:
         return pipeline.training(
