@@ -17,6 +17,7 @@ import tensorflow as tf
 from maskx_tf.config import Config
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import guard, states
+from maskx_tf.training.distribute import Agreement
 from maskx_tf.training.journal import Journal
 
 
@@ -81,6 +82,7 @@ class Keeper(keras.callbacks.Callback):
         journal: stands before this callback.
         hooks: see `Hooks`.
         stopped: see `Stopped`.
+        agreement: see `Agreement`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Keeper(keras.callbacks.Callback):
         journal: Journal,
         hooks: Hooks,
         stopped: Stopped,
+        agreement: Agreement,
     ) -> None:
         super().__init__()
         self.run = run
@@ -104,6 +107,7 @@ class Keeper(keras.callbacks.Callback):
         self.journal = journal
         self.hooks = hooks
         self.stopped = stopped
+        self.agreement = agreement
         self.figures: dict[str, float] = {}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -111,12 +115,13 @@ class Keeper(keras.callbacks.Callback):
         self._check({name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()})
         train, evaluate = self.config.train, self.config.evaluate
         last = self.step == train.steps
-        if self.stopped.by:
+        ends = self.agreement(self.step, bool(self.stopped.by))
+        if ends:
             self.model.stop_training = True
         begin = time.monotonic()
         if self.run is not None:
             state = None
-            if last or self.stopped.by or self.step % train.checkpoint_every == 0:
+            if last or ends or self.step % train.checkpoint_every == 0:
                 state = states.save(self.run, self.model, self.config, self.step, self.meta)
             if self.hooks.evaluate is not None and (last or (evaluate.every and self.step % evaluate.every == 0)):
                 self._evaluate(state)

@@ -75,6 +75,34 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     )
 
 
+class Agreement:
+    """Whether any worker wants to stop: workers that stop at different steps would wait for each other for ever.
+
+    Args:
+        strategy: of the run.
+        every: the steps between two questions, where there are several workers.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, every: int) -> None:
+        several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self.every = every if several else 1
+
+        @tf.function
+        def asked(wish: tf.Tensor) -> tf.Tensor:
+            def summed(wish: tf.Tensor) -> tf.Tensor:
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, wish)
+
+            return strategy.experimental_local_results(strategy.run(summed, args=(wish,)))[0]
+
+        self._asked = asked if several else None
+
+    def __call__(self, step: int, wish: bool) -> bool:
+        """Whether to stop after this step; every worker has to ask at every step."""
+        if self._asked is None or step % self.every:
+            return wish and self._asked is None
+        return float(self._asked(tf.constant(float(wish)))) > 0.0
+
+
 def spread(batches: Batches, strategy: tf.distribute.Strategy) -> Any:
     """The batches, for `fit`: every device gets its piece of each, in the order in which one device would see it."""
     workers = cluster_size() if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ def run(
         journal=journal,
         hooks=hooks,
         stopped=stopped,
+        agreement=distribute.Agreement(strategy, train.log_every),
     )
     if first < train.steps:
         data = distribute.spread(lambda *place: batches(first, *place), strategy)
@@ -113,7 +115,10 @@ def run(
             )
     if chief and keeper.step >= train.steps:
         finish(model, config, out, meta, journal, keeper.figures)
-    return Outcome(max(keeper.step, first), stopped.by, keeper.figures)
+    step = max(keeper.step, first)
+    # A worker that was told to stop by another one has heard no signal itself.
+    by = stopped.by or (signal.SIGTERM if step < train.steps else 0)
+    return Outcome(step, by if step < train.steps else 0, keeper.figures)
 
 
 def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from maskx_tf.errors import BadInput
-from maskx_tf.training import distribute
+from maskx_tf.training import distribute, states
 from tests.training import runs
 
 SCRIPT = "tests/training/replicas.py"
+
+
+def hosts(count: int) -> list[str]:
+    """Addresses on this machine that are free."""
+    servers = [socket.socket() for _ in range(count)]
+    for server in servers:
+        server.bind(("127.0.0.1", 0))
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return [f"127.0.0.1:{port}" for port in ports]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +60,7 @@ def test_two_devices_do_what_one_does(local: Path) -> None:
 
 @pytest.mark.slow
 def test_two_workers_do_what_one_device_does(recipe: Path, local: Path) -> None:
-    ports = []
-    for _ in range(2):
-        with socket.socket() as server:
-            server.bind(("127.0.0.1", 0))
-            ports.append(server.getsockname()[1])
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    cluster = {"worker": hosts(2)}
     started = [
         runs.python(
             SCRIPT,
@@ -66,6 +75,31 @@ def test_two_workers_do_what_one_device_does(recipe: Path, local: Path) -> None:
         runs.finished(process)
     assert_same(local / "one.npz", local / "workers1.npz")
     assert_same(local / "workers1.npz", local / "workers0.npz")
+
+
+@pytest.mark.slow
+def test_signal_to_one_worker_ends_both(recipe: Path, tmp_path: Path) -> None:
+    """By the command; and --resume goes on with both."""
+    out, steps = tmp_path / "run", "train.steps=400"
+
+    def start(*overrides: str) -> list[subprocess.Popen[str]]:
+        workers = ",".join(hosts(2))
+        command = ["-m", "maskx_tf", "train", str(recipe), *overrides, "--out", str(out), "--resume"]
+        return [runs.python(*command, "--workers", workers, "--worker-index", str(index)) for index in range(2)]
+
+    started = start(steps)
+    while not list(out.glob("checkpoints/step-*")) and started[0].poll() is None:
+        time.sleep(0.2)
+    started[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [130, 130], said[0][-2000:] + said[1][-2000:]
+    step = states.all_of(out)[-1].step
+    assert step % 2 == 0  # train.log_every
+    for process in (again := start(steps, f"train.steps={step + 2}")):
+        runs.finished(process)
+    assert len(again) == 2
+    assert states.all_of(out)[-1].step == step + 2
+    assert (out / "model" / "model.json").exists()
 
 
 def test_cluster_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,113 @@
+"""What a training step costs: `python -m benchmarks.training [step|vocabulary|replicas]`.
+
+Mask R-CNN, ResNet-50-FPN, 512x512, 2 images, 10 instances each, 512 RoIs an image of which the first 128 go through the
+mask head, whether positive or not; stem and res2 frozen. Beside it the train step of the backbone and its pyramid
+alone, with the same freezing and optimizer, whose loss is the mean square of its maps. Each row runs in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from benchmarks.measure import Cost, machine, measure, show
+from maskx_tf.config import Config
+from maskx_tf.training import distribute, dry
+from maskx_tf.training.fit import compiled
+from maskx_tf.training.optimizer import SGD
+
+REPEAT = 5
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+ALONE = "R50-FPN alone"
+
+
+def step() -> None:
+    """Prints the whole step beside its backbone's."""
+    for precision in PRECISIONS:
+        costs: dict[str, Cost] = {ALONE: measure(_alone, precision, repeat=REPEAT)}
+        for family in ("faster_rcnn", "mask_rcnn", "mask_x_rcnn"):
+            costs[family] = measure(_whole, family, 80, precision, 1, repeat=REPEAT)
+        show(f"A training step, {precision}", costs, base=ALONE)
+
+
+def vocabulary() -> None:
+    """Prints Mask^X R-CNN's step with more and more classes."""
+    costs = {
+        f"{count} classes": measure(_whole, "mask_x_rcnn", count, "fp32", 1, repeat=REPEAT) for count in (80, 3000)
+    }
+    show("A training step of Mask^X R-CNN, fp32", costs, base="80 classes")
+
+
+def replicas() -> None:
+    """Prints the step of one device, and of two that share this machine's cores: what mirroring itself costs."""
+    costs = {f"{count} replica(s)": measure(_whole, "mask_rcnn", 80, "fp32", count, repeat=REPEAT) for count in (1, 2)}
+    show("A training step of Mask R-CNN, the same 2 images, fp32", costs, base="1 replica(s)")
+
+
+def _config(family: str, classes: int, precision: str) -> Config:
+    return Config.model_validate(
+        {
+            "model": {
+                "family": family,
+                "class_names": [f"class {number}" for number in range(classes)],
+                "input": {"canvas": (512, 512), "short_side": 512, "long_side": 512},
+            },
+            "data": {"max_instances": 10},
+            "train": {"batch": 2, "precision": PRECISIONS[precision], "strategy": "one"},
+        }
+    )
+
+
+def _whole(family: str, classes: int, precision: str, count: int) -> Callable[[], Any]:
+    if count > 1:
+        device = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * count)
+    strategy = distribute.choose("mirrored" if count > 1 else "one")
+    config = _config(family, classes, precision)
+    with strategy.scope():
+        model = compiled(config)
+    batch = dry.made_up(config, config.train.batch // count)
+    data = distribute.spread(lambda *place: tf.data.Dataset.from_tensors(batch).repeat(), strategy)
+    iterator = iter(data)
+    model.make_train_function()
+    return lambda: {name: float(value) for name, value in model.train_function(iterator).items()}
+
+
+def _alone(precision: str) -> Callable[[], Any]:
+    model = compiled(_config("faster_rcnn", 80, precision))
+    batch = dry.made_up(_config("faster_rcnn", 80, precision), 2)
+    images, sizes = tf.constant(batch["images"]), tf.constant(batch["image_sizes"])
+    variables = [*model.backbone.trainable_variables, *model.neck.trainable_variables]
+    optimizer = SGD(1e-4, momentum=0.9, weight_decay=1e-4)
+    optimizer.build(variables)
+
+    @tf.function
+    def train() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            maps = model.features(images, sizes, training=True)
+            loss = tf.add_n([tf.reduce_mean(tf.square(tf.cast(level, tf.float32))) for level in maps])
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return loss
+
+    return lambda: float(train())
+
+
+PARTS = {"step": step, "vocabulary": vocabulary, "replicas": replicas}
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or list(PARTS)
+    if set(chosen) - set(PARTS):
+        sys.exit(f"expected {', '.join(PARTS)}, found {' '.join(sys.argv[1:])}")
+    print(machine(), f"TensorFlow {tf.__version__}", f"Keras {keras.__version__}", sep=", ")
+    for name in chosen:
+        PARTS[name]()
