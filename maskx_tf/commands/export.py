@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from maskx_tf.commands.quiet import import_tensorflow
+from maskx_tf.errors import BadInput
 
 EXAMPLE = "Example: maskx export saved-model runs/first --out models/first model.input.canvas='[800, 1216]'"
 
-app = typer.Typer(name="export", help="Write a model as a SavedModel for TF Serving.", epilog=EXAMPLE)
+LITERT_EXAMPLE = "Example: maskx export litert runs/first --out phone --precision int8 --images photos/"
+
+app = typer.Typer(name="export", help="Write a model for TF Serving or for a device.", epilog=EXAMPLE)
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder.")]
 Overrides = Annotated[
@@ -19,11 +23,6 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Settings that win over the model's, such as export.warmup=3."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as JSON.")]
-
-
-@app.callback()
-def export() -> None:
-    """Write a model as a SavedModel for TF Serving."""
 
 
 @app.command("saved-model", epilog=EXAMPLE)
@@ -48,12 +47,57 @@ def saved_model(
     _print({**written._asdict(), "path": str(written.path)}, as_json)
 
 
+class Precision(StrEnum):
+    """What a LiteRT model computes with."""
+
+    float32 = "float32"
+    float16 = "float16"
+    dynamic = "dynamic"
+    int8 = "int8"
+
+
+@app.command(epilog=LITERT_EXAMPLE)
+def litert(
+    model: Model,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    overrides: Overrides = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="float16 and dynamic store weights in 16 and 8 bits; int8 also computes features in 8."),
+    ] = Precision.float32,
+    parts: Annotated[bool, typer.Option("--parts", help="Detector and mask head as graphs of their own.")] = False,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Images like those that will be seen, for --precision int8.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many of them are looked at.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Write a LiteRT model of builtin operators, for images of one size."""
+    import_tensorflow()
+
+    from maskx_tf.commands.predict import find_images
+    from maskx_tf.export import litert as writer
+    from maskx_tf.export.device import letterbox
+    from maskx_tf.export.source import open_source
+    from maskx_tf.predict import read_image
+
+    if (images is not None) != (precision is Precision.int8):
+        raise BadInput("--images goes with --precision int8, and with nothing else")
+    source = open_source(model, overrides or (), portable=True)
+    size = source.config.model.input
+    files = [] if images is None else list(find_images([str(images)]))[:samples]
+    examples = (letterbox(read_image(file), size.canvas, size.short_side, size.long_side) for file in files)
+    facts = writer.write(source, out, precision=precision.value, parts=parts, images=examples)
+    _print({"path": str(out), **facts}, as_json)
+
+
 def _print(summary: dict[str, Any], as_json: bool) -> None:
     import json
 
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return
-    rest = ", ".join(f"{key} {value}" for key, value in summary.items() if key not in ("path", "signatures"))
-    print(f"wrote {summary['path']}: {rest}")
-    print("signatures: " + ", ".join(summary["signatures"]))
+    parts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in summary.items()}
+    print(f"wrote {parts.pop('path')}")
+    for key, value in parts.items():
+        print(f"  {key}: {value}")

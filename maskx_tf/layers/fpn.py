@@ -61,5 +61,7 @@ def _double(features: tf.Tensor) -> tf.Tensor:
     """Every cell twice along both sides."""
     shape = tf.shape(features)
     batch, height, width, channels = shape[0], features.shape[1], features.shape[2], features.shape[3]
-    twice = tf.broadcast_to(features[:, :, None, :, None], [batch, height, 2, width, 2, channels])
+    # Not features[:, :, None, :, None]: LiteRT's slices have no room for six dimensions once they are quantised.
+    cells = tf.reshape(features, [batch, height, 1, width, 1, channels])
+    twice = tf.broadcast_to(cells, [batch, height, 2, width, 2, channels])
     return tf.reshape(twice, [batch, 2 * height, 2 * width, channels])

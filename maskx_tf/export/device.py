@@ -1,0 +1,90 @@
+"""Runs a LiteRT folder with ai-edge-litert and NumPy alone: image in, `Detections` in the image's own pixels out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskx_tf.errors import BadInput
+from maskx_tf.structures import Detections
+
+DESCRIPTION = "lite.json"  # as `litert` writes it; that file imports TensorFlow, and this one must not
+Arrays = dict[str, NDArray[Any]]
+
+
+class Runner:
+    """A LiteRT model, ready to be asked.
+
+    Args:
+        folder: written by `litert.write`.
+        threads: of the interpreter.
+
+    Raises:
+        BadInput: the folder is none, or ai-edge-litert is missing.
+    """
+
+    def __init__(self, folder: Path, threads: int = 2) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise BadInput("ai-edge-litert is missing: pip install 'maskx_tf[litert]'") from None
+        try:
+            self.facts: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+            self.labels: list[dict[str, Any]] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+            # The interpreters have to outlive the runners of their signatures.
+            self._interpreters = {
+                name: Interpreter(str(folder / f"{name}.tflite"), num_threads=threads) for name in self.facts["graphs"]
+            }
+        except (OSError, ValueError, LookupError) as error:
+            raise BadInput(f"{folder}: expected the folder of a LiteRT model: {str(error).splitlines()[0]}") from None
+        self._graphs = {name: one.get_signature_runner() for name, one in self._interpreters.items()}
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M] or None."""
+        facts = self.facts
+        canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"])
+        outputs = self._run({"image": canvas[None], "size": size[None]})
+        count = int(outputs["count"][0])
+        height, width = image.shape[:2]
+        ratio = np.array([width / size[1], height / size[0]] * 2, np.float32)
+        masks = outputs.get("masks")
+        return Detections(
+            boxes=outputs["boxes"][0, :count] * ratio,
+            scores=outputs["scores"][0, :count],
+            classes=outputs["classes"][0, :count],
+            valid=np.ones(count, bool),
+            masks=None if masks is None else masks[0, :count],
+        )
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        """Runs the graphs in turn; each takes what it needs of what there is."""
+        values = dict(inputs)
+        for graph in self._graphs.values():
+            values |= graph(**{key: values[key] for key in graph.get_input_details()})
+        return values
+
+
+def letterbox(
+    image: NDArray[np.uint8], canvas: tuple[int, int], short_side: int, long_side: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`ops.images.letterbox` in NumPy: float32 [height, width, 3] and float32 [2], the size inside it."""
+    height, width = image.shape[:2]
+    scale = min(short_side / min(height, width), long_side / max(height, width))
+    scale = min(scale, canvas[0] / height, canvas[1] / width)
+    size = [max(math.floor(side * scale + 1e-6), 1) for side in (height, width)]
+    pixels = image
+    for axis, (old, new) in enumerate(zip((height, width), size, strict=True)):
+        at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0.0)
+        low = np.minimum(at.astype(np.int64), old - 1)
+        high = np.minimum(low + 1, old - 1)
+        share = (at - low).astype(np.float32).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
+        below, above = np.take(pixels, low, axis), np.take(pixels, high, axis)
+        pixels = below + (above.astype(np.float32) - below) * share
+    result = np.zeros([*canvas, 3], np.float32)
+    result[: size[0], : size[1]] = pixels
+    return result, np.array(size, np.float32)

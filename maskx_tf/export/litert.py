@@ -1,0 +1,205 @@
+"""LiteRT models of builtin operators alone, for images of one size, from a model that was built portable.
+
+Forms, each a folder of one or two graphs beside `lite.json`, which says what they are:
+
+whole     model: image -> boxes, scores, classes, masks
+parts     detector: image -> boxes, scores, classes and feature maps; masks: feature maps, boxes, classes -> masks
+int8      features, every operator of it in integers: image -> feature maps; heads: feature maps -> boxes ... masks.
+          The choice of boxes loops, and LiteRT's calibration ends in a crash on loops, so it stays outside of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from maskx_tf.config import ModelConfig
+from maskx_tf.errors import BadInput
+from maskx_tf.export.freeze import Frozen
+from maskx_tf.export.source import Source, descriptions
+from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.structures import Detections
+
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
+DESCRIPTION = "lite.json"
+Outputs = dict[str, tf.Tensor]
+Example = tuple[NDArray[np.float32], NDArray[np.float32]]  # a canvas [H, W, 3] and the size [2] of the image in it
+
+
+class Graph(NamedTuple):
+    """One graph to convert.
+
+    Attributes:
+        name: of its file.
+        function: of named tensors, to named tensors.
+        specs: of its inputs.
+        precision: one of PRECISIONS.
+    """
+
+    name: str
+    function: Callable[..., Outputs]
+    specs: dict[str, tf.TensorSpec]
+    precision: str
+
+
+def write(source: Source, out: Path, *, precision: str, parts: bool, images: Iterable[Example] = ()) -> dict[str, Any]:
+    """Writes the folder of a LiteRT model and returns what `lite.json` says of it.
+
+    Args:
+        source: a model built portable.
+        out: a folder that is not there yet.
+        precision: one of PRECISIONS.
+        parts: detector and mask head apart.
+        images: what `device.letterbox` makes of images like those that will be seen, for int8.
+
+    Raises:
+        BadInput: the folder is there, or the combination cannot be.
+    """
+    if out.exists():
+        raise BadInput(f"{out}: expected a folder that is not there yet")
+    examples = list(images)
+    if precision == "int8" and (parts or not examples):
+        raise BadInput("int8 is two graphs of its own, and needs images that represent what will be seen")
+    if parts and not isinstance(source.model, MaskRCNN):
+        raise BadInput("a family without masks has no parts")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        facts = _write(source, beside, precision, parts, examples)
+        beside.chmod(0o755)
+        beside.rename(out)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return facts
+
+
+def _write(source: Source, folder: Path, precision: str, parts: bool, images: list[Example]) -> dict[str, Any]:
+    settings = source.config.model
+    graphs = _graphs(source.model, settings, precision, parts)
+    facts: dict[str, Any] = {
+        "form": "int8" if precision == "int8" else "parts" if parts else "whole",
+        "precision": precision,
+        "graphs": [graph.name for graph in graphs],
+        "canvas": list(settings.input.canvas),
+        "short_side": settings.input.short_side,
+        "long_side": settings.input.long_side,
+        "paste": settings.detections.paste,
+    }
+    texts = {**descriptions(source), DESCRIPTION: json.dumps(facts, indent=2) + "\n"}
+    for graph in graphs:
+        path = folder / f"{graph.name}.tflite"
+        path.write_bytes(_converted(graph, images))
+        # As LiteRT's own metadata does: files in a zip behind the model, which readers of either do not notice.
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in texts.items():
+                archive.writestr(name, text)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    facts["megabytes"] = round(sum(path.stat().st_size for path in folder.glob("*.tflite")) / 1e6, 2)
+    return facts
+
+
+def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> list[Graph]:
+    canvas = settings.input.canvas
+    constants = tuple(tf.constant(value.numpy()) for value in model.constants())
+    image = {"image": tf.TensorSpec([1, *canvas, 3], name="image"), "size": tf.TensorSpec([1, 2], name="size")}
+    if precision != "int8" and not parts:
+
+        def whole(image: tf.Tensor, size: tf.Tensor) -> Outputs:
+            return _named(model.infer(image, size, constants))
+
+        return [Graph("model", whole, image, precision)]
+
+    def features(image: tf.Tensor, size: tf.Tensor) -> list[tf.Tensor]:
+        return model.features(image, size)
+
+    maps = tf.function(features, autograph=False).get_concrete_function(*image.values()).structured_outputs
+    some_maps = {f"map_{index}": tf.TensorSpec(one.shape, one.dtype, f"map_{index}") for index, one in enumerate(maps)}
+
+    def maps_of(image: tf.Tensor, size: tf.Tensor) -> Outputs:
+        return dict(zip(some_maps, features(image, size), strict=True))
+
+    def heads(size: tf.Tensor, **levels: tf.Tensor) -> Outputs:
+        found = model.detect([levels[name] for name in some_maps], size)
+        if isinstance(model, MaskRCNN):
+            masks = model.mask_probs([levels[name] for name in some_maps], found.boxes, found.classes, constants)
+            found = found._replace(masks=masks)
+        return _named(found)
+
+    if precision == "int8":
+        return [
+            Graph("features", maps_of, image, "int8"),
+            Graph("heads", heads, {"size": image["size"], **some_maps}, "dynamic"),
+        ]
+
+    def detector(image: tf.Tensor, size: tf.Tensor) -> Outputs:
+        levels = features(image, size)
+        return {**_named(model.detect(levels, size)), **dict(zip(some_maps, levels, strict=True))}
+
+    limit = settings.detections.limit
+    # The mask head reads the finer maps alone, and LiteRT wants no input that nothing reads.
+    read = dict(list(some_maps.items())[: len(model.mask_pool.strides)]) if isinstance(model, MaskRCNN) else {}
+
+    def masks(boxes: tf.Tensor, classes: tf.Tensor, **levels: tf.Tensor) -> Outputs:
+        assert isinstance(model, MaskRCNN)
+        return {"masks": model.mask_probs([levels[name] for name in read], boxes, classes, constants)}
+
+    given = {
+        "boxes": tf.TensorSpec([1, limit, 4], name="boxes"),
+        "classes": tf.TensorSpec([1, limit], tf.int32, "classes"),
+    }
+    return [
+        Graph("detector", detector, image, precision),
+        Graph("masks", masks, {**given, **read}, precision),
+    ]
+
+
+def _named(found: Detections) -> Outputs:
+    outputs = {
+        "boxes": found.boxes,
+        "scores": found.scores,
+        "classes": found.classes,
+        "count": tf.reduce_sum(tf.cast(found.valid, tf.int32), axis=1),
+    }
+    return outputs if found.masks is None else {**outputs, "masks": found.masks}
+
+
+def _converted(graph: Graph, images: list[Example]) -> bytes:
+    names = list(graph.specs)
+    frozen = Frozen(lambda *inputs: graph.function(**dict(zip(names, inputs, strict=True))), list(graph.specs.values()))
+    # The frozen graph has lost the names of its inputs.
+    traced = tf.function(lambda **inputs: frozen(*(inputs[name] for name in names)), autograph=False)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [traced.get_concrete_function(**graph.specs)], tf.Module()
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if graph.precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if graph.precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if graph.precision == "int8":
+
+        def examples() -> Iterator[dict[str, NDArray[np.float32]]]:
+            for canvas, size in images:
+                yield {"image": canvas[None], "size": size[None]}
+
+        converter.representative_dataset = examples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    with warnings.catch_warnings():
+        # TensorFlow's converter calls TensorFlow's interpreter, which advises against itself.
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
+        model: bytes = converter.convert()
+    return model

@@ -1,0 +1,128 @@
+"""LiteRT models against the Python model they were made of."""
+
+from __future__ import annotations
+
+import functools
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskx_tf import cli
+from maskx_tf.errors import BadInput
+from maskx_tf.export import device, litert
+from maskx_tf.export.source import open_source
+from maskx_tf.ops.images import letterbox
+from maskx_tf.predict import ImagePredictor
+from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
+from tests.models.small import assert_same_detections
+
+pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert (the extra litert) is missing")
+PICTURES = [picture(*size, seed) for seed, size in enumerate(SIZES)]
+
+
+def written(precision: str, parts: bool = False) -> Path:
+    return _written(precision, parts)
+
+
+@functools.cache
+def _written(precision: str, parts: bool) -> Path:
+    path = folder() / f"litert-{precision}-{parts}"
+    arguments = ["export", "litert", str(model_folder()), "--out", str(path), "--precision", precision]
+    if precision == "int8":
+        photos = folder() / "photos"
+        photos.mkdir()
+        for index, pixels in enumerate(PICTURES):
+            (photos / f"{index}.png").write_bytes(encoded(pixels))
+        arguments += ["--images", str(photos)]
+    assert cli.run([*arguments, *(["--parts"] if parts else [])]) == 0
+    return path
+
+
+def matched(found, expected) -> float:
+    """The share of expected detections with a partner of the same class at IoU > .9."""
+    low = np.maximum(found.boxes[:, None, :2], expected.boxes[None, :, :2])
+    high = np.minimum(found.boxes[:, None, 2:], expected.boxes[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    areas = [np.prod(one.boxes[:, 2:] - one.boxes[:, :2], axis=-1) for one in (found, expected)]
+    iou = shared / (areas[0][:, None] + areas[1][None] - shared)
+    same = found.classes[:, None] == expected.classes[None]
+    return float(((iou > 0.9) & same).any(axis=0).mean())
+
+
+@pytest.mark.parametrize("size", [(30, 40), (64, 64), (200, 90), (1, 1), (700, 3)])
+def test_letterbox_is_tensorflows(size) -> None:
+    pixels = picture(*size)
+    expected, inside = letterbox(tf.constant(pixels), canvas=(96, 64), short_side=50, long_side=90)
+    found, found_inside = device.letterbox(pixels, (96, 64), 50, 90)
+    np.testing.assert_array_equal(found_inside, inside)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("parts", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_detections_are_those_of_the_python_model(parts) -> None:
+    runner, predictor = device.Runner(written("float32", parts)), ImagePredictor(*model())
+    for pixels in PICTURES:
+        assert_same_detections(runner(pixels), predictor(pixels), pixels=0.5, tolerance=1 / 255)
+
+
+def test_the_file_explains_itself() -> None:
+    path = written("float32")
+    with zipfile.ZipFile(path / "model.tflite") as archive:
+        assert json.loads(archive.read("labels.json"))[2] == {"index": 3, "id": 99, "name": "horse", "masks": False}
+        assert b"class_names" in archive.read("config.yaml")
+        assert json.loads(archive.read("lite.json")) == json.loads((path / "lite.json").read_text())
+    assert json.loads((path / "lite.json").read_text())["graphs"] == ["model"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "share", "least"), [("float16", 0.55, 0.95), ("dynamic", 0.6, 0.3)])
+def test_smaller_models(precision, share, least) -> None:
+    path = written(precision)
+    size = (path / "model.tflite").stat().st_size
+    assert size < share * (written("float32") / "model.tflite").stat().st_size
+    runner, predictor = device.Runner(path), ImagePredictor(*model())
+    assert np.mean([matched(runner(pixels), predictor(pixels)) for pixels in PICTURES]) >= least
+
+
+@pytest.mark.slow
+def test_features_in_integers() -> None:
+    path = written("int8")
+    runner = device.Runner(path)
+    (first, *_) = runner._interpreters.values()
+    types = {detail["dtype"] for detail in first.get_tensor_details()}
+    assert np.int8 in types
+    weights = (model_folder() / "weights.npz").stat().st_size
+    assert sum(file.stat().st_size for file in path.glob("*.tflite")) < 0.6 * weights
+    for pixels in PICTURES:
+        found = runner(pixels)
+        assert np.isfinite(found.boxes).all()
+        assert len(found.boxes)
+    # The maps themselves: random weights give detections that hang on the last digit.
+    canvas, size = device.letterbox(PICTURES[0], (64, 64), 64, 64)
+    exact = model()[0].features(tf.constant(canvas[None]), tf.constant(size[None]))
+    maps = runner._graphs["features"](image=canvas[None], size=size[None])
+    for index, expected in enumerate(exact):
+        error = np.sqrt(np.mean((maps[f"map_{index}"] - expected) ** 2) / np.mean(expected**2))
+        assert error < 0.25, (index, error)
+
+
+def test_mistakes(capsys, tmp_path) -> None:
+    def fails(*arguments: object) -> str:
+        assert cli.run(["export", "litert", *map(str, arguments)]) == 2
+        return capsys.readouterr().err
+
+    out = ["--out", tmp_path / "out"]
+    assert "--images goes with --precision int8" in fails(model_folder(), *out, "--precision", "int8")
+    assert "--images goes with --precision int8" in fails(model_folder(), *out, "--images", tmp_path)
+    assert "not there yet" in fails(model_folder(), "--out", tmp_path)
+    assert "model.roi.op is pool" in fails(model_folder(), *out, "model.roi.op=pool")
+    source = open_source(model_folder(), portable=True)
+    with pytest.raises(BadInput, match="int8 is two graphs"):
+        litert.write(source, tmp_path / "out", precision="int8", parts=True, images=[])
+    with pytest.raises(BadInput, match=r"folder of a LiteRT model"):
+        device.Runner(tmp_path)
+    assert list(tmp_path.iterdir()) == []
