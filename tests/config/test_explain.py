@@ -27,7 +27,7 @@ from tests.config.helpers import problem, put
             "data: {train: [{imags: a}]}",
             "data.train[0].imags: unknown key; did you mean data.train.images? (and 2 more)",
         ),
-        ("export: {xyz: 5}", "export.xyz: unknown key; export has signatures, bf16, warmup"),
+        ("export: {xyz: 5}", "export.xyz: unknown key; export has signatures, bf16, warmup, max_pixels"),
         ("xyz: 5", "xyz: unknown key; the top has model, data, train, evaluate, export"),
         ('"a\\nb": 5', "'a\\nb': unknown key; the top has model, data, train, evaluate, export"),
         # wrong types

@@ -1,0 +1,46 @@
+"""Every recipe takes a step: on a small canvas, with few proposals, and everything else as it stands there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maskx_tf import cli
+from maskx_tf.config import load
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+RECIPES = sorted(CONFIGS.glob("*.yaml"))
+DEFAULT = {"faster_rcnn_r50_fpn_coco", "mask_rcnn_r50_c4_coco", "mask_x_rcnn_r50_fpn_coco_voc_stagewise"}
+REDUCED = [
+    "model.input.canvas=[128, 128]",
+    "model.input.short_side=128",
+    "model.input.long_side=128",
+    "model.backbone.weights=none",
+    "model.rpn.pre_nms_train=100",
+    "model.rpn.post_nms_train=50",
+    "model.rpn.pre_nms_test=100",
+    "model.rpn.post_nms_test=50",
+    "model.box.rois=16",
+    "train.batch=1",
+    "train.weights=null",
+]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(path, marks=() if path.stem in DEFAULT else pytest.mark.slow, id=path.stem) for path in RECIPES],
+)
+def test_recipe_takes_a_step(recipe: Path, capsys: pytest.CaptureFixture) -> None:
+    reduced = list(REDUCED)
+    if load(recipe).train.stage == "mask":  # needs a detector to start from; what is computed is the same without one
+        reduced.append("train.stage=all")
+    if load(recipe).model.backbone.name.startswith("resne"):  # random weights between norms that do nothing explode
+        reduced.append("model.backbone.norm=group")
+    if load(recipe).model.transfer.embedding is not None:
+        reduced += ["model.transfer.input=cls", "model.transfer.embedding=null"]
+    assert cli.run(["train", str(recipe), "--dry-run", "--json", *reduced]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(value == value for value in found["losses"].values())
+    assert found["trained"] > 1_000_000 or "small" in load(recipe).model.backbone.name
