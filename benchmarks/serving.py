@@ -1,0 +1,138 @@
+"""What a server adds to a model: `python -m benchmarks.serving [latency|load] [--classes 80] [--bf16]`.
+
+Mask^X R-CNN, ResNet-50-FPN, canvas 800x1216, random weights, a score threshold of 0 so that 100 detections are sent.
+
+latency  the SavedModel called in this process beside the same one behind `maskx serve`, over gRPC and REST, in turn
+load     requests at random moments (serving/load_test.py), without and with batching
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import machine
+from maskx_tf.checkpoints import io
+from maskx_tf.config import Config, ModelConfig
+from maskx_tf.export import saved_model
+from maskx_tf.export.source import open_source
+from maskx_tf.models.build import build
+from maskx_tf.serving import protocol, tensors
+from maskx_tf.serving.client import Client
+from serving import load_test
+
+CANVAS = (800, 1216)
+REPEAT = 9
+BATCHING = Path(__file__).resolve().parents[1] / "serving" / "batching.txt"
+
+
+def export(folder: Path, classes: int, bf16: bool) -> Path:
+    """Writes the model, and returns the folder of its versions."""
+    config = ModelConfig.model_validate(
+        {
+            "family": "mask_x_rcnn",
+            "class_names": [f"class {number}" for number in range(classes)],
+            "input": {"canvas": CANVAS, "short_side": CANVAS[0], "long_side": CANVAS[1]},
+            "detections": {"score": 0.0},
+        }
+    )
+    keras.utils.set_random_seed(0)
+    io.save(build(config), Config(model=config), folder / "model")
+    overrides = [f"export.bf16={str(bf16).lower()}", "export.signatures=[serving_default]"]
+    return saved_model.write(open_source(folder / "model", overrides), folder / "bench").path.parent
+
+
+@contextmanager
+def server(folder: Path, *arguments: str) -> Iterator[tuple[str, str]]:
+    """The addresses of a `maskx serve`: gRPC and REST."""
+    ports = ["--grpc-port", "0", "--rest-port", "0"]
+    line = [sys.executable, "-m", "maskx_tf", "serve", str(folder), *ports, *arguments]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()  # what is served
+        found = re.search(r"gRPC (\S+), REST and a page (\S+)/", process.stdout.readline())
+        assert found is not None
+        yield found[1], found[2]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def latency(folder: Path) -> None:
+    """Prints how long one image takes here and behind both ports."""
+    image = load_test.example()
+    ask = tf.saved_model.load(str(folder / "1")).signatures["serving_default"]
+    outputs = {name: value.numpy() for name, value in ask(image_bytes=tf.constant([image])).items()}
+    response = protocol.PredictResponse()
+    for name, value in outputs.items():
+        response.outputs[name].CopyFrom(tensors.to_proto(value))
+    with server(folder) as (grpc_address, rest_address), Client(grpc_address) as grpc, Client(rest_address) as rest:
+        ways: dict[str, Callable[[], Any]] = {
+            "in this process": lambda: [value.numpy() for value in ask(image_bytes=tf.constant([image])).values()],
+            "gRPC": lambda: grpc.detect(image),
+            "REST": lambda: rest.detect(image),
+        }
+        walls: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(REPEAT + 1):
+            for name, call in ways.items():  # in turn: what else runs on the machine meets all of them
+                start = time.perf_counter()
+                call()
+                if turn:
+                    walls[name].append(time.perf_counter() - start)
+    table = Table(title="One image of 640x480", title_justify="left")
+    for column in ("", "p50 ms", "ratio"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    base = float(np.median(walls["in this process"]))
+    for name, values in walls.items():
+        table.add_row(name, f"{np.median(values) * 1e3:.0f}", f"{np.median(values) / base:.3f}")
+    Console().print(table)
+    print(f"{int(outputs['num_detections'][0])} detections in {len(response.SerializeToString())} bytes")
+
+
+def load(folder: Path, rate: float, seconds: float) -> None:
+    """Prints what becomes of requests that come at random moments."""
+    for name, arguments in {"no batching": (), "serving/batching.txt": ("--batching", str(BATCHING))}.items():
+        with server(folder, *arguments) as (address, _):
+            figures = load_test.run(address, [load_test.example()], rate=rate, seconds=seconds)
+            print(f"{name}, {rate} requests/s for {seconds:.0f} s: {figures}", flush=True)
+
+
+def main() -> None:
+    """Runs the parts that the command line names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=["latency", "load"], default=["latency", "load"])
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--rate", type=float, default=0.3)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    print(machine(), f"{options.classes} classes", "bf16" if options.bf16 else "fp32", flush=True)
+    with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
+        folder = export(Path(scratch), options.classes, options.bf16)
+        if "latency" in options.parts:
+            latency(folder)
+        if "load" in options.parts:
+            load(folder, options.rate, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
