@@ -37,8 +37,12 @@ EXPECTED = {
 }
 
 
-def explain(error: ValidationError) -> tuple[Keys, str]:
+def explain(error: ValidationError, schema: type[BaseModel] = Config) -> tuple[Keys, str]:
     """The first problem of a failed validation.
+
+    Args:
+        error: what pydantic raised.
+        schema: of what was validated.
 
     Returns:
         The keys that lead to the wrong value, and the text to write after them.
@@ -50,9 +54,9 @@ def explain(error: ValidationError) -> tuple[Keys, str]:
         keys += tuple(part for part in first["ctx"]["key"].split(".") if part)
         return keys, f"{first['msg']}, found {show(first['ctx']['found'])}{_more(len(details) - 1)}"
     if first["type"] == "extra_forbidden":
-        return keys, f"unknown key; {_nearest(keys)}{_more(len(details) - 1)}"
+        return keys, f"unknown key; {_nearest(keys, schema)}{_more(len(details) - 1)}"
     if first["type"] == "model_type":
-        below = next((key for key in valid_keys() if key.startswith(f"{_path(keys)}.")), "")
+        below = next((key for key in valid_keys(schema) if key.startswith(f"{_path(keys)}.")), "")
         return keys, f"expected settings such as {below}, found {show(first['input'])}{_more(len(details) - 1)}"
     if first["type"] == "missing" and isinstance(keys[-1], int):
         # A fixed-length list that is too short has one error for each missing item.
@@ -118,10 +122,10 @@ def valid_keys(section: type[BaseModel] = Config, above: str = "") -> Iterator[s
             yield from valid_keys(inner, f"{above}{name}.")
 
 
-def _nearest(keys: Keys) -> str:
+def _nearest(keys: Keys, schema: type[BaseModel]) -> str:
     """What to write instead of a key that does not exist."""
     path = _path(keys)
-    known = list(valid_keys())
+    known = list(valid_keys(schema))
     if path in known:
         return f"write {path} as sections, one inside the other"
     above, _, last = path.rpartition(".")

@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from maskx_tf.config.explain import Keys, explain, show
 from maskx_tf.config.schema import Config
@@ -19,6 +19,8 @@ from maskx_tf.errors import BadInput
 MOST_BASES = 3
 MOST_BYTES = 4_000_000  # the names of 100,000 classes fit; a film that was given by mistake does not
 KEY = re.compile(r"\w+(\.\w+)*")
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class _Layer(NamedTuple):
@@ -39,15 +41,36 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     Raises:
         BadInput: one line with the file or override, the key, what was expected and what was found.
     """
-    layers = _read_chain(os.fspath(path)) + [_read_override(text) for text in overrides]
+    return read(Config, path, overrides)
+
+
+def read(
+    schema: type[Schema],
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    settings: Sequence[tuple[str, dict[str, Any]]] = (),
+) -> Schema:
+    """Reads and checks a file of any schema.
+
+    Args:
+        schema: of what it holds.
+        path: see `load`.
+        overrides: see `load`.
+        settings: laid over the file and under the overrides, each after the name by which a message calls it.
+
+    Raises:
+        BadInput: see `load`.
+    """
+    layers = _read_chain(os.fspath(path)) + [_Layer(*layer) for layer in settings]
+    layers += [_read_override(text) for text in overrides]
     merged: dict[str, Any] = {}
     origins: dict[Keys, str] = {}
     for layer in layers:
         _merge(merged, layer.settings, layer.name, origins, ())
     try:
-        return Config.model_validate(merged)
+        return schema.model_validate(merged)
     except ValidationError as error:
-        keys, problem = explain(error)
+        keys, problem = explain(error, schema)
         raise BadInput(f"{_origin(keys, origins, layers[-1].name)}: {_dotted(keys)}: {problem}") from None
 
 

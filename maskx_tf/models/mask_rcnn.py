@@ -92,6 +92,8 @@ class MaskRCNN(RCNN):
         ]
 
     def batch_losses(self, batch: Batch, seeds: tf.Tensor) -> dict[str, Loss]:
+        if self.stage == "mask" and "pooled" in batch:
+            return {"loss_mask": self.pooled_loss(batch)}
         if self.stage == "mask":
             targets = targets_of(batch)
             features, regions = self.fixed_regions(batch["images"], batch["image_sizes"], targets, seeds)
@@ -116,12 +118,35 @@ class MaskRCNN(RCNN):
         return {**losses, "loss_mask": self.mask_loss(features, regions, targets, seed)}
 
     def mask_loss(self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets, seed: tf.Tensor) -> Loss:
-        """The loss of the regions whose truth has a mask; only regions that can be foreground are looked at."""
+        """The loss of the regions whose truth has a mask."""
+        return self.loss_of_masks(*self.mask_samples(features, regions, targets, seed))
+
+    def mask_samples(
+        self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What the mask head learns from: the regions that can be foreground, N of them.
+
+        Returns:
+            Pooled features [B, N, size, size, C], classes int32 [B, N], binary masks float32 [B, N, M, M], and whether
+            the truth has one, bool [B, N].
+        """
         regions = self.steps.mask_regions(regions, targets, sampling.fold_in(seed, 2))
         first = self.steps.foreground
         boxes, classes, has_mask = regions.boxes[:, :first], regions.classes[:, :first], regions.has_mask[:, :first]
         pooled = self.mask_features(features, boxes, training=True)
-        return self.loss_of_masks(pooled, classes, self.mask_targets(regions, targets), has_mask)
+        return pooled, classes, self.mask_targets(regions, targets), has_mask
+
+    def pooled_loss(self, batch: Batch) -> Loss:
+        """The mask loss of regions that were pooled before, of a detector that does not learn.
+
+        Args:
+            batch: pooled float [B, size, size, C], classes int32 [B], and masks uint8 [B, M * M / 8], packed; a region
+                an entry, each with a mask.
+        """
+        classes, side = batch["classes"][:, None], self.mask_head.side
+        wanted = tf.reshape(mask_ops.unpack_bits(batch["masks"]), [-1, 1, side, side])
+        pooled = tf.cast(batch["pooled"], tf.float32)[:, None]
+        return self.loss_of_masks(pooled, classes, tf.cast(wanted, tf.float32), tf.ones_like(classes, tf.bool))
 
     def loss_of_masks(self, pooled: tf.Tensor, classes: tf.Tensor, wanted: tf.Tensor, has_mask: tf.Tensor) -> Loss:
         """The mask loss, of each region's own class."""

@@ -113,7 +113,7 @@ def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str
 
 def _seeds(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> tf.Tensor:
     """Those of the step that failed: the step after it is counted from 1."""
-    return model.seeds(tf.constant(step - 1), tf.constant(0), tf.constant(len(batch["images"])))
+    return model.seeds(tf.constant(step - 1), tf.constant(0), tf.constant(len(batch["image_ids"])))
 
 
 @contextmanager

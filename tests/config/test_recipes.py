@@ -10,7 +10,8 @@ from maskx_tf.config import dump, load
 from tests.config.helpers import put
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+# Those under study are of another schema: tests/study.
+RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "study")
 
 
 def test_there_are_recipes() -> None:
