@@ -29,7 +29,7 @@ def trial(config: Config, steps: int = 2) -> dict[str, Any]:
     """
     strategy = distribute.choose(config.train.strategy)
     with strategy.scope():
-        model = compiled(config)
+        model = compiled(_from_nothing(config))
     devices = strategy.num_replicas_in_sync
     batch = made_up(config, config.train.batch // devices)
     data = distribute.spread(lambda *place: tf.data.Dataset.from_tensors(batch).repeat(), strategy)
@@ -50,6 +50,13 @@ def trial(config: Config, steps: int = 2) -> dict[str, Any]:
         "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "hours": round(seconds[-1] * config.train.steps / 3600, 2),
     }
+
+
+def _from_nothing(config: Config) -> Config:
+    """The configuration with random weights: neither a detector nor a download is needed to see what a run costs."""
+    backbone = config.model.backbone.model_copy(update={"weights": "none"})
+    model = config.model.model_copy(update={"backbone": backbone})
+    return config.model_copy(update={"model": model, "train": config.train.model_copy(update={"weights": None})})
 
 
 def made_up(config: Config, images: int) -> dict[str, np.ndarray]:

@@ -17,14 +17,12 @@ REDUCED = [
     "model.input.canvas=[128, 128]",
     "model.input.short_side=128",
     "model.input.long_side=128",
-    "model.backbone.weights=none",
     "model.rpn.pre_nms_train=100",
     "model.rpn.post_nms_train=50",
     "model.rpn.pre_nms_test=100",
     "model.rpn.post_nms_test=50",
     "model.box.rois=16",
     "train.batch=1",
-    "train.weights=null",
 ]
 
 
@@ -34,8 +32,6 @@ REDUCED = [
 )
 def test_recipe_takes_a_step(recipe: Path, capsys: pytest.CaptureFixture) -> None:
     reduced = list(REDUCED)
-    if load(recipe).train.stage == "mask":  # needs a detector to start from; what is computed is the same without one
-        reduced.append("train.stage=all")
     if load(recipe).model.backbone.name.startswith("resne"):  # random weights between norms that do nothing explode
         reduced.append("model.backbone.norm=group")
     if load(recipe).model.transfer.embedding is not None:
@@ -43,4 +39,5 @@ def test_recipe_takes_a_step(recipe: Path, capsys: pytest.CaptureFixture) -> Non
     assert cli.run(["train", str(recipe), "--dry-run", "--json", *reduced]) == 0
     found = json.loads(capsys.readouterr().out)
     assert all(value == value for value in found["losses"].values())
-    assert found["trained"] > 1_000_000 or "small" in load(recipe).model.backbone.name
+    assert set(found["losses"]) >= {"loss", "gradient_norm"}
+    assert 0 < found["trained"] <= found["parameters"]

@@ -1,0 +1,82 @@
+"""Makes two steps of every recipe at its full size: `python -m benchmarks.dry_runs FILE [RECIPE...]`.
+
+One image a step: each device of the paper's eight had one or two, and a machine without a GPU can hold one. Of recipes
+whose models and stages are equal one is run. Each line of FILE is one recipe's figures as JSON; those that are there
+are not run again. Prints FILE as a table.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.config import ModelConfig, load
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+VG3K = 3001  # classes of the recipes on Visual Genome, which the data would tell
+
+
+def recipes() -> dict[str, list[str]]:
+    """The recipes to run, and for each those that have the same model and the same stage."""
+    groups: dict[tuple[ModelConfig, bool, bool], list[str]] = {}
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        config = load(path)
+        groups.setdefault((config.model, config.train.stage == "mask", "vg3k" in path.stem), []).append(path.stem)
+    return {names[0]: names[1:] for names in groups.values()}
+
+
+def run(name: str) -> dict[str, Any]:
+    """One recipe's figures."""
+    path = CONFIGS / f"{name}.yaml"
+    overrides = ["train.batch=1", "train.accumulate=1"]
+    if load(path).model.transfer.embedding:  # a file that its user provides
+        overrides += ["model.transfer.input=cls", "model.transfer.embedding=null"]
+    if "vg3k" in name:
+        overrides.append("model.class_names=[" + ", ".join(f"class {number}" for number in range(VG3K)) + "]")
+    command = [sys.executable, "-m", "maskx_tf", "train", str(path), "--dry-run", "--json", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"recipe": name, "error": done.stderr.strip().splitlines()[-1]}
+    return {"recipe": name, **json.loads(done.stdout)}
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The figures in Markdown."""
+    rows = [
+        "| recipe | parameters | that learn | memory MiB | first step s | step s |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for one in lines:
+        if "error" in one:
+            rows.append(f"| {one['recipe']} | {one['error']} | | | | |")
+            continue
+        numbers = [f"{one[key]:,}" for key in ("parameters", "trained", "memory_mib")]
+        rows.append(
+            f"| {' | '.join([one['recipe'], *numbers])} | {one['first_step_seconds']} | {one['step_seconds']} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Runs what is not in the file yet, and prints the table."""
+    if len(sys.argv) < 2:
+        sys.exit("expected a file for the figures")
+    file = Path(sys.argv[1])
+    groups = recipes()
+    wanted = sys.argv[2:] or list(groups)
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {one["recipe"] for one in lines}
+    for name in wanted:
+        if name not in done:
+            lines.append({**run(name), "same": groups.get(name, [])})
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(lines[-1]) + "\n")
+            print(f"{name}: {lines[-1].get('step_seconds', lines[-1].get('error'))}", file=sys.stderr)
+    print(table(lines))
+
+
+if __name__ == "__main__":
+    main()
