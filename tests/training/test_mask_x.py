@@ -15,7 +15,7 @@ from maskx_tf.config import Config, load
 from maskx_tf.training import dry, fit
 from tests.training import runs
 
-DETECTOR = ("backbone", "fpn", "rpn", "box_head", "box_predictor", "stem", "res")
+MOBILENET = runs.ROOT.parent / "shared/data/weights/mobilenet_v2_imagenet_notop.weights.h5"
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +92,27 @@ def test_stopped_gradient_after_real_steps(recipe: Path, stop: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("backbone", "rate"),
-    [("{name: resnet50, norm: group, frozen_stages: 0}", 0.01), ("{name: mobilenet_v2, norm: batch}", 0.02)],
-    ids=["resnet50_group", "mobilenet_v2"],
-)
-def test_eight_images_are_learned_by_heart(backbone: str, rate: float, tmp_path: Path) -> None:
-    """Random weights, 8 scenes on a canvas of 128, 4 images a step, all masks of A: boxes > .9, masks of A > .8."""
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])
+def test_eight_images_are_learned_by_heart(name: str, tmp_path: Path) -> None:
+    """8 scenes on a canvas of 128, 4 images a step, 600 steps, the masks of A: boxes > .9, masks of A > .8.
+
+    ResNet-50 with GroupNorm begins at random; MobileNetV2, whose norms need more steps than that to know their
+    statistics, with its ImageNet weights and norms that stand still.
+    """
+    if name == "resnet50":
+        backbone, rate = ["model.backbone={name: resnet50, norm: group, frozen_stages: 0}"], 0.01
+    elif not MOBILENET.exists():
+        pytest.skip("needs MobileNetV2's weights in ../shared/data/weights")
+    else:
+        pixels = "pixel_mean: [127.5, 127.5, 127.5], pixel_std: [127.5, 127.5, 127.5]"
+        canvas = "canvas: [128, 128], short_side: 128, long_side: 128"
+        backbone, rate = (
+            [
+                f"model.backbone={{name: mobilenet_v2, weights: {MOBILENET}, frozen_stages: 0}}",
+                f"model.input={{{canvas}, {pixels}}}",
+            ],
+            0.02,
+        )
     from maskx_tf.data.synthetic import generate
     from maskx_tf.data.synthetic.parameters import Recipe
 
@@ -115,7 +129,7 @@ def test_eight_images_are_learned_by_heart(backbone: str, rate: float, tmp_path:
     path.write_text(json.dumps(whole))
     overrides = [
         "model.input={canvas: [128, 128], short_side: 128, long_side: 128}",
-        f"model.backbone={backbone}",
+        *backbone,
         "model.box.rois=64",
         "model.box.width=256",
         "model.mask={channels: 64, convs: 2}",
@@ -136,6 +150,6 @@ def test_eight_images_are_learned_by_heart(backbone: str, rate: float, tmp_path:
     out = tmp_path / "run"
     assert cli.run(["train", str(recipe), *overrides, "--out", str(out)]) == 0
     figures = json.loads((out / "summary.json").read_text())["figures"]
-    print(backbone, figures)
+    print(name, figures)
     assert figures["box/all/AP"] > 0.9
     assert figures.get("mask/A/AP", figures.get("mask/all/AP")) > 0.8
