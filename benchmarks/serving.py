@@ -119,7 +119,7 @@ def load(folder: Path, rate: float, seconds: float) -> None:
 def main() -> None:
     """Runs the parts that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["latency", "load"], default=["latency", "load"])
+    parser.add_argument("part", nargs="?", choices=["all", "latency", "load"], default="all")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rate", type=float, default=0.3)
@@ -128,9 +128,9 @@ def main() -> None:
     print(machine(), f"{options.classes} classes", "bf16" if options.bf16 else "fp32", flush=True)
     with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
         folder = export(Path(scratch), options.classes, options.bf16)
-        if "latency" in options.parts:
+        if options.part != "load":
             latency(folder)
-        if "load" in options.parts:
+        if options.part != "latency":
             load(folder, options.rate, options.seconds)
 
 
