@@ -33,6 +33,7 @@ from maskx_tf.commands import (
     predict,
     report,
     serve,
+    study,
     train,
     vocabulary,
 )
@@ -63,6 +64,7 @@ app.command(epilog=ask.EXAMPLE)(ask.ask)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
 app.command(epilog=report.EXAMPLE)(report.report)
+app.command(epilog=study.EXAMPLE)(study.study)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,53 @@
+"""`maskx study`: the papers' tables, from nothing to figures beside the paper's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskx_tf.commands.quiet import import_tensorflow
+
+EXAMPLE = "Example: maskx study configs/study/synthetic_quick.yaml --out studies/quick"
+STOPPED = 130  # as after Ctrl-C
+
+
+def study(
+    config_file: Annotated[str, typer.Argument(metavar="CONFIG", help="A study, such as those in configs/study.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the study's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="STUDY", help="The study folder; studies/ and its name if not given.")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="CELL", help="Run GROUP/METHOD, or all cells of a group or of a method, alone."),
+    ] = None,
+    summarize: Annotated[
+        bool, typer.Option("--summarize", help="Run nothing: tables of the results that are there.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tables' figures as JSON.")] = False,
+) -> None:
+    """Run a grid of methods over seeds and splits, and compare them; started again, it goes on."""
+    from maskx_tf.study import config
+
+    loaded = config.load(config_file, overrides or [])
+    folder = out or Path("studies") / loaded.name
+    if not summarize:
+        import_tensorflow()
+        from maskx_tf.study import run
+
+        try:
+            run.run(loaded, folder, only or (), lambda text: print(text, file=sys.stderr, flush=True))
+        except run.Stopped:
+            print("stopped; the same command goes on from there", file=sys.stderr)
+            raise typer.Exit(STOPPED) from None
+    from maskx_tf.study import summary
+
+    found = summary.summarise(loaded, folder)
+    summary.write(found, folder)
+    print(json.dumps(summary.as_json(found), indent=2) if as_json else summary.as_markdown(found))

@@ -1,0 +1,190 @@
+"""The cells of a study: a method in a group each, its configuration, and whether it still is what it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskx_tf.config import Config
+from maskx_tf.config.loader import read
+from maskx_tf.data.synthetic.parameters import Recipe
+from maskx_tf.errors import BadInput
+from maskx_tf.study.config import GroupConfig, MethodConfig, StudyConfig
+
+# Where things lie is no part of what they are: a study may move.
+PLACES: tuple[str, ...] = ("data.train", "data.val", "data.names", "data.records", "train.weights", "train.strategy")
+PLACES += ("model.transfer.embedding", "model.backbone.weights")
+
+
+class Cell(NamedTuple):
+    """A method in a group."""
+
+    group: GroupConfig
+    method: MethodConfig
+
+    @property
+    def name(self) -> str:
+        """As `--only` takes it."""
+        return f"{self.group.name}/{self.method.name}"
+
+
+class Places(NamedTuple):
+    """The folders of a study.
+
+    Attributes:
+        out: the study folder.
+    """
+
+    out: Path
+
+    def data(self, study: StudyConfig, group: GroupConfig) -> Path:
+        """The synthetic data of a group; groups of one seed and one size of A share them."""
+        return self.out / "data" / f"seed{group.seed}-a{recipe_of(study, group).a}"
+
+    def detector(self, group: GroupConfig) -> Path:
+        """The detector that a group takes, its own or another's."""
+        return self.out / "detectors" / (group.detector or group.name)
+
+    def cell(self, cell: Cell) -> Path:
+        """The run of a cell."""
+        return self.out / "cells" / cell.group.name / cell.method.name
+
+    def regions(self, group: GroupConfig, masks: str) -> Path:
+        """The pooled regions of a group; those of the oracle, "all", lie apart from those of A, "a"."""
+        return self.out / "regions" / group.name / masks
+
+
+def cells_of(study: StudyConfig, only: Sequence[str] = ()) -> list[Cell]:
+    """The cells, group by group.
+
+    Args:
+        study: all of it.
+        only: cells, groups and methods by name; empty: all.
+
+    Raises:
+        BadInput: there is none of a name.
+    """
+    every = list(_every(study))
+    for name in only:
+        if not any(name in _names(cell) for cell in every):
+            raise BadInput(f"--only {name}: expected a group, a method or a cell such as {every[0].name}")
+    return [cell for cell in every if not only or not _names(cell).isdisjoint(only)]
+
+
+def _names(cell: Cell) -> set[str]:
+    return {cell.name, cell.group.name, cell.method.name}
+
+
+def _every(study: StudyConfig) -> Iterator[Cell]:
+    for group in study.groups:
+        for method in study.methods:
+            if group.methods is None or method.name in group.methods:
+                yield Cell(group, method)
+
+
+def recipe_of(study: StudyConfig, group: GroupConfig) -> Recipe:
+    """The parameters of a group's synthetic data."""
+    assert study.synthetic is not None
+    plain = study.synthetic.model_dump()
+    return Recipe(**{**plain, "a": group.a or plain["a"], "seed": group.seed})
+
+
+def detector_config(study: StudyConfig, group: GroupConfig, places: Places) -> Config:
+    """The configuration of a group's stage 1."""
+    own = study.detector
+    layers = [("settings", study.settings), ("detector.settings", own.settings)]
+    layers.append((_of(group), _data(study, group, places)))
+    return read(Config, own.recipe, settings=layers)
+
+
+def cell_config(study: StudyConfig, cell: Cell, places: Places) -> Config:
+    """The configuration of a cell.
+
+    Raises:
+        BadInput: settings do not fit together.
+    """
+    group, method = cell
+    layers = [("settings", study.settings)]
+    own = _data(study, group, places)
+    if method.masks == "all":
+        own["data"]["masks"] = "oracle" if study.synthetic is not None else "all"
+    if method.start == "detector":
+        layers.append(("mask_settings", study.mask_settings))
+        own["train"] |= {"stage": "mask", "weights": str(places.detector(group)), "strategy": "one"}
+    if method.embeddings is not None:
+        own["model"] = {"transfer": {"input": "embedding", "embedding": str(table_of(cell, places))}}
+    layers += [(f"settings of {method.name}", method.settings), (_of(group), own)]
+    return read(Config, method.recipe, settings=layers)
+
+
+def table_of(cell: Cell, places: Places) -> Path:
+    """The table that T reads in a control."""
+    return places.out / "tables" / cell.group.name / f"{cell.method.name}.npy"
+
+
+def _of(group: GroupConfig) -> str:
+    return f"group {group.name}"
+
+
+def _data(study: StudyConfig, group: GroupConfig, places: Places) -> dict[str, Any]:
+    """What a group says of the data and the seeds."""
+    data: dict[str, Any] = {"seed": group.seed}
+    if group.masks is not None:
+        data["masks"] = group.model_dump(mode="json")["masks"]
+    if study.synthetic is not None:
+        folder = places.data(study, group)
+        data |= {"train": [source(folder, "train")], "val": [source(folder, "val")], "masks": "all"}
+    return {"data": data, "train": {"seed": group.seed}}
+
+
+def source(folder: Path, part: str) -> dict[str, Any]:
+    """A part of synthetic data, as a configuration names it."""
+    return {
+        "images": str(folder / part),
+        "annotations": str(folder / f"instances_{part}.json"),
+        "masks_b": str(folder / f"masks_b_{part}.json"),
+    }
+
+
+def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
+    """A checksum of everything that a cell's figures depend on beside the code."""
+    config = cell_config(study, cell, places)
+    parts: list[Any] = [_placeless(config), cell.method.masks, cell.method.start, cell.method.embeddings]
+    parts.append(data_facts(study, cell.group))
+    if cell.method.start == "detector":
+        parts += [detector_digest(study, cell.group, places), study.regions.per_image]
+    return _checksum(parts)
+
+
+def detector_digest(study: StudyConfig, group: GroupConfig, places: Places) -> str:
+    """The same of a group's detector. Which classes have masks is nothing to it."""
+    owner = next(one for one in study.groups if one.name == (group.detector or group.name))
+    plain = _placeless(detector_config(study, owner, places))
+    plain["data"].pop("masks")
+    facts = data_facts(study, owner)
+    return _checksum([plain, {key: value for key, value in facts.items() if key not in ("a", "masks")}])
+
+
+def data_facts(study: StudyConfig, group: GroupConfig) -> dict[str, Any]:
+    """What a result's line says of its data."""
+    if study.synthetic is not None:
+        return recipe_of(study, group)._asdict()
+    return {"seed": group.seed, "masks": group.model_dump(mode="json")["masks"]}
+
+
+def _placeless(config: Config) -> dict[str, Any]:
+    plain = config.model_dump(mode="json")
+    for place in PLACES:
+        *above, last = place.split(".")
+        section = plain
+        for key in above:
+            section = section[key]
+        section.pop(last)
+    return plain
+
+
+def _checksum(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

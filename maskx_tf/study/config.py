@@ -1,0 +1,193 @@
+"""What a study is: groups (a seed or a split each), methods, and the tables that compare them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from maskx_tf.config.fields import Count, Float, Fraction, Positive, Section, Seed, Text, impossible
+from maskx_tf.config.loader import read
+from maskx_tf.config.schema import Masks
+
+Name = Annotated[Text, Field(pattern=r"^\w[\w.+-]*$")]  # it is the name of a folder, too
+Settings = dict[str, Any]
+
+
+class SyntheticConfig(Section):
+    """The synthetic benchmark, which the study generates itself, with the seed of each group."""
+
+    images: Count = Field(default=5000, description="In all parts: a tenth is val, a fifth test, the rest train.")
+    size: Count = Field(default=96, description="Side of an image in pixels.")
+    classes: Count = Field(default=40, description="How many classes there are.")
+    a: Count = Field(default=28, description="How many of them keep their masks, where a group does not say.")
+    companions: Fraction = Field(default=0.7, description="The share of objects in pairs.")
+    offset: Positive = Field(default=0.35, description="Between partners, of the sum of their radii.")
+
+
+class DetectorConfig(Section):
+    """Stage 1."""
+
+    recipe: Text = Field(description="A recipe, relative to the study's file.")
+    settings: Settings = Field(default={}, description="Settings that replace the recipe's.")
+
+
+class GroupConfig(Section):
+    """What shares a detector and a division of the classes: the unit over which means and spreads are taken."""
+
+    name: Name = Field(description="Of the group's folder.")
+    seed: Seed = Field(default=0, description="Of the weights, of the order, and of synthetic data.")
+    a: Count | None = Field(default=None, description="Synthetic data: how many classes keep their masks.")
+    masks: Masks | None = Field(default=None, description="Other data: the classes A, in the form of data.masks.")
+    detector: Name | None = Field(
+        default=None, description="The group whose detector this one takes: of the same images and boxes."
+    )
+    methods: tuple[Name, ...] | None = Field(default=None, description="The methods of this group; null: all.")
+
+
+class RegionsConfig(Section):
+    """The regions of a fixed detector that the mask branches learn from, pooled once and kept on disk."""
+
+    per_image: Count = Field(default=6, description="Regions of an image, and as many of it mirrored, at most.")
+    limit_mib: Count = Field(default=8000, description="The most that the regions of a group may take of the disk.")
+
+
+class MethodConfig(Section):
+    """A row of the tables."""
+
+    name: Name = Field(description="Of the cells' folders.")
+    recipe: Text = Field(description="A recipe, relative to the study's file.")
+    settings: Settings = Field(default={}, description="Settings that replace the recipe's.")
+    start: Literal["detector", "nothing"] = Field(
+        default="detector",
+        description="detector: the mask branch alone, on the group's detector. nothing: everything, end to end.",
+    )
+    masks: Literal["a", "all"] = Field(default="a", description="all: the oracle, which sees B's masks.")
+    embeddings: Literal["random", "constant", "shuffled"] | None = Field(
+        default=None,
+        description="Instead of its own rows, T reads Gaussian noise, one row for all classes, or those of others.",
+    )
+
+    @model_validator(mode="after")
+    def _control(self) -> MethodConfig:
+        if self.embeddings is not None and self.start == "nothing":
+            raise impossible("embeddings", "null, for there is no detector whose rows could be replaced", None)
+        return self
+
+
+class ChoiceConfig(Section):
+    """A method that is chosen among others: the one with the highest mean over groups on the validation part."""
+
+    name: Name = Field(description="Under which tables show it.")
+    among: tuple[Name, ...] = Field(min_length=1, description="Methods.")
+    figure: Text = Field(default="mask/B/AP", description="Of the validation part.")
+
+
+class RowConfig(Section):
+    """A row of a table."""
+
+    method: Name = Field(description="A method, or a choice.")
+    title: Text = Field(description="How the table calls it.")
+    paper: tuple[Float, Float, Float, Float] | None = Field(
+        default=None, description="The paper's mask AP: voc to nonvoc on B and A, nonvoc to voc on B and A."
+    )
+
+
+class TableConfig(Section):
+    """A table of the paper."""
+
+    name: Name = Field(description="Such as 1a.")
+    title: Text = Field(description="What it compares.")
+    baseline: Name = Field(description="The method that the others are compared with, in the same group.")
+    groups: tuple[Name, ...] | None = Field(default=None, description="Null: all that run every method.")
+    rows: tuple[RowConfig, ...] = Field(min_length=1, description="In their order.")
+
+
+class FigureConfig(Section):
+    """Figure 3: AP on B over the number of classes in A."""
+
+    name: Name = Field(default="3", description="Of the file.")
+    title: Text = Field(description="What it shows.")
+    baseline: Name = Field(description="A method.")
+    methods: tuple[Name, ...] = Field(min_length=1, description="Methods that are compared with it.")
+
+
+class StudyConfig(Section):
+    """A grid of cells, a method in a group each."""
+
+    name: Name = Field(description="Of the study.")
+    synthetic: SyntheticConfig | None = Field(default=None, description="Null: the recipes' own data.")
+    settings: Settings = Field(default={}, description="Settings of all recipes, detector and methods.")
+    detector: DetectorConfig = Field(description="Stage 1.")
+    mask_settings: Settings = Field(default={}, description="Settings of all methods that start from the detector.")
+    regions: RegionsConfig = Field(default=RegionsConfig(), description="What those methods learn from.")
+    groups: tuple[GroupConfig, ...] = Field(min_length=1, description="Seeds or splits.")
+    methods: tuple[MethodConfig, ...] = Field(min_length=1, description="In the order in which they run.")
+    choices: tuple[ChoiceConfig, ...] = Field(default=(), description="Methods chosen among others.")
+    tables: tuple[TableConfig, ...] = Field(default=(), description="Of the summary.")
+    figures: tuple[FigureConfig, ...] = Field(default=(), description="Of the summary.")
+
+    @model_validator(mode="after")
+    def _names(self) -> StudyConfig:
+        groups, methods, choices = _names(self.groups), _names(self.methods), _names(self.choices)
+        for key, names in (("groups", groups), ("methods", [*methods, *choices]), ("tables", _names(self.tables))):
+            if len(set(names)) < len(names):
+                raise impossible(key, "no name twice", next(name for name in names if names.count(name) > 1))
+        for group in self.groups:
+            _known("groups.methods", group.methods or (), methods)
+        for choice in self.choices:
+            _known("choices.among", choice.among, methods)
+        for table in self.tables:
+            _known("tables.groups", table.groups or (), groups)
+            _known("tables.rows.method", [row.method for row in table.rows], [*methods, *choices])
+            _known("tables.baseline", [table.baseline], [*methods, *choices])
+        for figure in self.figures:
+            _known("figures", [figure.baseline, *figure.methods], [*methods, *choices])
+        return self
+
+    @model_validator(mode="after")
+    def _groups(self) -> StudyConfig:
+        by_name = {group.name: group for group in self.groups}
+        for group in self.groups:
+            if self.synthetic is None and group.a is not None:
+                raise impossible("groups.a", "masks instead, for the data are not synthetic", group.a)
+            if self.synthetic is not None and group.masks is not None:
+                raise impossible("groups.masks", "a instead, for the data are synthetic", group.name)
+            if group.detector is None:
+                continue
+            other = by_name.get(group.detector)
+            if other is None or other.detector is not None:
+                raise impossible("groups.detector", "a group that trains one itself", group.detector)
+            if self.synthetic is not None and other.seed != group.seed:
+                raise impossible("groups.detector", f"one of seed {group.seed}: others see other images", other.name)
+        return self
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> StudyConfig:
+    """Reads and checks a study; recipes become paths from here.
+
+    Raises:
+        BadInput: one line with the file or override, the key, what was expected and what was found.
+    """
+    study = read(StudyConfig, path, overrides)
+    here = Path(path).parent
+
+    def moved(recipe: str) -> str:
+        return os.path.normpath(here / recipe)
+
+    detector = study.detector.model_copy(update={"recipe": moved(study.detector.recipe)})
+    methods = tuple(one.model_copy(update={"recipe": moved(one.recipe)}) for one in study.methods)
+    return study.model_copy(update={"detector": detector, "methods": methods})
+
+
+def _names(sections: Iterable[Any]) -> list[str]:
+    return [one.name for one in sections]
+
+
+def _known(key: str, names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise impossible(key, f"one of {', '.join(known)}", name)

@@ -1,0 +1,51 @@
+"""The figures of finished cells: one JSON line each, the last one of a cell counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.config.loader import replace_text
+from maskx_tf.errors import BadInput
+
+RESULTS = "results.jsonl"
+NEEDED = {"group", "method", "digest", "figures"}
+
+Line = dict[str, Any]
+
+
+def read(path: Path) -> dict[tuple[str, str], Line]:
+    """The line of each finished cell, by group and method; nothing where there is no file.
+
+    Raises:
+        BadInput: a line is none of a study. A last line that is cut short is left out, for its writer was killed.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from None
+    found = {}
+    for number, text in enumerate(lines, 1):
+        if not text:
+            continue
+        try:
+            line = json.loads(text)
+        except ValueError:
+            if number == len(lines):  # a whole line ends with a newline, after which there is one more, empty
+                continue
+            raise BadInput(f"{path}: line {number}: expected a JSON object") from None
+        if not isinstance(line, dict) or not set(line) >= NEEDED:
+            raise BadInput(f"{path}: line {number}: expected {', '.join(sorted(NEEDED))}")
+        found[line["group"], line["method"]] = line
+    return found
+
+
+def add(path: Path, line: Line) -> None:
+    """Adds the line of a cell in place of an older one of it; the file is never half written."""
+    lines = read(path)
+    lines.pop((line["group"], line["method"]), None)
+    every = [*lines.values(), line]
+    replace_text(path, "".join(json.dumps(one) + "\n" for one in every))

@@ -1,0 +1,280 @@
+"""Runs the cells of a study: each one's data, its group's detector, its mask branch, and what it scores."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from maskx_tf.checkpoints import folder as model_folder
+from maskx_tf.checkpoints import io, npz
+from maskx_tf.config import Config
+from maskx_tf.config.loader import replace_text
+from maskx_tf.data import cache, examples, files, opening, pipeline, stats
+from maskx_tf.data.dataset import Dataset
+from maskx_tf.data.synthetic.generate import generate
+from maskx_tf.errors import BadInput
+from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.study import cells as cells_
+from maskx_tf.study import controls, regions, results, scoring
+from maskx_tf.study.cells import Cell, Places
+from maskx_tf.study.config import StudyConfig
+from maskx_tf.training import fit, start
+from maskx_tf.training.callbacks import Hooks
+
+# What a line says of its cell's configuration; the run folder has all of it.
+SETTINGS: Any = {
+    "model": {
+        "family": True,
+        "mask": True,
+        "transfer": {"input", "layers", "activation", "init", "unit_rms", "stop_gradient"},
+    },
+    "train": {"stage", "steps", "batch", "rate", "weight_decay"},
+}
+
+Say = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """A signal asked to end; what was trained so far is kept."""
+
+
+class Group(NamedTuple):
+    """What the cells of a group share.
+
+    Attributes:
+        study: all of it.
+        cell: any cell of the group, which says what data it sees.
+        places: the folders.
+        say: is told what happens.
+    """
+
+    study: StudyConfig
+    cell: Cell
+    places: Places
+    say: Say
+
+    def config(self) -> Config:
+        """The configuration of a cell, with the class names."""
+        return named(cells_.cell_config(self.study, self.cell, self.places))
+
+
+def run(study: StudyConfig, out: Path, only: Sequence[str] = (), say: Say = lambda text: None) -> None:
+    """Runs every cell that is not finished, and adds its line to the results.
+
+    Args:
+        study: what to run.
+        out: the study folder.
+        only: see `cells.cells_of`.
+        say: is told what happens.
+
+    Raises:
+        Stopped: by a signal.
+        BadInput: something does not fit.
+    """
+    places, path = Places(out), out / results.RESULTS
+    every, wanted = cells_.cells_of(study), cells_.cells_of(study, only)
+    for cell in wanted:  # what cannot be is said before anything runs
+        cells_.cell_config(study, cell, places)
+    for place, cell in enumerate(wanted, 1):
+        digest = cells_.digest(study, cell, places)
+        line = results.read(path).get((cell.group.name, cell.method.name))
+        if line is not None and line["digest"] == digest:
+            continue
+        say(f"{cell.name}, cell {place} of {len(wanted)}")
+        facts = run_cell(Group(study, cell, places, say), digest)
+        say(f"{cell.name}: {_in_words(facts['figures'])}")
+        results.add(path, {**facts, "digest": digest})
+        if not any(_waits(study, other, places, path) for other in every if other.group == cell.group):
+            shutil.rmtree(places.regions(cell.group, "a").parent, ignore_errors=True)
+
+
+def _waits(study: StudyConfig, cell: Cell, places: Places, path: Path) -> bool:
+    """Whether a cell still has to run."""
+    line = results.read(path).get((cell.group.name, cell.method.name))
+    return line is None or line["digest"] != cells_.digest(study, cell, places)
+
+
+def run_cell(group: Group, digest: str) -> dict[str, Any]:
+    """Trains and evaluates a cell; what was done before is not done again.
+
+    Returns:
+        The facts of its line in the results.
+    """
+    study, cell, places, say = group
+    prepare_data(group)
+    if cell.method.start == "detector":
+        train_detector(group)
+    begin = time.monotonic()
+    config = group.config()
+    if cell.method.embeddings is not None:
+        rows = controls.make(
+            cell.method.embeddings, places.detector(cell.group), cell.group.seed, config.model.transfer.unit_rms
+        )
+        controls.write(cells_.table_of(cell, places), rows)
+    folder = places.cell(cell)
+    dataset = opening.training_set(config.data, config.model.class_names)
+    classes_a = a_of(group)
+    meta = {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
+    fresh(folder, digest, say)
+    if not (folder / fit.SUMMARY).exists():
+        if cell.method.start == "detector":
+            _fit(config, folder, region_batches(config, pooled(group, config, dataset)), meta, say)
+        else:
+            _fit(config, folder, image_batches(config, dataset), meta, say)
+    model = io.load(folder / fit.MODEL).model
+    figures = scoring.of_parts(study, cell, places, config, model, classes_a)
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    return {
+        "group": cell.group.name,
+        "method": cell.method.name,
+        "data": cells_.data_facts(study, cell.group),
+        "classes": len(config.model.class_names),
+        "a": len(classes_a),
+        "settings": config.model_dump(mode="json", include=SETTINGS),
+        "figures": figures,
+        "versions": fit.versions(config),
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def named(config: Config) -> Config:
+    """The configuration with the class names of the data."""
+    names = config.model.class_names or opening.training_set(config.data).class_names
+    return config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+
+
+def prepare_data(group: Group) -> None:
+    """Generates a group's synthetic data."""
+    if group.study.synthetic is None:
+        return
+    folder = group.places.data(group.study, group.cell.group)
+    recipe = cells_.recipe_of(group.study, group.cell.group)
+    fresh(folder, repr(recipe), group.say)
+    if not folder.exists():
+        group.say(f"drawing {recipe.images} scenes, seed {recipe.seed}, {recipe.a} classes in A")
+        generate(recipe, folder, workers=max(1, files.cores()))
+
+
+def train_detector(group: Group) -> None:
+    """Stage 1 of a group, unless it is finished."""
+    study, places = group.study, group.places
+    owner = next(one for one in study.groups if one.name == (group.cell.group.detector or group.cell.group.name))
+    folder = places.detector(owner)
+    fresh(folder, cells_.detector_digest(study, owner, places), group.say)
+    if (folder / fit.SUMMARY).exists():
+        return
+    own = group._replace(cell=Cell(owner, group.cell.method))
+    prepare_data(own)
+    config = named(cells_.detector_config(study, owner, places))
+    dataset = opening.training_set(config.data, config.model.class_names)
+    group.say(f"the detector of {owner.name}")
+    meta = {"category_ids": list(dataset.category_ids), "a_classes": []}
+    _fit(config, folder, image_batches(config, dataset), meta, group.say)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    keras.backend.clear_session()
+
+
+def _fit(config: Config, folder: Path, batches: Any, meta: dict[str, Any], say: Say) -> None:
+    with pipeline.bad_input():
+        outcome = fit.run(config, folder, batches, meta=meta, resume=True, hooks=Hooks(say=say))
+    if outcome.stopped_by:
+        raise Stopped
+
+
+def image_batches(config: Config, dataset: Dataset) -> fit.BatchesFrom:
+    """Batches of images, as `maskx train` has them."""
+    held = opening.training_examples(config.data, dataset)
+
+    def batches(first: int, worker: int, workers: int, devices: int) -> Any:
+        place = {"start": first, "worker": worker, "workers": workers, "devices": devices}
+        return pipeline.training(held, config.data, config.model.input, batch=config.train.batch, **place)
+
+    return batches
+
+
+def region_batches(config: Config, held: regions.Regions) -> fit.BatchesFrom:
+    """Batches of regions, for one device."""
+
+    def batches(first: int, worker: int, workers: int, devices: int) -> Any:
+        del worker, workers, devices
+        return regions.batches_of(held, batch=config.train.batch, seed=config.data.seed, start=first)
+
+    return batches
+
+
+def a_of(group: Group) -> frozenset[str]:
+    """The names of a group's A: the classes that have masks for everyone but the oracle."""
+    plain = group.cell.method.model_copy(update={"masks": "a"})
+    config = group._replace(cell=group.cell._replace(method=plain)).config()
+    return stats.a_set(opening.training_set(config.data, config.model.class_names), "all")
+
+
+def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
+    """The regions that a cell learns from: those of the data set, and so of the masks, that its policy shows it."""
+    weights = str(config.train.weights)
+    with npz.reading(model_folder.find(weights) / model_folder.WEIGHTS) as archive:
+        arrays = [array for _, array in archive.items()]
+    of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
+    of_model["regions"] = [config.model.mask.regions, config.model.mask.jitter]
+    mark = cache.fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
+
+    def batches() -> Any:
+        held = examples.from_dataset(dataset, cache_mib=0)
+        return pipeline.evaluation(held, config.data, config.model.input, batch=8)
+
+    def model() -> MaskRCNN:
+        made = start.make(config)
+        assert isinstance(made, MaskRCNN)
+        return made
+
+    with pipeline.bad_input():
+        return regions.get_or_make(
+            group.places.regions(group.cell.group, group.cell.method.masks),
+            mark,
+            model,
+            batches,
+            images=len(dataset.images),
+            per_image=group.study.regions.per_image,
+            limit_mib=group.study.regions.limit_mib,
+            mirror=config.data.flip,
+            seed=group.cell.group.seed,
+            say=group.say,
+        )
+
+
+def _contents(config: Config) -> list[str]:
+    """Checksums of the annotations."""
+    paths = [Path(source.annotations) for source in config.data.train]
+    if config.data.masks == "oracle":
+        paths += [Path(source.masks_b) for source in config.data.train if source.masks_b]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+
+
+def fresh(folder: Path, digest: str, say: Say) -> None:
+    """Removes a folder that was made with other settings; a file beside it says with which."""
+    path = folder.with_name(f"{folder.name}.digest")
+    try:
+        if folder.exists() and not (path.exists() and path.read_text(encoding="utf-8") == digest):
+            say(f"{folder}: was made with other settings; begins anew")
+            shutil.rmtree(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, digest)
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def _in_words(figures: dict[str, dict[str, float]]) -> str:
+    last = figures[scoring.PARTS[-1]]
+    shown = [f"{name[:-3]} {100 * last[name]:.1f}" for name in ("box/all/AP", "mask/A/AP", "mask/B/AP") if name in last]
+    return ", ".join(shown) if shown else "no figure"

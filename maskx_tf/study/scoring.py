@@ -1,0 +1,51 @@
+"""What a cell scores: on the validation part, by which methods are chosen, and on the test part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from maskx_tf.config import Config
+from maskx_tf.config.schema import Source
+from maskx_tf.data import coco_write, examples, opening, pipeline
+from maskx_tf.evaluation.evaluate import evaluate
+from maskx_tf.models.inference import Predictor
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.study.cells import Cell, Places, source
+from maskx_tf.study.config import StudyConfig
+
+PARTS = ("val", "test")
+FIGURES = ("AP", "AP50", "AP75")
+
+
+def of_parts(
+    study: StudyConfig, cell: Cell, places: Places, config: Config, model: RCNN, classes_a: Collection[str]
+) -> dict[str, dict[str, float]]:
+    """The figures of each part that there is; of other than synthetic data, data.val is the test part."""
+    if study.synthetic is None:
+        return {"test": score(config, config.data.val, model, classes_a)}
+    folder = places.data(study, cell.group)
+    return {part: score(config, (Source(**source(folder, part)),), model, classes_a) for part in PARTS}
+
+
+def score(config: Config, sources: tuple[Source, ...], model: RCNN, classes_a: Collection[str]) -> dict[str, float]:
+    """Average precision on data sets, such as {"mask/B/AP": .2}.
+
+    Raises:
+        BadInput: there is none, or something is wrong with it.
+    """
+    data = config.data.model_copy(update={"val": sources})
+    dataset = opening.validation_set(data, config.model.class_names)
+    batches = pipeline.evaluation(
+        examples.from_dataset(dataset, cache_mib=0), data, config.model.input, batch=config.evaluate.batch
+    )
+    with model.scores_above(config.evaluate.score), pipeline.bad_input():
+        metrics = evaluate(
+            Predictor(model, config.model.input.canvas),
+            batches,
+            coco_write.as_coco(dataset, Path()),
+            class_names=config.model.class_names,
+            classes_a=classes_a,
+            paste=config.model.detections.paste,
+        )
+    return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}
