@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Runner:
         """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M] or None."""
         facts = self.facts
         canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"])
+        if facts["form"] == "int8":
+            canvas = normalise(canvas, size, **facts["pixels"])
         outputs = self._run({"image": canvas[None], "size": size[None]})
         count = int(outputs["count"][0])
         height, width = image.shape[:2]
@@ -88,3 +91,14 @@ def letterbox(
     result = np.zeros([*canvas, 3], np.float32)
     result[: size[0], : size[1]] = pixels
     return result, np.array(size, np.float32)
+
+
+def normalise(
+    canvas: NDArray[np.float32], size: NDArray[np.float32], *, mean: Sequence[float], std: Sequence[float], bgr: bool
+) -> NDArray[np.float32]:
+    """`ops.images.normalise` of one canvas [H, W, 3] in NumPy."""
+    pixels = canvas[..., ::-1] if bgr else canvas
+    height, width = (int(side) for side in size)
+    result = np.zeros_like(canvas)
+    result[:height, :width] = (pixels[:height, :width] - np.array(mean, np.float32)) / np.array(std, np.float32)
+    return result

@@ -4,8 +4,9 @@ Forms, each a folder of one or two graphs beside `lite.json`, which says what th
 
 whole     model: image -> boxes, scores, classes, masks
 parts     detector: image -> boxes, scores, classes and feature maps; masks: feature maps, boxes, classes -> masks
-int8      features, every operator of it in integers: image -> feature maps; heads: feature maps -> boxes ... masks.
-          The choice of boxes loops, and LiteRT's calibration ends in a crash on loops, so it stays outside of it.
+int8      features, every operator of it in integers: normalised image -> feature maps; heads: feature maps -> boxes,
+          scores, classes, masks. What chooses boxes loops, and LiteRT's calibration crashes on loops; what normalises
+          compares, and its comparisons of integers crash at some scales: both stay outside of the integers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
+from maskx_tf.export import device
 from maskx_tf.export.freeze import Frozen
 from maskx_tf.export.source import Source, descriptions
 from maskx_tf.models.mask_rcnn import MaskRCNN
@@ -32,7 +34,6 @@ from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
-DESCRIPTION = "lite.json"
 Outputs = dict[str, tf.Tensor]
 Example = tuple[NDArray[np.float32], NDArray[np.float32]]  # a canvas [H, W, 3] and the size [2] of the image in it
 
@@ -97,11 +98,12 @@ def _write(source: Source, folder: Path, precision: str, parts: bool, images: li
         "short_side": settings.input.short_side,
         "long_side": settings.input.long_side,
         "paste": settings.detections.paste,
+        "pixels": _normalisation(settings),
     }
-    texts = {**descriptions(source), DESCRIPTION: json.dumps(facts, indent=2) + "\n"}
+    texts = {**descriptions(source), device.DESCRIPTION: json.dumps(facts, indent=2) + "\n"}
     for graph in graphs:
         path = folder / f"{graph.name}.tflite"
-        path.write_bytes(_converted(graph, images))
+        path.write_bytes(_converted(graph, [device.normalise(*one, **facts["pixels"]) for one in images]))
         # As LiteRT's own metadata does: files in a zip behind the model, which readers of either do not notice.
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             for name, text in texts.items():
@@ -129,9 +131,6 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     maps = tf.function(features, autograph=False).get_concrete_function(*image.values()).structured_outputs
     some_maps = {f"map_{index}": tf.TensorSpec(one.shape, one.dtype, f"map_{index}") for index, one in enumerate(maps)}
 
-    def maps_of(image: tf.Tensor, size: tf.Tensor) -> Outputs:
-        return dict(zip(some_maps, features(image, size), strict=True))
-
     def heads(size: tf.Tensor, **levels: tf.Tensor) -> Outputs:
         found = model.detect([levels[name] for name in some_maps], size)
         if isinstance(model, MaskRCNN):
@@ -139,9 +138,12 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
             found = found._replace(masks=masks)
         return _named(found)
 
+    def maps_of_normal(image: tf.Tensor) -> Outputs:
+        return dict(zip(some_maps, model.neck(model.backbone(image)), strict=True))
+
     if precision == "int8":
         return [
-            Graph("features", maps_of, image, "int8"),
+            Graph("features", maps_of_normal, {"image": image["image"]}, "int8"),
             Graph("heads", heads, {"size": image["size"], **some_maps}, "dynamic"),
         ]
 
@@ -167,6 +169,11 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     ]
 
 
+def _normalisation(settings: ModelConfig) -> dict[str, Any]:
+    pixels = settings.input
+    return {"mean": pixels.pixel_mean, "std": pixels.pixel_std, "bgr": pixels.channel_order == "bgr"}
+
+
 def _named(found: Detections) -> Outputs:
     outputs = {
         "boxes": found.boxes,
@@ -177,7 +184,7 @@ def _named(found: Detections) -> Outputs:
     return outputs if found.masks is None else {**outputs, "masks": found.masks}
 
 
-def _converted(graph: Graph, images: list[Example]) -> bytes:
+def _converted(graph: Graph, images: list[NDArray[np.float32]]) -> bytes:
     names = list(graph.specs)
     frozen = Frozen(lambda *inputs: graph.function(**dict(zip(names, inputs, strict=True))), list(graph.specs.values()))
     # The frozen graph has lost the names of its inputs.
@@ -193,8 +200,8 @@ def _converted(graph: Graph, images: list[Example]) -> bytes:
     if graph.precision == "int8":
 
         def examples() -> Iterator[dict[str, NDArray[np.float32]]]:
-            for canvas, size in images:
-                yield {"image": canvas[None], "size": size[None]}
+            for image in images:
+                yield {"image": image[None]}
 
         converter.representative_dataset = examples
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

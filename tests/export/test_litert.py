@@ -15,7 +15,7 @@ from maskx_tf import cli
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device, litert
 from maskx_tf.export.source import open_source
-from maskx_tf.ops.images import letterbox
+from maskx_tf.ops.images import letterbox, normalise
 from maskx_tf.predict import ImagePredictor
 from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
 from tests.models.small import assert_same_detections
@@ -62,6 +62,14 @@ def test_letterbox_is_tensorflows(size) -> None:
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
+@pytest.mark.parametrize("bgr", [False, True])
+def test_normalisation_is_tensorflows(bgr) -> None:
+    canvas, size = device.letterbox(picture(30, 40), (64, 64), 60, 60)
+    options = {"mean": (1.0, 20.0, 130.0), "std": (2.0, 50.0, 60.0), "bgr": bgr}
+    expected = normalise(tf.constant(canvas[None]), tf.constant(size[None]), **options)
+    np.testing.assert_allclose(device.normalise(canvas, size, **options), expected[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("parts", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_detections_are_those_of_the_python_model(parts) -> None:
     runner, predictor = device.Runner(written("float32", parts)), ImagePredictor(*model())
@@ -104,7 +112,8 @@ def test_features_in_integers() -> None:
     # The maps themselves: random weights give detections that hang on the last digit.
     canvas, size = device.letterbox(PICTURES[0], (64, 64), 64, 64)
     exact = model()[0].features(tf.constant(canvas[None]), tf.constant(size[None]))
-    maps = runner._graphs["features"](image=canvas[None], size=size[None])
+    normal = device.normalise(canvas, size, **runner.facts["pixels"])
+    maps = runner._graphs["features"](image=normal[None])
     for index, expected in enumerate(exact):
         error = np.sqrt(np.mean((maps[f"map_{index}"] - expected) ** 2) / np.mean(expected**2))
         assert error < 0.25, (index, error)
