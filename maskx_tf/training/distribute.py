@@ -90,7 +90,8 @@ class Agreement:
         @tf.function
         def asked(wish: tf.Tensor) -> tf.Tensor:
             def summed(wish: tf.Tensor) -> tf.Tensor:
-                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, wish)
+                here = tf.identity(wish)  # on this device: what comes from outside is on none
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
             return strategy.experimental_local_results(strategy.run(summed, args=(wish,)))[0]
 

@@ -108,7 +108,7 @@ def test_eight_images_are_learned_by_heart(name: str, tmp_path: Path) -> None:
         canvas = "canvas: [128, 128], short_side: 128, long_side: 128"
         backbone, rate = (
             [
-                f"model.backbone={{name: mobilenet_v2, weights: {MOBILENET}, frozen_stages: 0}}",
+                f"model.backbone={{name: mobilenet_v2, norm: frozen_batch, weights: {MOBILENET}}}",
                 f"model.input={{{canvas}, {pixels}}}",
             ],
             0.02,
