@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+
+if TYPE_CHECKING:
+    from maskx_tf.export.source import Source
 
 EXAMPLE = "Example: maskx export saved-model runs/first --out models/first model.input.canvas='[800, 1216]'"
 
@@ -21,6 +24,9 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, checkpoint 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings that win over the model's, such as export.warmup=3."),
+]
+Metrics = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="metrics.json of maskx eval, to be packed; else the model's own.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as JSON.")]
 
@@ -34,6 +40,7 @@ def saved_model(
         int | None, typer.Option(min=1, help="The new version's number; else one more than the highest there.")
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: the same as export.bf16=true.")] = False,
+    metrics: Metrics = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a SavedModel with entry points for image files, for pixels, and for files and boxes."""
@@ -43,7 +50,7 @@ def saved_model(
     from maskx_tf.export.source import open_source
 
     source = open_source(model, [*(overrides or ()), *(["export.bf16=true"] if bf16 else [])])
-    written = saved_model.write(source, out, version=version)
+    written = saved_model.write(_with(source, metrics), out, version=version)
     _print({**written._asdict(), "path": str(written.path)}, as_json)
 
 
@@ -70,6 +77,7 @@ def litert(
         Path | None, typer.Option(metavar="DIR", help="Images like those that will be seen, for --precision int8.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many of them are looked at.")] = 100,
+    metrics: Metrics = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a LiteRT model of builtin operators, for images of one size."""
@@ -87,8 +95,15 @@ def litert(
     size = source.config.model.input
     files = [] if images is None else list(find_images([str(images)]))[:samples]
     examples = (letterbox(read_image(file), size.canvas, size.short_side, size.long_side) for file in files)
-    facts = writer.write(source, out, precision=precision.value, parts=parts, images=examples)
+    facts = writer.write(_with(source, metrics), out, precision=precision.value, parts=parts, images=examples)
     _print({"path": str(out), **facts}, as_json)
+
+
+def _with(source: Source, metrics: Path | None) -> Source:
+    """The source with the figures of an evaluation."""
+    from maskx_tf.data.files import read_json
+
+    return source if metrics is None else source._replace(meta={**source.meta, "metrics": read_json(metrics)})
 
 
 def _print(summary: dict[str, Any], as_json: bool) -> None:

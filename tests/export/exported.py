@@ -43,16 +43,17 @@ def folder() -> Path:
 def model_folder() -> Path:
     network, settings = model()
     path = folder() / "model"
-    checkpoints.save(
-        network, Config(model=settings), path, category_ids=CATEGORY_IDS, a_classes=["cat"], metrics={"mask_ap": 0.25}
-    )
+    checkpoints.save(network, Config(model=settings), path, category_ids=CATEGORY_IDS, a_classes=["cat"])
     return path
 
 
 @functools.cache
 def exported() -> Path:
     """The folder of one version, written by the command."""
-    assert cli.run(["export", "saved-model", str(model_folder()), "--out", str(folder() / "pets")]) == 0
+    metrics = folder() / "metrics.json"
+    metrics.write_text('{"mask_ap": 0.25}')
+    arguments = [str(model_folder()), "--out", str(folder() / "pets"), "--metrics", str(metrics)]
+    assert cli.run(["export", "saved-model", *arguments]) == 0
     return folder() / "pets" / "1"
 
 
