@@ -24,8 +24,8 @@ def study(
         Path | None, typer.Option(metavar="STUDY", help="The study folder; studies/ and its name if not given.")
     ] = None,
     only: Annotated[
-        str | None,
-        typer.Option(metavar="CELL", help="Run GROUP/METHOD, or all cells of a group or of a method, alone."),
+        list[str] | None,
+        typer.Option(metavar="CELL", help="Run GROUP/METHOD, or a group, or a method, alone; may be given again."),
     ] = None,
     summarize: Annotated[
         bool, typer.Option("--summarize", help="Run nothing: tables of the results that are there.")

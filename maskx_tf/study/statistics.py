@@ -58,4 +58,6 @@ def t_quantile(freedom: int) -> float:
     """The 97.5 % quantile of Student's t."""
     if freedom <= len(T):
         return T[freedom - 1]
-    return NORMAL + (NORMAL**3 + NORMAL) / (4 * freedom)
+    first = (NORMAL**3 + NORMAL) / 4
+    second = (5 * NORMAL**5 + 16 * NORMAL**3 + 3 * NORMAL) / 96
+    return NORMAL + first / freedom + second / freedom**2

@@ -1,0 +1,212 @@
+"""Cached regions: whose masks are in them, when they are made anew, and that they teach what the images do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskx_tf.config import Config
+from maskx_tf.config.loader import read
+from maskx_tf.data import examples, opening, pipeline
+from maskx_tf.data.dataset import Dataset
+from maskx_tf.errors import BadInput
+from maskx_tf.models.build import build
+from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.ops.batches import targets_of
+from maskx_tf.ops.masks import pack_bits
+from maskx_tf.study import cells, regions
+from tests.study import small
+from tests.training import runs
+
+SETTINGS = {
+    "model": {
+        "input": {"canvas": [64, 64], "short_side": 64, "long_side": 64},
+        "backbone": {"fpn_channels": 16},
+        "box": {"width": 16, "rois": 16},
+        "mask": {"channels": 16, "convs": 1},
+    }
+}
+
+
+class Scene:
+    """A data set with two classes in A, seen with the eyes of a method and of the oracle, and an untrained detector."""
+
+    def __init__(self, folder: Path) -> None:
+        runs.scenes(folder)
+        self.folder = folder
+        self.detector = self._model()
+
+    def config(self, masks: str) -> Config:
+        data = {"data": {"train": [cells.source(self.folder, "train")], "masks": masks}}
+        recipe = small.ROOT / "configs" / "synthetic_agnostic.yaml"
+        return read(Config, recipe, settings=[("test", SETTINGS), ("test", data)])
+
+    def dataset(self, masks: str) -> Dataset:
+        return opening.training_set(self.config(masks).data)
+
+    def batches(self, masks: str) -> Callable[[], Any]:
+        config, held = self.config(masks), examples.from_dataset(self.dataset(masks))
+        return lambda: pipeline.evaluation(held, config.data, config.model.input, batch=7)
+
+    def model(self) -> MaskRCNN:
+        return self.detector
+
+    def _model(self) -> MaskRCNN:
+        names = self.dataset("all").class_names
+        made = build(self.config("all").model.model_copy(update={"class_names": names}))
+        assert isinstance(made, MaskRCNN)
+        made.set_stage("mask")
+        return made
+
+    def make(self, folder: Path, masks: str = "all", mark: str = "mark", **options: Any) -> regions.Regions:
+        plain = {"images": 14, "per_image": 3, "limit_mib": 100, "mirror": True, "seed": 1}
+        model = options.pop("model", self.model)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tf, "function", lambda function: function)  # to make graphs would take most of the time
+            return regions.get_or_make(folder, mark, model, self.batches(masks), **{**plain, **options})
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene(tmp_path_factory.mktemp("scenes") / "data")
+
+
+@pytest.fixture(scope="module")
+def made(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, regions.Regions]:
+    folder = tmp_path_factory.mktemp("regions") / "a"
+    return folder, scene.make(folder)
+
+
+def _unwanted() -> MaskRCNN:
+    raise AssertionError("the regions are made anew")
+
+
+def test_no_mask_of_b_is_in_the_regions_of_a(scene: Scene, made: tuple[Path, regions.Regions], tmp_path: Path) -> None:
+    everything = scene.dataset("oracle")
+    has_masks = {one.label for image in scene.dataset("all").images for one in image.instances if one.has_mask}
+    all_classes = {one.label for image in everything.images for one in image.instances}
+    assert has_masks < all_classes
+    assert set(made[1].classes.tolist()) <= has_masks
+    oracle = scene.make(tmp_path / "all", "oracle")
+    assert set(oracle.classes.tolist()) - has_masks
+    # The file of B's masks may hold anything: whoever is no oracle does not open it.
+    kept = scene.folder / "masks_b_train.json"
+    text = kept.read_text(encoding="utf-8")
+    kept.write_text("not JSON", encoding="utf-8")
+    try:
+        again = scene.make(tmp_path / "a")
+        with pytest.raises(BadInput, match="masks_b_train"):
+            scene.make(tmp_path / "broken", "oracle")
+    finally:
+        kept.write_text(text, encoding="utf-8")
+    for before, after in zip(made[1], again, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_an_image_gives_as_many_regions_as_asked_as_it_is_and_mirrored(made: tuple[Path, regions.Regions]) -> None:
+    _, counts = np.unique(made[1].images, return_counts=True)
+    assert counts.max() == 6
+    assert made[1].pooled.dtype == np.float16
+    assert np.unpackbits(made[1].masks, axis=1).reshape(-1, 28, 28).any(axis=(1, 2)).mean() > 0.9
+
+
+def test_regions_that_are_there_are_read(scene: Scene, made: tuple[Path, regions.Regions]) -> None:
+    again = scene.make(made[0], model=_unwanted)
+    np.testing.assert_array_equal(again.pooled, made[1].pooled)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mark": "weights"}, {"per_image": 2}, {"seed": 2}, {"mirror": False}],
+    ids=["weights", "number", "seed", "mirror"],
+)
+def test_regions_of_something_else_are_made_anew(
+    scene: Scene, made: tuple[Path, regions.Regions], change: dict[str, Any]
+) -> None:
+    copied = _copy(made[0], made[0].parent / "copy")
+    with pytest.raises(AssertionError, match="made anew"):
+        scene.make(copied, model=_unwanted, **change)
+    assert not copied.exists()  # what is worthless is gone
+
+
+def test_regions_that_were_not_finished_are_made_anew(scene: Scene, made: tuple[Path, regions.Regions]) -> None:
+    copied = _copy(made[0], made[0].parent / "unfinished")
+    (copied / regions.FACTS).unlink()
+    with pytest.raises(AssertionError, match="made anew"):
+        scene.make(copied, model=_unwanted)
+
+
+def _copy(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+def test_too_large_a_cache_is_refused(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"regions.limit_mib: expected at least \d+, for 70000 regions"):
+        scene.make(tmp_path / "a", images=14_000, per_image=5, limit_mib=1, mirror=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_without_masks_are_refused(scene: Scene, tmp_path: Path) -> None:
+    def batches(masks: str) -> Callable[[], Any]:
+        bare = [{**batch, "gt_has_mask": tf.zeros_like(batch["gt_has_mask"])} for batch in plain(masks)()]
+        return lambda: bare
+
+    plain = scene.batches
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene, "batches", batches)
+        with pytest.raises(BadInput, match="expected masks to learn from"):
+            scene.make(tmp_path / "a", mirror=False)
+
+
+def _regions(count: int) -> regions.Regions:
+    numbers = np.arange(count)
+    pooled = np.broadcast_to(numbers[:, None, None, None], [count, 2, 2, 1]).astype(np.float16)
+    return regions.Regions(pooled, numbers.astype(np.int32) + 1, np.zeros([count, 2], np.uint8), numbers)
+
+
+def test_batches_go_through_all_regions_and_on_from_any_step() -> None:
+    held = _regions(6)
+    batches = list(regions.batches_of(held, batch=4, seed=3).take(6))
+    seen = np.concatenate([batch["image_ids"] for batch in batches])
+    for epoch in np.split(seen, 4):
+        assert sorted(epoch.tolist()) == list(range(6))
+    later = list(regions.batches_of(held, batch=4, seed=3, start=2).take(4))
+    np.testing.assert_array_equal(np.concatenate([batch["image_ids"] for batch in later]), seen[8:])
+    for batch in batches:
+        np.testing.assert_array_equal(batch["pooled"][:, 0, 0, 0], batch["image_ids"].numpy())
+        np.testing.assert_array_equal(batch["classes"], batch["image_ids"].numpy() + 1)
+
+
+def test_mirrored_images_fit_their_truth(scene: Scene) -> None:
+    batch = next(iter(scene.batches("all")()))
+    narrow = {**batch, "image_sizes": tf.constant([[64.0, 50.0]] * 7)}
+    images, truth = regions.mirrored(narrow)
+    np.testing.assert_array_equal(images[:, :, :50], batch["images"][:, :, :50][:, :, ::-1])
+    np.testing.assert_array_equal(images[:, :, 50:], batch["images"][:, :, 50:])
+    before = targets_of(batch)
+    np.testing.assert_allclose(truth.boxes[..., 0] + before.boxes[..., 2], np.where(before.valid, 50.0, 0.0))
+    np.testing.assert_allclose(truth.boxes[..., 1], before.boxes[..., 1])
+    np.testing.assert_array_equal(truth.masks, before.masks[..., ::-1])
+
+
+def test_a_loss_of_pooled_regions_is_that_of_the_images(scene: Scene) -> None:
+    model = scene.model()
+    batch = next(iter(scene.batches("all")()))
+    seeds = tf.constant([[3, 4]] * 7)
+    expected = model.batch_losses(batch, seeds)["loss_mask"]
+    features, sampled = model.fixed_regions(batch["images"], batch["image_sizes"], targets_of(batch), seeds)
+    pooled, classes, wanted, has_mask = model.mask_samples(features, sampled, targets_of(batch), seeds)
+    packed = pack_bits(tf.reshape(wanted, [7, wanted.shape[1], -1]) > 0.5)
+    kept = {"pooled": pooled[has_mask], "classes": classes[has_mask], "masks": packed[has_mask]}
+    found = model.batch_losses(kept, seeds)["loss_mask"]
+    assert float(expected.count) > 0
+    np.testing.assert_allclose(found.count, expected.count)
+    np.testing.assert_allclose(found.total, expected.total, rtol=1e-5)
