@@ -154,7 +154,7 @@ def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
     config = cell_config(study, cell, places)
     parts: list[Any] = [_placeless(config), cell.method.masks, cell.method.start, cell.method.embeddings]
     parts.append(data_facts(study, cell.group))
-    if cell.method.start == "detector":
+    if cell.method.start != "nothing":
         parts += [detector_digest(study, cell.group, places), study.regions.per_image]
     return _checksum(parts)
 

@@ -61,9 +61,10 @@ class MethodConfig(Section):
     name: Name = Field(description="Of the cells' folders.")
     recipe: Text = Field(description="A recipe, relative to the study's file.")
     settings: Settings = Field(default={}, description="Settings that replace the recipe's.")
-    start: Literal["detector", "nothing"] = Field(
+    start: Literal["detector", "nothing", "grabcut"] = Field(
         default="detector",
-        description="detector: the mask branch alone, on the group's detector. nothing: everything, end to end.",
+        description="detector: the mask branch alone, on the group's detector. nothing: everything, end to end. "
+        "grabcut: nothing is learned, GrabCut cuts out what the group's detector found.",
     )
     masks: Literal["a", "all"] = Field(default="a", description="all: the oracle, which sees B's masks.")
     embeddings: Literal["random", "constant", "shuffled"] | None = Field(
@@ -73,8 +74,12 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _control(self) -> MethodConfig:
-        if self.embeddings is not None and self.start == "nothing":
-            raise impossible("embeddings", "null, for there is no detector whose rows could be replaced", None)
+        if self.embeddings is not None and self.start != "detector":
+            raise impossible(
+                "embeddings",
+                f"null, for start is {self.start}: T is not there or learns with its rows",
+                self.embeddings,
+            )
         return self
 
 

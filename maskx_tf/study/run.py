@@ -109,29 +109,16 @@ def run_cell(group: Group, digest: str) -> dict[str, Any]:
     """
     study, cell, places, say = group
     prepare_data(group)
-    if cell.method.start == "detector":
+    if cell.method.start != "nothing":
         train_detector(group)
     begin = time.monotonic()
-    config = group.config()
-    if cell.method.embeddings is not None:
-        rows = controls.make(
-            cell.method.embeddings, places.detector(cell.group), cell.group.seed, config.model.transfer.unit_rms
-        )
-        controls.write(cells_.table_of(cell, places), rows)
-    folder = places.cell(cell)
-    dataset = opening.training_set(config.data, config.model.class_names)
-    classes_a = a_of(group)
-    meta = {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
-    fresh(folder, digest, say)
-    if not (folder / fit.SUMMARY).exists():
-        if cell.method.start == "detector":
-            _fit(config, folder, region_batches(config, pooled(group, config, dataset)), meta, say)
-        else:
-            _fit(config, folder, image_batches(config, dataset), meta, say)
+    config, classes_a = group.config(), a_of(group)
+    folder = places.detector(cell.group) if cell.method.start == "grabcut" else places.cell(cell)
+    if cell.method.start != "grabcut":
+        fresh(folder, digest, say)
+        train_cell(group, config, folder, classes_a)
     model = io.load(folder / fit.MODEL).model
     figures = scoring.of_parts(study, cell, places, config, model, classes_a)
-    for name in ("checkpoints", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
     del model
     keras.backend.clear_session()
     gc.collect()
@@ -146,6 +133,31 @@ def run_cell(group: Group, digest: str) -> dict[str, Any]:
         "versions": fit.versions(config),
         "seconds": round(time.monotonic() - begin, 1),
     }
+
+
+def train_cell(group: Group, config: Config, folder: Path, classes_a: frozenset[str]) -> None:
+    """The run of a cell, unless it is finished."""
+    if (folder / fit.SUMMARY).exists():
+        return
+    cell, places = group.cell, group.places
+    if cell.method.embeddings is not None:
+        unit_rms = config.model.transfer.unit_rms
+        rows = controls.make(cell.method.embeddings, places.detector(cell.group), cell.group.seed, unit_rms)
+        controls.write(cells_.table_of(cell, places), rows)
+    dataset = opening.training_set(config.data, config.model.class_names)
+    meta = {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
+    if cell.method.start == "detector":
+        batches = region_batches(config, pooled(group, config, dataset))
+    else:
+        batches = image_batches(config, dataset)
+    _fit(config, folder, batches, meta, group.say)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a finished run needs no more."""
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def named(config: Config) -> Config:
@@ -181,7 +193,7 @@ def train_detector(group: Group) -> None:
     group.say(f"the detector of {owner.name}")
     meta = {"category_ids": list(dataset.category_ids), "a_classes": []}
     _fit(config, folder, image_batches(config, dataset), meta, group.say)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    tidy(folder)
     keras.backend.clear_session()
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from maskx_tf.config import Config
 from maskx_tf.config.schema import Source
 from maskx_tf.data import coco_write, examples, opening, pipeline
+from maskx_tf.data.dataset import Dataset
+from maskx_tf.evaluation import grabcut
 from maskx_tf.evaluation.evaluate import evaluate
+from maskx_tf.evaluation.runner import Masks
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study.cells import Cell, Places, source
@@ -23,13 +26,25 @@ def of_parts(
 ) -> dict[str, dict[str, float]]:
     """The figures of each part that there is; of other than synthetic data, data.val is the test part."""
     if study.synthetic is None:
-        return {"test": score(config, config.data.val, model, classes_a)}
-    folder = places.data(study, cell.group)
-    return {part: score(config, (Source(**source(folder, part)),), model, classes_a) for part in PARTS}
+        sources = {"test": config.data.val}
+    else:
+        folder = places.data(study, cell.group)
+        sources = {part: (Source(**source(folder, part)),) for part in PARTS}
+    cut = cell.method.start == "grabcut"
+    return {part: score(config, given, model, classes_a, cut=cut) for part, given in sources.items()}
 
 
-def score(config: Config, sources: tuple[Source, ...], model: RCNN, classes_a: Collection[str]) -> dict[str, float]:
+def score(
+    config: Config, sources: tuple[Source, ...], model: RCNN, classes_a: Collection[str], *, cut: bool = False
+) -> dict[str, float]:
     """Average precision on data sets, such as {"mask/B/AP": .2}.
+
+    Args:
+        config: of the model.
+        sources: the data sets.
+        model: with its weights.
+        classes_a: names of the classes of A.
+        cut: masks are GrabCut's of the model's boxes.
 
     Raises:
         BadInput: there is none, or something is wrong with it.
@@ -47,5 +62,12 @@ def score(config: Config, sources: tuple[Source, ...], model: RCNN, classes_a: C
             class_names=config.model.class_names,
             classes_a=classes_a,
             paste=config.model.detections.paste,
+            masks=_grabcut(dataset) if cut else None,
         )
     return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}
+
+
+def _grabcut(dataset: Dataset) -> Masks:
+    grabcut.require()
+    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
+    return lambda image_id, boxes: grabcut.segment(examples.pixels(dataset, places[image_id]), boxes)
