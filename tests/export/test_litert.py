@@ -70,13 +70,15 @@ def test_normalisation_is_tensorflows(bgr) -> None:
     np.testing.assert_allclose(device.normalise(canvas, size, **options), expected[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("parts", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [False, True])
 def test_detections_are_those_of_the_python_model(parts) -> None:
     runner, predictor = device.Runner(written("float32", parts)), ImagePredictor(*model())
     for pixels in PICTURES:
         assert_same_detections(runner(pixels), predictor(pixels), pixels=0.5, tolerance=1 / 255)
 
 
+@pytest.mark.slow
 def test_the_file_explains_itself() -> None:
     path = written("float32")
     with zipfile.ZipFile(path / "model.tflite") as archive:

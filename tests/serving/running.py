@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskx_tf.serving.batching import Parameters
 from maskx_tf.serving.server import Options, Server
 from tests.export.exported import exported
 
@@ -34,6 +37,15 @@ def running(base: Path | None = None, name: str = "pets", **options: Any) -> Ite
         yield Place(f"127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}")
     finally:
         server.stop()
+
+
+@functools.cache
+def shared() -> Place:
+    """A server that all tests of the session ask: requests wait a little for each other."""
+    server = running(batching=Parameters(4, 5000, 10, 1, (2, 4), together=True))
+    place = server.__enter__()
+    atexit.register(server.__exit__, None, None, None)
+    return place
 
 
 @contextmanager

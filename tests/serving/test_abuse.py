@@ -20,7 +20,7 @@ from tensorflow_serving.apis import predict_pb2
 from maskx_tf.serving.client import Client
 from tests.export.exported import encoded, exported, picture
 from tests.export.test_decode import jpeg_of, png_of
-from tests.serving.running import command, fetch, running
+from tests.serving.running import command, fetch, shared
 
 PATH = "/tensorflow.serving.PredictionService/Predict"
 FILE = encoded(picture(50, 90))
@@ -189,8 +189,7 @@ def cases() -> list[Case]:
 
 @pytest.fixture(scope="module")
 def place():
-    with running() as one:
-        yield one
+    return shared()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from maskx_tf.serving.batching import read_parameters
 from serving import load_test
 from tests.export.exported import encoded, picture
-from tests.serving.running import running
+from tests.serving.running import shared
 
 FOLDER = Path(__file__).resolve().parents[2] / "serving"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
@@ -139,13 +139,13 @@ def test_kubernetes() -> None:
 
 
 def test_load_test() -> None:
-    with running() as place:
-        figures = load_test.run(place.grpc, [encoded(picture(50, 90))], rate=20, seconds=1.0)
-        assert figures["ok"] == figures["asked"] == 20
-        assert figures["p50"] <= figures["p95"] <= figures["p99"]
-        crowded = load_test.run(place.rest, [encoded(picture(50, 90))], rate=2000, seconds=0.05, in_flight=1)
-        assert crowded["not sent"] + crowded["ok"] == 100
-        assert crowded["not sent"] > 0
+    place = shared()
+    figures = load_test.run(place.grpc, [encoded(picture(50, 90))], rate=20, seconds=1.0)
+    assert figures["ok"] == figures["asked"] == 20
+    assert figures["p50"] <= figures["p95"] <= figures["p99"]
+    crowded = load_test.run(place.rest, [encoded(picture(50, 90))], rate=2000, seconds=0.05, in_flight=1)
+    assert crowded["not sent"] + crowded["ok"] == 100
+    assert crowded["not sent"] > 0
     with pytest.raises(SystemExit, match="of this machine"):
         load_test.run("example.org:8500", [b""], rate=1, seconds=1)
     assert load_test.example()[:2] == b"\xff\xd8"

@@ -31,7 +31,7 @@ from maskx_tf.serving.batching import Parameters
 from maskx_tf.serving.client import Client, ServingError, Tls
 from tests.export.exported import SIZES, detections, encoded, picture, signatures
 from tests.models.small import assert_same_detections
-from tests.serving.running import command, fetch, running
+from tests.serving.running import command, fetch, running, shared
 from tests.serving.test_client import certificate
 from tests.serving.toys import write_toy
 
@@ -42,8 +42,7 @@ GREY_LEVEL = 1.01 / 255
 
 @pytest.fixture(scope="module")
 def place():
-    with running(batching=Parameters(4, 5000, 10, 1, (2, 4), together=True)) as one:
-        yield one
+    return shared()
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +260,8 @@ def test_a_client_that_goes_away(tmp_path) -> None:
         )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_loses_nothing_that_was_accepted(tmp_path, number) -> None:
     write_toy(tmp_path / "toy", 1)
     with command(tmp_path / "toy") as (place, process), grpc.insecure_channel(place.grpc) as channel:
