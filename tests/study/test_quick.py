@@ -1,8 +1,9 @@
-"""The quick study, from nothing, as a user runs it."""
+"""Whole studies, as a user runs them: from nothing, stopped, and without the masks that training must not see."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,29 @@ def test_quick_study(tmp_path: Path) -> None:
     assert again.stdout == first.stdout
     assert "step" not in again.stderr
     assert (tmp_path / "results.jsonl").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.slow
+def test_a_stopped_study_goes_on_and_needs_no_mask_of_b(tmp_path: Path) -> None:
+    sides = {"canvas": [64, 64], "short_side": 64, "long_side": 64}
+    small.load(
+        tmp_path,
+        settings={"model": {"input": sides}, "train": {"log_every": 5, "checkpoint_every": 5, "batch": 4}},
+        detector={**small.settings()["detector"], "settings": {"train": {"steps": 300}}},
+    )
+    command = [sys.executable, "-m", "maskx_tf", "study", str(tmp_path / "study.yaml"), "--json"]
+    command += ["--out", str(tmp_path / "out"), "--only"]
+    process = subprocess.Popen([*command, "seed0/two"], cwd=small.ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("step 5/300"))
+    process.send_signal(signal.SIGTERM)
+    assert "the same command goes on from there" in process.communicate()[1]
+    assert process.returncode == 130
+    # The masks of B that training must not see are gone; those of the other parts stay, for they are measured with.
+    (tmp_path / "out" / "data" / "seed0-a17" / "masks_b_train.json").unlink()
+    again = subprocess.run([*command, "seed0/two"], cwd=small.ROOT, capture_output=True, text=True, check=True)
+    assert "going on from step" in again.stderr
+    assert json.loads(again.stdout)["finished"] == 1
+    oracle = subprocess.run([*command, "seed0/oracle"], cwd=small.ROOT, capture_output=True, text=True, check=False)
+    assert oracle.returncode == 2
+    assert "masks_b_train.json" in oracle.stderr.splitlines()[-1]
