@@ -15,7 +15,6 @@ from maskx_tf.export import warmup
 from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT, Labels, Signatures
 from maskx_tf.export.source import Source, descriptions
 
-MOST_BYTES = 2**31 - 1  # of one protocol buffer
 HIGHEST_VERSION = 2**63 - 1
 
 
@@ -96,11 +95,6 @@ def _write(source: Source, folder: Path, name: str, names: list[str]) -> None:
             path = Path(scratch, file)
             path.write_text(text, encoding="utf-8")
             setattr(root, path.stem, tf.saved_model.Asset(str(path)))
-        try:
-            tf.saved_model.save(root, str(folder), signatures=functions)
-        except ValueError as error:
-            if "2GB" not in str(error) and "serialize" not in str(error):
-                raise
-            raise BadInput(f"the graph has more than {MOST_BYTES} bytes, which no SavedModel can hold") from None
+        tf.saved_model.save(root, str(folder), signatures=functions)
     if settings.warmup:
         warmup.write(folder / warmup.FILE, name, names, source.config.model.input.canvas, settings.warmup)
