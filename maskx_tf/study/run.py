@@ -234,12 +234,6 @@ def a_of(group: Group) -> frozenset[str]:
 
 def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
     """The regions that a cell learns from: those of the data set, and so of the masks, that its policy shows it."""
-    weights = str(config.train.weights)
-    with npz.reading(model_folder.find(weights) / model_folder.WEIGHTS) as archive:
-        arrays = [array for _, array in archive.items()]
-    of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
-    of_model["regions"] = [config.model.mask.regions, config.model.mask.jitter]
-    mark = cache.fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
 
     def batches() -> Any:
         held = examples.from_dataset(dataset, cache_mib=0)
@@ -253,7 +247,7 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
     with pipeline.bad_input():
         return regions.get_or_make(
             group.places.regions(group.cell.group, group.cell.method.masks),
-            mark,
+            mark_of(config),
             model,
             batches,
             images=len(dataset.images),
@@ -263,6 +257,15 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
             seed=group.cell.group.seed,
             say=group.say,
         )
+
+
+def mark_of(config: Config) -> str:
+    """A fingerprint of what regions are pooled with: the detector's weights, its settings, the data and the masks."""
+    with npz.reading(model_folder.find(str(config.train.weights)) / model_folder.WEIGHTS) as archive:
+        arrays = [array for _, array in archive.items()]
+    of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
+    of_model["regions"] = [config.model.mask.regions, config.model.mask.jitter]
+    return cache.fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
 
 
 def _contents(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskx_tf import cli
+from maskx_tf.config import Config
 from maskx_tf.study import cells, controls, results, run
 from tests.study import small
 
@@ -108,6 +109,30 @@ def detector(tmp_path: Path) -> Path:
         },
     )
     return tmp_path
+
+
+def test_pooled_regions_belong_to_weights_settings_and_annotations(tmp_path: Path, detector: Path) -> None:
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text("{}")
+
+    def mark(**model: Any) -> str:
+        source = {"images": "images", "annotations": str(annotations)}
+        settings = {"train": {"stage": "mask", "weights": str(detector)}, "data": {"train": [source]}, "model": model}
+        return run.mark_of(Config.model_validate(settings))
+
+    plain = mark()
+    assert mark(mask={"convs": 2}, transfer={"layers": 3}) == plain
+    assert mark(rpn={"nms_iou": 0.6}) != plain
+    assert mark(mask={"regions": "truth"}) != plain
+    annotations.write_text("[]")
+    assert mark() != plain
+    annotations.write_text("{}")
+    assert mark() == plain
+    with np.load(detector / "weights.npz") as weights:
+        arrays = {name: np.array(weights[name]) for name in weights}
+    arrays["box_predictor/class_rows"][0, 0] += 1
+    np.savez(detector / "weights.npz", **arrays)
+    assert mark() != plain
 
 
 def test_shuffled_rows_are_those_of_other_classes(detector: Path) -> None:
