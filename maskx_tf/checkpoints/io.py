@@ -72,7 +72,7 @@ def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: An
     try:
         beside.mkdir(parents=True)
         try:
-            _write(model, config, beside, meta)
+            write_into(beside, model, config, meta)
             _put(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -80,7 +80,8 @@ def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: An
         raise BadInput(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def _write(model: RCNN, config: Config, folder: Path, meta: dict[str, Any]) -> None:
+def write_into(folder: Path, model: RCNN, config: Config, meta: dict[str, Any]) -> None:
+    """Writes the files of a model folder, one after the other, for whoever sees to it that none is seen alone."""
     config = with_embedding(_without_start(config), EMBEDDING)
     npz.write(folder / WEIGHTS, arrays(model))
     if config.model.transfer.input == "embedding":

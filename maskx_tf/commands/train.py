@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maskx_tf.training.callbacks import Hooks
 
 EXAMPLE = "Example: maskx train configs/synthetic_mask_x.yaml train.steps=2000 --out runs/first"
-MADE_UP_CLASSES = 80
+MADE_UP_CLASSES, VG3K_CLASSES = 80, 3001  # of a dry run, which does not look at the data
 STOPPED = 130  # as after Ctrl-C
 PICTURES = 4  # on a sheet
 SHOWN = 0.5  # the score from which a sheet shows a detection
@@ -80,8 +80,11 @@ def _train(config: Config, run: Path, resume: bool, say: Any, advance: Any) -> d
     from maskx_tf.data import opening, pipeline, stats
     from maskx_tf.training import fit, start
 
-    dataset = opening.training_set(config.data, start.classes(config, ()))
-    names = start.classes(config, dataset.class_names)
+    if (config.evaluate.every or config.train.pictures_every) and not config.data.val:
+        raise BadInput("data.val: expected data for evaluate.every and train.pictures_every, found none")
+    known = fit.classes_of(run) if resume else ()
+    dataset = opening.training_set(config.data, known or start.classes(config, ()))
+    names = known or start.classes(config, dataset.class_names)
     config = config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
     classes_a = _classes_a(config, dataset)
     meta = {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
@@ -154,7 +157,7 @@ def _hooks(config: Config, classes_a: frozenset[str], say: Any, advance: Any) ->
                 batches,
                 truth,
                 class_names=names,
-                kinds=config.evaluate.kinds,
+                kinds=("box",) if config.train.stage == "detector" else config.evaluate.kinds,
                 classes_a=None if classes_a >= set(names) else classes_a,
                 paste=config.model.detections.paste,
             )
@@ -192,12 +195,14 @@ def _dry_run(config: Config, as_json: bool) -> None:
     from maskx_tf.training import dry
 
     if not config.model.class_names:
-        names = tuple(f"class {number}" for number in range(1, MADE_UP_CLASSES + 1))
+        from_vg = any(source.format.startswith("visual_genome") for source in config.data.train)
+        names = tuple(f"class {number}" for number in range(1, (VG3K_CLASSES if from_vg else MADE_UP_CLASSES) + 1))
         config = config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
     found = dry.trial(config)
     if as_json:
         print(json.dumps(found, indent=2))
         return
+    print(f"classes      {len(config.model.class_names)}")
     print(f"parameters   {found['parameters']:,}, of which {found['trained']:,} learn")
     print(f"losses       {'  '.join(f'{name} {value:.3f}' for name, value in found['losses'].items())}")
     print(f"memory       {found['memory_mib']:,} MiB at most, with TensorFlow itself")

@@ -20,6 +20,8 @@ from maskx_tf.training import guard, states
 from maskx_tf.training.distribute import Agreement
 from maskx_tf.training.journal import Journal
 
+LEAST_SCALE = 1e-3  # a float16 run whose gradients overflow even so will not find one at which they do not
+
 
 class Hooks(NamedTuple):
     """What a run is given by whoever knows the data and the terminal.
@@ -113,7 +115,7 @@ class Keeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += 1
         self._check({name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()})
-        train, evaluate = self.config.train, self.config.evaluate
+        train = self.config.train
         last = self.step == train.steps
         ends = self.agreement(self.step, bool(self.stopped.by))
         if ends:
@@ -121,9 +123,9 @@ class Keeper(keras.callbacks.Callback):
         begin = time.monotonic()
         if self.run is not None:
             state = None
-            if last or ends or self.step % train.checkpoint_every == 0:
+            if last or ends or self._is_due() or self.step % train.checkpoint_every == 0:
                 state = states.save(self.run, self.model, self.config, self.step, self.meta)
-            if self.hooks.evaluate is not None and (last or (evaluate.every and self.step % evaluate.every == 0)):
+            if state is not None and self._is_due():
                 self._evaluate(state)
             if self.hooks.picture is not None and train.pictures_every and self.step % train.pictures_every == 0:
                 with averaged(self.model):
@@ -132,8 +134,22 @@ class Keeper(keras.callbacks.Callback):
                 states.tidy(self.run, train.keep)
         self.journal.rest(time.monotonic() - begin)
 
+    def catch_up(self, state: states.State) -> None:
+        """Makes the evaluation that a kill took from the checkpoint from which the run goes on."""
+        if self.run is not None and self._is_due() and state.metric is None:
+            self._evaluate(state)
+
+    def _is_due(self) -> bool:
+        """Whether there is an evaluation after this step; its weights are kept, so that it can be made once more."""
+        every = self.config.evaluate.every
+        wanted = self.step == self.config.train.steps or bool(every and self.step % every == 0)
+        return self.hooks.evaluate is not None and self.step > 0 and wanted
+
     def _check(self, logs: dict[str, float]) -> None:
-        wrong = guard.unsound(logs, scaled=self.config.train.precision == "float16")
+        scaled = self.config.train.precision == "float16"
+        wrong = guard.unsound(logs, scaled=scaled)
+        if scaled and float(self.model.optimizer.dynamic_scale) < LEAST_SCALE:
+            wrong.append("gradients at any scale of float16's losses")
         if not wrong:
             return
         text = f"step {self.step}: {', '.join(wrong)} not finite"
@@ -144,13 +160,13 @@ class Keeper(keras.callbacks.Callback):
         where = f"first: {report['first']}; images {', '.join(map(str, report['images']))}"
         raise guard.NotFinite(f"{text}; {where}; lower train.rate, or look again: maskx train --replay {folder}")
 
-    def _evaluate(self, state: states.State | None) -> None:
+    def _evaluate(self, state: states.State) -> None:
         assert self.hooks.evaluate is not None
         with averaged(self.model):
             self.figures, metric = self.hooks.evaluate(self.model)
         self.journal.note(self.figures)
         self.hooks.say(f"step {self.step}: " + "  ".join(f"{name} {value:.3f}" for name, value in self.figures.items()))
-        if state is not None and metric is not None:
+        if metric is not None:
             states.note_metric(state, metric)
 
 

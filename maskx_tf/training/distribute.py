@@ -57,6 +57,8 @@ def choose(name: str) -> tf.distribute.Strategy:
     Raises:
         BadInput: it needs what is not there.
     """
+    if name in ("one", "mirrored") and cluster_size() > 1:
+        raise BadInput(f"train.strategy: expected multi_worker or auto, for several workers are named, found {name}")
     if name == "multi_worker" or (name == "auto" and cluster_size() > 1):
         if not os.environ.get("TF_CONFIG"):
             raise BadInput("train.strategy: multi_worker: expected TF_CONFIG or --workers, found neither")
@@ -84,24 +86,38 @@ class Agreement:
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, every: int) -> None:
-        several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        self.every = every if several else 1
+        self.several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self.devices = strategy.num_replicas_in_sync
+        self.every = every if self.several else 1
 
         @tf.function
-        def asked(wish: tf.Tensor) -> tf.Tensor:
-            def summed(wish: tf.Tensor) -> tf.Tensor:
-                here = tf.identity(wish)  # on this device: what comes from outside is on none
+        def total(value: tf.Tensor) -> tf.Tensor:
+            def summed(value: tf.Tensor) -> tf.Tensor:
+                here = tf.identity(value)  # on this device: what comes from outside is on none
                 return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
-            return strategy.experimental_local_results(strategy.run(summed, args=(wish,)))[0]
+            return strategy.experimental_local_results(strategy.run(summed, args=(value,)))[0]
 
-        self._asked = asked if several else None
+        self._total = total
 
     def __call__(self, step: int, wish: bool) -> bool:
         """Whether to stop after this step; every worker has to ask at every step."""
-        if self._asked is None or step % self.every:
-            return wish and self._asked is None
-        return float(self._asked(tf.constant(float(wish)))) > 0.0
+        if not self.several or step % self.every:
+            return wish and not self.several
+        return float(self._total(tf.constant(float(wish)))) > 0.0
+
+    def begin(self, step: int) -> None:
+        """Makes sure that all workers go on from the same step.
+
+        Raises:
+            BadInput: they do not: they see different run folders.
+        """
+        if self.several:
+            moments = self._total(tf.constant([step, step * step], tf.float64)).numpy() / self.devices
+            if abs(moments[1] - moments[0] ** 2) > 0.5:
+                raise BadInput(
+                    f"expected all workers to see one run folder; this one goes on from step {step}, others not"
+                )
 
 
 def spread(batches: Batches, strategy: tf.distribute.Strategy) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ import tensorflow as tf
 
 from maskx_tf.config import Config
 from maskx_tf.training import distribute
-from maskx_tf.training.fit import compiled, explained_memory
+from maskx_tf.training.fit import check_batch, compiled, explained, without_start
 
 SIDE = 112  # of a mask's grid, as the pipeline packs it
 INSTANCES = 8
+WORDS = 300  # of a table of word vectors
 
 
 def trial(config: Config, steps: int = 2) -> dict[str, Any]:
@@ -28,13 +31,14 @@ def trial(config: Config, steps: int = 2) -> dict[str, Any]:
         parameters, trained, losses, seconds of the first and of a later step, memory in MiB, and the hours of the run.
     """
     strategy = distribute.choose(config.train.strategy)
-    with strategy.scope():
-        model = compiled(_from_nothing(config))
     devices = strategy.num_replicas_in_sync
+    check_batch(config.train, devices)
+    with tempfile.TemporaryDirectory(prefix="maskx-") as folder, strategy.scope():
+        model = compiled(_with_table(without_start(config), Path(folder, "table.npy")))
     batch = made_up(config, config.train.batch // devices)
     data = distribute.spread(lambda *place: tf.data.Dataset.from_tensors(batch).repeat(), strategy)
     seconds, losses = [], {}
-    with explained_memory():
+    with explained():
         for _ in range(steps):
             begin = time.monotonic()
             history = model.fit(data, epochs=1, steps_per_epoch=1, verbose=0, shuffle=False)
@@ -52,11 +56,13 @@ def trial(config: Config, steps: int = 2) -> dict[str, Any]:
     }
 
 
-def _from_nothing(config: Config) -> Config:
-    """The configuration with random weights: neither a detector nor a download is needed to see what a run costs."""
-    backbone = config.model.backbone.model_copy(update={"weights": "none"})
-    model = config.model.model_copy(update={"backbone": backbone})
-    return config.model_copy(update={"model": model, "train": config.train.model_copy(update={"weights": None})})
+def _with_table(config: Config, path: Path) -> Config:
+    """The configuration with a made-up table where T reads one."""
+    if config.model.transfer.embedding is None:
+        return config
+    np.save(path, np.random.default_rng(0).normal(size=[len(config.model.class_names), WORDS]))
+    transfer = config.model.transfer.model_copy(update={"embedding": str(path)})
+    return config.model_copy(update={"model": config.model.model_copy(update={"transfer": transfer})})
 
 
 def made_up(config: Config, images: int) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from maskx_tf import __version__
 from maskx_tf.checkpoints import io
-from maskx_tf.config import Config, load
+from maskx_tf.config import Config, TrainConfig, load
 from maskx_tf.config import write as write_config
 from maskx_tf.config.loader import replace_text
 from maskx_tf.errors import BadInput
@@ -66,21 +66,28 @@ def run(
     train = config.train
     strategy = distribute.choose(train.strategy)
     if train.deterministic:
+        if tf.config.list_physical_devices("GPU"):
+            raise BadInput("train.deterministic: expected false, for RoIAlign's gradient has no such form on a GPU")
         tf.config.experimental.enable_op_determinism()
-    if train.batch % (strategy.num_replicas_in_sync * train.accumulate):
-        parts = f"{strategy.num_replicas_in_sync} devices times accumulate, which is {train.accumulate}"
-        raise BadInput(f"train.batch: expected a multiple of {parts}, found {train.batch}")
+    check_batch(train, strategy.num_replicas_in_sync)
     chief = distribute.is_chief(strategy)
-    if not chief:
+    if chief:
+        open_folder(out, config, resume=resume, say=hooks.say)
+    else:
         hooks = Hooks()
-    open_folder(out, config, resume=resume, say=hooks.say, write=chief)
-    with strategy.scope():
-        model = compiled(config, hooks.say)
     state = states.newest(out, hooks.say) if resume else None
+    first = state.step if state else 0
+    agreement = distribute.Agreement(strategy, train.log_every)
+    agreement.begin(first)
+    if chief and resume:
+        states.set_aside(out, first)
+    with strategy.scope():
+        model = compiled(without_start(config) if state else config, hooks.say)
     if state is not None:
         states.restore(state, model)
         hooks.say(f"going on from step {state.step}")
-    first = state.step if state else 0
+        if first >= train.steps and (finished := summary_of(out)) is not None:
+            return Outcome(first, 0, finished["figures"])
     journal = Journal(
         out if chief else None,
         first=first,
@@ -100,11 +107,14 @@ def run(
         journal=journal,
         hooks=hooks,
         stopped=stopped,
-        agreement=distribute.Agreement(strategy, train.log_every),
+        agreement=agreement,
     )
+    keeper.set_model(model)
+    if state is not None:
+        keeper.catch_up(state)
     if first < train.steps:
         data = distribute.spread(lambda *place: batches(first, *place), strategy)
-        with stopped.listening(hooks.say), explained_memory():
+        with stopped.listening(hooks.say), explained():
             model.fit(
                 data,
                 epochs=1,
@@ -121,6 +131,24 @@ def run(
     return Outcome(step, by if step < train.steps else 0, keeper.figures)
 
 
+def check_batch(train: TrainConfig, devices: int) -> None:
+    """Refuses a batch that cannot be divided.
+
+    Raises:
+        BadInput: see above.
+    """
+    if train.batch % (devices * train.accumulate):
+        parts = f"{devices} devices times accumulate, which is {train.accumulate}"
+        raise BadInput(f"train.batch: expected a multiple of {parts}, found {train.batch}")
+
+
+def without_start(config: Config) -> Config:
+    """The configuration of a model whose weights come from a checkpoint: what a run began with may be gone."""
+    backbone = config.model.backbone.model_copy(update={"weights": "none"})
+    model = config.model.model_copy(update={"backbone": backbone})
+    return config.model_copy(update={"model": model, "train": config.train.model_copy(update={"weights": None})})
+
+
 def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN:
     """The model of a run, ready for `fit`; in the scope of its strategy."""
     train = config.train
@@ -131,7 +159,7 @@ def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> 
     return model
 
 
-def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str], None], write: bool) -> None:
+def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str], None]) -> None:
     """Makes the run folder, or checks that the run in it can go on with this configuration.
 
     Raises:
@@ -151,8 +179,6 @@ def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str],
             say(f"{name}: was {old!r}, is now {new!r}")
     elif out.exists() and any(out.iterdir()):
         raise BadInput(f"{out}: expected a new folder, or a run with {CONFIG}, found other files")
-    if not write:
-        return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -206,9 +232,23 @@ def finish(
     replace_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
+def classes_of(out: Path) -> tuple[str, ...]:
+    """The class names of the run in a folder; none where there is no run."""
+    return load(out / CONFIG).model.class_names if (out / CONFIG).exists() else ()
+
+
+def summary_of(out: Path) -> dict[str, Any] | None:
+    """The summary of a run that is finished, or None."""
+    try:
+        summary: dict[str, Any] = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if (out / MODEL).is_dir() and "figures" in summary else None
+
+
 @contextmanager
-def explained_memory() -> Iterator[None]:
-    """Says what to do where a device has no memory left."""
+def explained() -> Iterator[None]:
+    """Says what to do where a device has no memory left, or another worker has gone."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError):
@@ -216,3 +256,8 @@ def explained_memory() -> Iterator[None]:
             "out of memory: lower train.batch or raise train.accumulate; then lower model.input.canvas with "
             "short_side and long_side, model.box.rois, or model.rpn.pre_nms_train; or train.precision=bfloat16"
         ) from None
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        if distribute.cluster_size() == 1:
+            raise
+        said = error.message.splitlines()[0]
+        raise BadInput(f"another worker has gone, and its own words say why; --resume goes on ({said})") from None

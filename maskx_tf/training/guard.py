@@ -15,9 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.checkpoints import io, npz
+from maskx_tf.checkpoints.folder import read_config
 from maskx_tf.config import Config
+from maskx_tf.config.loader import replace_text
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.training import start
 
 BATCH, FACTS = "batch.npz", "failure.json"
 
@@ -46,10 +49,16 @@ def keep(
         "step": step,
         "images": [int(number) for number in np.asarray(batch["image_ids"])],
         "losses": {name: value if math.isfinite(value) else str(value) for name, value in logs.items()},
-        "first": first_unsound(model, batch, step),
+        "first": "not looked for",
     }
     npz.write(folder / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))
-    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    # The search may need more memory than there is: what is known is written before it.
+    replace_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    try:
+        facts["first"] = first_unsound(model, batch, step)
+    except tf.errors.ResourceExhaustedError:
+        facts["first"] = "not found, for there was no memory left to look"
+    replace_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
     return folder
 
 
@@ -63,12 +72,16 @@ def replay(folder: Path) -> dict[str, Any]:
         BadInput: it is no such folder.
     """
     facts = read(folder)
-    model, config, _ = io.load(folder)
+    config, _ = read_config(folder)
+    with start.precision(config):
+        model = io.load(folder).model
     model.set_stage(config.train.stage)
     model.learning = model.learning._replace(seed=config.train.seed)
     with npz.reading(folder / BATCH) as archive:
         batch = {name: tf.constant(array) for name, array in archive.items()}
-    losses = model.batch_losses(batch, _seeds(model, batch, facts["step"]))
+    count = len(batch["images"])
+    seeds = model.seeds(tf.constant(facts["step"] - 1), tf.constant(0), tf.constant(count))
+    losses = model.batch_losses(batch, seeds)
     values = {name: float(loss.total) / max(float(loss.count), 1.0) for name, loss in losses.items()}
     return {**facts, "losses": values, "first": first_unsound(model, batch, facts["step"])}
 
@@ -94,8 +107,19 @@ def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str
     for name, value in batch.items():
         if not np.isfinite(np.asarray(value)).all():
             return f"the input {name}"
+    for place in range(len(batch["images"])):
+        # One image at a time: a device may hold no more, and this one has the whole batch before it.
+        one = {name: value[place : place + 1] for name, value in batch.items()}
+        found = _first_of_image(model, one, model.seeds(tf.constant(step - 1), tf.constant(place), tf.constant(1)))
+        if found:
+            return found
+    return "nothing when each image is computed again by itself"
+
+
+def _first_of_image(model: RCNN, batch: Mapping[str, tf.Tensor], seeds: tf.Tensor) -> str:
+    """What is not finite first in a batch of one image, or nothing."""
     with _watched() as seen, tf.GradientTape() as tape:
-        losses = model.batch_losses(dict(batch), _seeds(model, batch, step))
+        losses = model.batch_losses(dict(batch), seeds)
         total = tf.add_n([tf.math.divide_no_nan(loss.total, loss.count) for loss in losses.values()])
     if seen:
         return f"the output of layer {seen[0]}"
@@ -108,12 +132,7 @@ def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str
     for gradient, variable in reversed(list(zip(gradients, variables, strict=True))):
         if not np.isfinite(np.asarray(tf.convert_to_tensor(gradient))).all():
             return f"the gradient of {variable.path}"
-    return "nothing when the batch is computed again in float32 on one device"
-
-
-def _seeds(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> tf.Tensor:
-    """Those of the step that failed: the step after it is counted from 1."""
-    return model.seeds(tf.constant(step - 1), tf.constant(0), tf.constant(len(batch["image_ids"])))
+    return ""
 
 
 @contextmanager

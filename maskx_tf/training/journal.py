@@ -58,12 +58,12 @@ class Journal(keras.callbacks.Callback):
         self.started = 0
         self.first_seconds = 0.0
         self.writer: Any = None
+        if run is not None:
+            cut_log(run / LOG, first)
+            self.writer = tf.summary.create_file_writer(str(run / "tensorboard"))
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.begin = self.since = time.monotonic()
-        if self.run is not None:
-            cut_log(self.run / LOG, self.first)
-            self.writer = tf.summary.create_file_writer(str(self.run / "tensorboard"))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += 1
@@ -130,7 +130,7 @@ def cut_log(path: Path, step: int) -> None:
     """Drops what was logged after a step: a run that goes on from there logs it again."""
     lines, names = read_log(path)
     kept = [line for line in lines if int(line["step"]) <= step]
-    if len(kept) < len(lines):
+    if len(kept) < len(lines) or (names and not path.read_bytes().endswith(b"\n")):
         _rewrite(path, kept, names)
 
 

@@ -77,7 +77,8 @@ class SGD(keras.optimizers.SGD):
 
 def is_bias(path: str) -> bool:
     """Whether a variable is a bias, by its name."""
-    return path.rsplit("/", 1)[-1] in ("bias", "class_bias", "box_bias")
+    name = path.rsplit("/", 1)[-1]
+    return name == "bias" or name.endswith("_bias")
 
 
 def is_kernel(variable: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -23,10 +24,10 @@ FREE |= {"box.rois", "box.positive_fraction"}
 
 
 def classes(config: Config, of_data: Sequence[str]) -> tuple[str, ...]:
-    """The class names of a run: those of the configuration, or else of the weights it starts from, or of the data."""
+    """The class names of a run: the configuration's, or those of the detector below a mask branch, or the data's."""
     if config.model.class_names:
         return config.model.class_names
-    if config.train.weights is not None:
+    if config.train.stage == "mask" and config.train.weights is not None:
         return folder.open_config(config.train.weights)[0].model.class_names
     return tuple(of_data)
 
@@ -42,15 +43,22 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         BadInput: the weights do not fit.
     """
     keras.utils.set_random_seed(config.train.seed)
-    keras.config.set_dtype_policy(POLICIES[config.train.precision])
-    try:
+    with precision(config):
         model = build(config.model)
-    finally:
-        keras.config.set_dtype_policy("float32")
     if config.train.weights is not None:
         _load(model, config, config.train.weights, say)
     model.set_stage(config.train.stage)
     return model
+
+
+@contextmanager
+def precision(config: Config) -> Iterator[None]:
+    """Within, layers are made that compute in the type of a configuration."""
+    keras.config.set_dtype_policy(POLICIES[config.train.precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None]) -> None:
@@ -64,36 +72,46 @@ def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None])
             f"{weights}: expected the classes of model.class_names in their order, found others; "
             "maskx vocabulary adds, drops and reorders a model's classes"
         )
+    if whole and source.model.backbone.neck != config.model.backbone.neck:
+        found, expected = source.model.backbone.neck, config.model.backbone.neck
+        raise BadInput(f"{weights}: expected model.backbone.neck {expected}, as configured, found {found}")
     for name, found, expected in _differences(source, config, FIXED if whole else FIXED[:1]):
         raise BadInput(f"{weights}: expected model.{name} {expected!r}, as configured, found {found!r}")
-    needed = [name for part in _needed(model, whole) for name in part]
+    needed = _needed(model, config, whole)
     variables = named(model)
     with npz.reading(path) as archive:
         there = set(archive.names)
         if missing := [name for name in needed if name not in there]:
             raise BadInput(f"{path}: expected a tensor {listed(missing)}, found none")
-        taken = [name for name in variables if name in there and (same_classes or not _of_classes(name))]
-        for name in taken:
+        fresh = []
+        for name in variables:
+            if name not in there or (_of_classes(name) and not same_classes):
+                fresh.append(name)
+                continue
             array, shape = archive.read(name), tuple(variables[name].shape)
             if array.shape != shape and name in needed:
                 raise BadInput(f"{path}: {name}: expected shape {list(shape)}, found {list(array.shape)}")
             if array.shape == shape:
                 variables[name].assign(array)
-    fresh = dict.fromkeys(name.split("/")[0] for name in variables if name not in taken)
-    say(f"started from {weights}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+            else:
+                fresh.append(name)
+    parts = dict.fromkeys(name.rpartition("/")[0] for name in fresh)
+    say(f"started from {weights}" + (f"; fresh: {', '.join(parts)}" if parts else ""))
 
 
-def _needed(model: RCNN, whole: bool) -> list[list[str]]:
-    """The names of the weights that must be there, layer by layer."""
+def _needed(model: RCNN, config: Config, whole: bool) -> list[str]:
+    """The names of the weights that must be there."""
     layers = [model.backbone]
     if whole:
         layers += [model.neck, model.rpn, model.box_head, model.box_predictor]
-    return [[variable.path for variable in layer.weights] for layer in layers]
+    elif config.model.backbone.neck == "c4":
+        layers.append(model.box_head)  # res5
+    return [variable.path for layer in layers for variable in layer.weights]
 
 
 def _of_classes(name: str) -> bool:
     """Whether a weight has a part for each class."""
-    return name.startswith(("box_predictor/", "mask_head/predictor/", "table"))
+    return name.startswith(("box_predictor/", "mask_head/predictor/", "mask_head/rows", "mask_head/bias", "table"))
 
 
 def _differences(source: Config, config: Config, sections: Sequence[str]) -> list[tuple[str, Any, Any]]:

@@ -57,8 +57,8 @@ def save(run: Path, model: RCNN, config: Config, step: int, meta: dict[str, Any]
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        io.save(model, config, beside, **meta, step=step)
+        beside.mkdir(parents=True)
+        io.write_into(beside, model, config, {**meta, "step": step})
         npz.write(beside / OPTIMIZER, ((name, value.numpy()) for name, value in _variables(model.optimizer).items()))
         facts = {"step": step, "metric": None, "files": _digests(beside)}
         (beside / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -82,13 +82,24 @@ def note_metric(state: State, metric: float) -> State:
 
 
 def newest(run: Path, say: Callable[[str], None]) -> State | None:
-    """The newest checkpoint that is whole; newer ones that are damaged are named, and left as they are."""
-    for path in sorted((run / FOLDER).glob("step-*"), reverse=True):
+    """The newest checkpoint that is whole; newer ones that are damaged are named."""
+    paths = sorted((run / FOLDER).glob("step-*"), reverse=True)
+    for path in paths:
         found = _read(path)
         if isinstance(found, State):
             return found
-        say(f"{path}: {found}; using the checkpoint before it")
+        before = "using the one before it" if path != paths[-1] else "none before it: beginning anew"
+        say(f"{path}: {found}; {before}")
     return None
+
+
+def set_aside(run: Path, after: int) -> None:
+    """Renames checkpoints of later steps than the one from which a run goes on, for they are damaged."""
+    for path in (run / FOLDER).glob("step-*"):
+        if int(path.name.removeprefix("step-")) > after:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
 
 
 def all_of(run: Path) -> list[State]:
@@ -121,7 +132,7 @@ def restore(state: State, model: RCNN) -> None:
 
 def tidy(run: Path, keep: int) -> None:
     """Removes all checkpoints but the newest ones and the best, and what a killed run left unfinished."""
-    for leftover in (run / FOLDER).glob(".step-*"):
+    for leftover in [*(run / FOLDER).glob(".step-*"), *run.glob(".model.*")]:
         shutil.rmtree(leftover, ignore_errors=True)
     states = all_of(run)
     scored = [state for state in states if state.metric is not None]

@@ -34,7 +34,8 @@ def hosts(count: int) -> list[str]:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("replicas")
-    return runs.recipe(folder, runs.scenes(folder / "data"))
+    # Slowly: the last bits of a float decide on which side of a kink of ReLU a sum falls, and ten large steps show it.
+    return runs.recipe(folder, runs.scenes(folder / "data"), rate=0.002)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_signal_to_one_worker_ends_both(recipe: Path, tmp_path: Path) -> None:
 
     def start(*overrides: str) -> list[subprocess.Popen[str]]:
         workers = ",".join(hosts(2))
-        command = ["-m", "maskx_tf", "train", str(recipe), *overrides, "--out", str(out), "--resume"]
+        command = ["-m", "maskx_tf", "train", str(recipe), *overrides, "--out", str(out)]
         return [runs.python(*command, "--workers", workers, "--worker-index", str(index)) for index in range(2)]
 
     started = start(steps)
@@ -95,9 +96,8 @@ def test_signal_to_one_worker_ends_both(recipe: Path, tmp_path: Path) -> None:
     assert [process.returncode for process in started] == [130, 130], said[0][-2000:] + said[1][-2000:]
     step = states.all_of(out)[-1].step
     assert step % 2 == 0  # train.log_every
-    for process in (again := start(steps, f"train.steps={step + 2}")):
+    for process in start(steps, f"train.steps={step + 2}", "--resume"):
         runs.finished(process)
-    assert len(again) == 2
     assert states.all_of(out)[-1].step == step + 2
     assert (out / "model" / "model.json").exists()
 
@@ -130,3 +130,6 @@ def test_wrong_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TF_CONFIG")
     with pytest.raises(BadInput, match="expected TF_CONFIG or --workers, found neither"):
         distribute.choose("multi_worker")
+    distribute.set_cluster("a:1,b:2", 0)
+    with pytest.raises(BadInput, match="expected multi_worker or auto, for several workers are named, found one"):
+        distribute.choose("one")

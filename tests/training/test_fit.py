@@ -18,7 +18,7 @@ from maskx_tf import cli
 from maskx_tf.checkpoints import io
 from maskx_tf.config import load
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.training import dry, fit, guard, states
+from maskx_tf.training import dry, fit, guard, journal, states
 from maskx_tf.training.callbacks import averaged
 from tests.training import runs
 
@@ -134,7 +134,50 @@ def test_run_goes_on_from_the_newest_whole_checkpoint(run: Path, recipe: Path, c
     assert "train.rate: was 0.01, is now 0.005" in said
     assert [line["step"] for line in logged(copy)] == ["2", "3", "4", "6"]
     assert not list((copy / "checkpoints").glob(".step-*"))
+    aside = {path.name for path in (copy / "checkpoints").glob("damaged-*")}
+    assert aside == {"damaged-step-00000006", "damaged-step-00000009"}
     assert io.open_model(copy).meta["step"] == 6
+
+
+def test_finished_run_stays_as_it_is(run: Path, recipe: Path) -> None:
+    before = (run / "summary.json").read_bytes()
+    assert cli.run(["train", str(recipe), "train.ema=0.5", "--out", str(run), "--resume"]) == 0
+    assert (run / "summary.json").read_bytes() == before
+
+
+def test_checkpoint_that_was_just_written_stays(tmp_path: Path) -> None:
+    """With a damaged one of a later step beside it, which a run that goes on from an earlier step sets aside."""
+    folder = tmp_path / states.FOLDER
+    for step, metric in ((1, 0.9), (3, None), (4, None), (6, None)):
+        path = folder / f"step-{step:08d}"
+        path.mkdir(parents=True)
+        (path / states.FACTS).write_text(json.dumps({"step": step, "metric": metric, "files": {}}))
+    states.set_aside(tmp_path, 4)
+    states.tidy(tmp_path, 1)
+    assert [state.step for state in states.all_of(tmp_path)] == [1, 4]  # the best and the newest
+
+
+def test_log_with_half_a_line_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    journal.add_line(path, {"step": 2, "loss": 0.5})
+    path.write_text(path.read_text() + "4,0.2")
+    journal.cut_log(path, 4)
+    journal.add_line(path, {"step": 4, "loss": 0.25})
+    journal.add_line(path, {"step": 4, "box/all/AP": 0.1})
+    assert path.read_text().splitlines() == ["step,loss,box/all/AP", "2,0.5,", "4,0.25,", "4,,0.1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns(precision: str, recipe: Path) -> None:
+    config = small(recipe, f"train.precision={precision}", "train.ema=0.9", "train.rate=0.01")
+    model = fit.compiled(config)
+    before = weights(model)
+    data = tf.data.Dataset.from_tensors(dry.made_up(config, 2)).repeat()
+    losses = [model.fit(data, steps_per_epoch=5, verbose=0, shuffle=False).history["loss"][0] for _ in range(3)]
+    assert losses[2] < losses[0]
+    assert all(value.dtype == np.float32 for value in weights(model).values())
+    assert any(not np.array_equal(value, before[name]) for name, value in weights(model).items())
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_gradient_that_is_not_finite_moves_nothing(bad: float, momentum: float) 
 
 def test_names_decide_what_decays() -> None:
     assert is_bias("box_predictor/box_bias")
+    assert is_bias("mask_head/trunk/deconv_bias")
     assert not is_bias("biased/kernel")
     bank = keras.Variable(np.zeros([3, 4]), name="box_bias")  # a matrix, but a bias
     assert not is_kernel(bank)
