@@ -14,9 +14,10 @@ from maskx_tf.data.synthetic.parameters import Recipe
 from maskx_tf.errors import BadInput
 from maskx_tf.study.config import GroupConfig, MethodConfig, StudyConfig
 
-# Where things lie is no part of what they are: a study may move.
-PLACES: tuple[str, ...] = ("data.train", "data.val", "data.names", "data.records", "train.weights", "train.strategy")
-PLACES += ("model.transfer.embedding", "model.backbone.weights")
+# What figures do not depend on: where things lie, for a study may move, and what is told on the way.
+ASIDE: tuple[str, ...] = ("data.train", "data.val", "data.names", "data.records", "data.workers", "train.weights")
+ASIDE += ("train.strategy", "train.log_every", "train.pictures_every", "train.checkpoint_every", "train.keep")
+ASIDE += ("model.transfer.embedding", "model.backbone.weights", "evaluate.batch", "evaluate.every", "export")
 
 
 class Cell(NamedTuple):
@@ -152,7 +153,7 @@ def source(folder: Path, part: str) -> dict[str, Any]:
 def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
     """A checksum of everything that a cell's figures depend on beside the code."""
     config = cell_config(study, cell, places)
-    parts: list[Any] = [_placeless(config), cell.method.masks, cell.method.start, cell.method.embeddings]
+    parts: list[Any] = [_settings(config), cell.method.masks, cell.method.start, cell.method.embeddings]
     parts.append(data_facts(study, cell.group))
     if cell.method.start != "nothing":
         parts += [detector_digest(study, cell.group, places), study.regions.per_image]
@@ -162,8 +163,8 @@ def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
 def detector_digest(study: StudyConfig, group: GroupConfig, places: Places) -> str:
     """The same of a group's detector. Which classes have masks is nothing to it."""
     owner = next(one for one in study.groups if one.name == (group.detector or group.name))
-    plain = _placeless(detector_config(study, owner, places))
-    plain["data"].pop("masks")
+    plain = _settings(detector_config(study, owner, places))
+    plain.get("data", {}).pop("masks", None)
     facts = data_facts(study, owner)
     return _checksum([plain, {key: value for key, value in facts.items() if key not in ("a", "masks")}])
 
@@ -175,14 +176,15 @@ def data_facts(study: StudyConfig, group: GroupConfig) -> dict[str, Any]:
     return {"seed": group.seed, "masks": group.model_dump(mode="json")["masks"]}
 
 
-def _placeless(config: Config) -> dict[str, Any]:
-    plain = config.model_dump(mode="json")
-    for place in PLACES:
-        *above, last = place.split(".")
+def _settings(config: Config) -> dict[str, Any]:
+    """What figures depend on; without defaults, so that a setting that is new next year does not make them void."""
+    plain = config.model_dump(mode="json", exclude_defaults=True)
+    for name in ASIDE:
+        *above, last = name.split(".")
         section = plain
         for key in above:
-            section = section[key]
-        section.pop(last)
+            section = section.get(key, {})
+        section.pop(last, None)
     return plain
 
 

@@ -100,8 +100,11 @@ def test_a_digest_depends_on_settings_and_not_on_places(tmp_path: Path) -> None:
     cell, places = _cell(study, "seed0/two"), Places(tmp_path)
     plain = cells.digest(study, cell, places)
     assert cells.digest(study, cell, Places(tmp_path / "elsewhere")) == plain
+    quiet = small.load(tmp_path, settings={"train": {"log_every": 7, "keep": 9}, "evaluate": {"batch": 3}})
+    assert cells.digest(quiet, _cell(quiet, "seed0/two"), places) == plain
     for changes in (
         {"mask_settings": {"train": {"steps": 6}}},
+        {"settings": {"evaluate": {"score": 0.01}}},
         {"detector": {**small.settings()["detector"], "settings": {"train": {"steps": 8}}}},
         {"synthetic": {**small.settings()["synthetic"], "companions": 0.5}},
         {"regions": {"per_image": 2}},
