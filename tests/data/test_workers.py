@@ -43,7 +43,10 @@ def test_results_come_in_order_and_every_step_is_counted(workers: int) -> None:
     assert (os.getpid() in {process for _, process in found}) == (workers == 1)
 
 
-@pytest.mark.parametrize(("task", "words"), [(0, "a.jpg: expected an image"), (1, "a worker process was killed")])
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [(0, "a.jpg: expected an image"), pytest.param(1, "a worker process was killed", marks=pytest.mark.slow)],
+)
 def test_failure_ends_the_others(task: int, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         in_processes(fail_or_go_on, [2, task], 2)

@@ -320,6 +320,7 @@ def test_faster_rcnn_has_no_masks_to_give() -> None:
         predictor.segment(*inputs().values(), tf.zeros([2, 1, 4]))
 
 
+@pytest.mark.slow
 @named([DEFAULT[index] for index in (2, 6)])
 def test_portable(name) -> None:
     """Made of operations that XLA compiles, with the same answer."""
@@ -485,6 +486,7 @@ def test_mixed_precision_of_features(precisions) -> None:
         assert np.abs(tf.cast(level, tf.float32) - wanted).max() < 0.1 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 def test_mixed_precision_of_detections(precisions) -> None:
     found = Predictor(precisions[1], (small.SIDE, small.SIDE)).detect(**inputs())
     assert found.boxes.dtype == found.scores.dtype == found.masks.dtype == tf.float32
