@@ -25,6 +25,7 @@ from maskx_tf.errors import BadInput
 MANIFEST = "cache.json"
 VERSION = 1
 CHECKSUM = 4  # bytes of it, before the arrays
+PARSING = threading.Lock()
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -78,7 +79,8 @@ class ArrayCache:
         # A zip file has checksums of its parts, but not of all that stands between them.
         if _checksum(data[CHECKSUM:]) != data[:CHECKSUM]:
             raise BadInput(f"{path}: expected the arrays that were stored for {key!r}, found others; remove the file")
-        with np.load(io.BytesIO(data[CHECKSUM:]), allow_pickle=False) as stored:
+        # One at a time: NumPy reads headers with Python's parser, which in 3.11 fails now and then among threads.
+        with PARSING, np.load(io.BytesIO(data[CHECKSUM:]), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
     def put(self, key: int | str, arrays: Arrays) -> bool:

@@ -474,6 +474,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_mirrored_replicas_share_the_batch(tmp_path: Path) -> None:
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

@@ -237,6 +237,7 @@ def test_mixed_precision_leaves_boxes_alone(options) -> None:
     assert np.abs(moved - pooled["float32"]).max() > 10  # the test can tell
 
 
+@pytest.mark.slow
 @cases(spared=LARGE)
 def test_export(name, tmp_path) -> None:
     """A SavedModel of any batch gives the same."""

@@ -283,6 +283,7 @@ def test_predictor_detects_as_the_model(name) -> None:
     assert_same_detections(alone, of_image(model(asked), 1))
 
 
+@pytest.mark.slow
 @named([DEFAULT[index] for index in (5, 6, 8)])
 def test_predictor_segments(name) -> None:
     """Given boxes get the masks that the model makes of them, for given classes or for the likeliest."""
@@ -378,6 +379,7 @@ def test_the_default_selection_has_every_setting() -> None:
     assert {transfer.unit_rms for transfer in of_x} == {False, True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(DEFAULT[6], id="x"), pytest.param(DEFAULT[9], id="c4"), pytest.param(DEFAULT[8], id="table")]
 )
@@ -425,6 +427,7 @@ def test_no_classes() -> None:
         build(config(class_names=()))
 
 
+@pytest.mark.slow
 def test_one_class() -> None:
     for head in ("mask", "mask, softmax", "x cls_box"):
         model = small_model(settings_of((head, "mobilenet fpn", "align"), class_names=("cell",)))

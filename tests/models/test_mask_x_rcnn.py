@@ -340,6 +340,7 @@ def test_the_branch_is_the_same_for_every_class() -> None:
 # (e) T runs once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [False, True])
 def test_filters_are_cached(freeze) -> None:
     model = small_model(config())
