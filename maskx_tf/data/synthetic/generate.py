@@ -57,7 +57,7 @@ def generate(
     out = out.resolve()  # "." has no name to write beside
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        beside.mkdir()
+        beside.mkdir(parents=True)
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
     try:
