@@ -251,8 +251,8 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     for out in (tmp_path / "out", tmp_path / "out" / "mine"):
         with pytest.raises(BadInput, match="expected a new folder, or an empty one"):
             generate(SMALL, out)
-    with pytest.raises(BadInput, match="cannot be written: No such file"):
-        generate(SMALL, tmp_path / "gone" / "out")
+    with pytest.raises(BadInput, match="cannot be written: Not a directory"):
+        generate(SMALL, tmp_path / "out" / "mine" / "below")
     assert os.listdir(tmp_path / "out") == ["mine"]
 
 
