@@ -82,7 +82,7 @@ def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: An
 
 def write_into(folder: Path, model: RCNN, config: Config, meta: dict[str, Any]) -> None:
     """Writes the files of a model folder, one after the other, for whoever sees to it that none is seen alone."""
-    config = with_embedding(_without_start(config), EMBEDDING)
+    config = with_embedding(without_download(config), EMBEDDING)
     npz.write(folder / WEIGHTS, arrays(model))
     if config.model.transfer.input == "embedding":
         np.save(folder / EMBEDDING, named(model)[TABLE].numpy())
@@ -106,8 +106,8 @@ def _put(beside: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def _without_start(config: Config) -> Config:
-    """The weights in the folder are the model's start, whatever it once started from."""
+def without_download(config: Config) -> Config:
+    """The configuration of a model whose weights come from elsewhere, whatever its backbone once started from."""
     backbone = config.model.backbone.model_copy(update={"weights": "none"})
     return config.model_copy(update={"model": config.model.model_copy(update={"backbone": backbone})})
 
@@ -139,7 +139,7 @@ def load(folder: str | os.PathLike[str], *, portable: bool = False) -> Loaded:
         BadInput: the folder is damaged, or its files do not fit together.
     """
     config, meta = read_config(Path(folder))
-    model = build(_without_start(config).model, portable=portable)
+    model = build(without_download(config).model, portable=portable)
     read_weights(model, Path(folder) / WEIGHTS)
     return Loaded(model, config, meta)
 

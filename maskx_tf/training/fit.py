@@ -144,9 +144,7 @@ def check_batch(train: TrainConfig, devices: int) -> None:
 
 def without_start(config: Config) -> Config:
     """The configuration of a model whose weights come from a checkpoint: what a run began with may be gone."""
-    backbone = config.model.backbone.model_copy(update={"weights": "none"})
-    model = config.model.model_copy(update={"backbone": backbone})
-    return config.model_copy(update={"model": model, "train": config.train.model_copy(update={"weights": None})})
+    return io.without_download(config).model_copy(update={"train": config.train.model_copy(update={"weights": None})})
 
 
 def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN:
