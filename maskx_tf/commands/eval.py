@@ -160,7 +160,7 @@ def _open(model: str, dataset: Dataset) -> Loaded:
         return open_model(model)
     config = load(model)
     names = config.model.class_names or dataset.class_names
-    config = config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+    config = config.with_classes(names)
     return Loaded(build(config.model), config, {})
 
 

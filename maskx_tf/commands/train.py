@@ -85,7 +85,7 @@ def _train(config: Config, run: Path, resume: bool, say: Any, advance: Any) -> d
     known = fit.classes_of(run) if resume else ()
     dataset = opening.training_set(config.data, known or start.classes(config, ()))
     names = known or start.classes(config, dataset.class_names)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+    config = config.with_classes(names)
     classes_a = _classes_a(config, dataset)
     meta = {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
     counts = stats.count(dataset)
@@ -197,7 +197,7 @@ def _dry_run(config: Config, as_json: bool) -> None:
     if not config.model.class_names:
         from_vg = any(source.format.startswith("visual_genome") for source in config.data.train)
         names = tuple(f"class {number}" for number in range(1, (VG3K_CLASSES if from_vg else MADE_UP_CLASSES) + 1))
-        config = config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+        config = config.with_classes(names)
     found = dry.trial(config)
     if as_json:
         print(json.dumps(found, indent=2))

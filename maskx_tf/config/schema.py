@@ -269,6 +269,10 @@ class Config(Section):
     evaluate: EvaluateConfig = Field(default=EvaluateConfig(), description="The evaluation.")
     export: ExportConfig = Field(default=ExportConfig(), description="The export.")
 
+    def with_classes(self, names: tuple[str, ...]) -> Config:
+        """The same with the classes of a model."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"class_names": names})})
+
     @model_validator(mode="after")
     def _classes(self) -> Config:
         names, masks = self.model.class_names, self.data.masks

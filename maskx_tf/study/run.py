@@ -163,7 +163,7 @@ def tidy(folder: Path) -> None:
 def named(config: Config) -> Config:
     """The configuration with the class names of the data."""
     names = config.model.class_names or opening.training_set(config.data).class_names
-    return config.model_copy(update={"model": config.model.model_copy(update={"class_names": names})})
+    return config.with_classes(names)
 
 
 def prepare_data(group: Group) -> None:
