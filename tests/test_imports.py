@@ -41,7 +41,7 @@ WITHOUT_TENSORFLOW = {
     "serving/client.py": True,
     "config/__init__.py": True,
     "structures.py": True,
-    "visualize.py": True,
+    "visualize/__init__.py": True,
     "data/checks.py": True,
     "data/opening.py": False,
     "data/readers.py": True,

@@ -176,7 +176,7 @@ def test_command(tmp_path, monkeypatch, capsys, picture) -> None:
     results = json.loads(Path("found.json").read_text())
     assert {result["image_id"] for result in results} == {4, 5}
     with Image.open("out/4.png") as drawn:
-        assert drawn.size == (80, 60)
+        assert drawn.size == (480, 360)  # small pictures are enlarged before letters are put on them
     assert sorted(file.name for file in Path("out").iterdir()) == ["4.png", "5.png"]
 
 

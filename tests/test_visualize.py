@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskx_tf import visualize
 from maskx_tf.ops.paste import paste_crop
 from maskx_tf.structures import Detections
-from maskx_tf.visualize import class_colour, contact_sheet, draw, legend
+from maskx_tf.visualize import class_colour, contact_sheet, draw, enlarged, legend, objects, paint
 
 NAMES = ["dog", "cat", "hair drier", "parking meter"]
 GREY = 128
@@ -72,13 +71,13 @@ def changed(picture: np.ndarray) -> np.ndarray:
 def labels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, int, int, int], str]]:
     """The place and the text of every label that is painted."""
     seen: list[tuple[tuple[int, int, int, int], str]] = []
-    paint = visualize._paint_label
+    paint_label = objects.paint_label
 
     def record(pen: Any, place: Any, text: str, *others: Any) -> None:
         seen.append((place, text))
-        paint(pen, place, text, *others)
+        paint_label(pen, place, text, *others)
 
-    monkeypatch.setattr(visualize, "_paint_label", record)
+    monkeypatch.setattr(objects, "paint_label", record)
     return seen
 
 
@@ -198,7 +197,7 @@ def test_colours_come_from_the_name_alone() -> None:
 def test_text_contrasts_with_its_label(is_a: bool | None) -> None:
     for number in range(200):
         colour = class_colour(f"class {number}", is_a)
-        assert contrast(colour, visualize._ink(colour)) >= 4.5
+        assert contrast(colour, paint.ink(colour)) >= 4.5
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 2000), (2000, 64), (150, 100), (480, 640), (2000, 1500)])
@@ -406,6 +405,32 @@ def test_legend_of_one_style_and_of_nothing() -> None:
     assert all((strip == class_colour(name)).all(axis=-1).any() for name in NAMES)
     assert strip.shape[0] < legend(NAMES, {"dog"}, 400).shape[0]  # it has no titles
     assert legend([], {"dog"}, 400).shape[1:] == (400, 3)
+
+
+def test_small_pictures_are_enlarged_with_what_is_drawn_on_them(labels: list[Any]) -> None:
+    image = plain(64, 96).copy()
+    image[16:48, 24:72] = 0
+    picture, large = enlarged(image, found([24, 16, 72, 48], masks=disc()))
+    assert picture.shape == (320, 480, 3)
+    assert not picture[90:230, 130:350].any()
+    assert (picture[:70] == GREY).all()
+    np.testing.assert_allclose(large.boxes, [[120, 80, 360, 240]])
+    np.testing.assert_array_equal(large.masks, disc())
+    # Letters that can be read cover a small picture; enlarged, they leave its object to be seen.
+    for shown in (enlarged(image, found([24, 16, 72, 48])), (image, found([24, 16, 72, 48]))):
+        draw(*shown, ["parking meter"])
+    shares = [
+        (right - left) * (bottom - top) / area
+        for ((left, top, right, bottom), _), area in zip(labels, (320 * 480, 64 * 96), strict=True)
+    ]
+    assert shares[0] < 0.03 < 0.1 < shares[1]
+
+
+def test_pictures_that_are_large_enough_stay_as_they_are() -> None:
+    image, detections = plain(100, 480), found([10, 10, 60, 60])
+    picture, same = enlarged(image, detections)
+    np.testing.assert_array_equal(picture, image)
+    assert same is detections
 
 
 def test_contact_sheet_shows_every_picture_in_its_cell() -> None:

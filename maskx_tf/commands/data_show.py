@@ -59,9 +59,6 @@ def _picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int
         pixels = files.pixels(record)
     except Unfit as problem:
         raise BadInput(f"{dataset.name}: image {record.id}: {problem}") from None
-    scale = cell / max(record.width, record.height)
-    size = (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
-    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     instances = sorted(record.instances, key=lambda one: -area_of(one.box))
     masks = np.zeros([len(instances), MASK_SIDE, MASK_SIDE], np.float32)
     for index, one in enumerate(instances):
@@ -69,7 +66,6 @@ def _picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int
             form = loaded(one.segmentation, record.height, record.width)
             masks[index] = crop_mask(form, one.box, record.height, record.width, MASK_SIDE)
     boxes = np.array([one.box for one in instances], np.float32).reshape(-1, 4)
-    ratio = np.array([size[0] / record.width, size[1] / record.height] * 2, np.float32)
     classes = np.array([one.label for one in instances], np.int32)
-    detections = Detections(boxes * ratio, None, classes, np.ones(len(instances), bool), masks)
-    return visualize.draw(resized, detections, dataset.class_names, a_classes=a_names)
+    detections = Detections(boxes, None, classes, np.ones(len(instances), bool), masks)
+    return visualize.draw(*visualize.resized(pixels, detections, cell), dataset.class_names, a_classes=a_names)

@@ -158,12 +158,11 @@ def _open(model: str) -> tuple[Any, Any, dict[str, Any]]:
 def _write_picture(path: Path, image: Any, found: Detections, config: Any, meta: dict[str, Any]) -> None:
     from PIL import Image
 
-    from maskx_tf.visualize import draw
+    from maskx_tf.visualize import draw, enlarged
 
     a_classes = meta.get("a_classes")
     picture = draw(
-        image,
-        found,
+        *enlarged(image, found),
         config.class_names,
         a_classes=None if a_classes is None else set(a_classes),
         mode=config.detections.paste,

@@ -178,7 +178,7 @@ def _sheet(batch: Any, found: Any, config: Config, classes_a: frozenset[str]) ->
     import numpy as np
 
     from maskx_tf.structures import Detections
-    from maskx_tf.visualize import draw
+    from maskx_tf.visualize import draw, enlarged
 
     rows = []
     for index in range(len(batch["images"])):
@@ -186,7 +186,7 @@ def _sheet(batch: Any, found: Any, config: Config, classes_a: frozenset[str]) ->
         kept = one.valid & (one.scores >= config.model.detections.score) & (one.scores >= SHOWN)
         one = Detections(*(None if value is None else value[kept] for value in one))
         pixels = np.asarray(batch["images"][index], np.uint8)
-        rows.append(draw(pixels, one, config.model.class_names, a_classes=set(classes_a)))
+        rows.append(draw(*enlarged(pixels, one), config.model.class_names, a_classes=set(classes_a)))
     return np.concatenate(rows, axis=1)
 
 

@@ -148,9 +148,6 @@ def _picture(
 ) -> NDArray[np.uint8]:
     """An image with objects or detections, in the size in which it is shown."""
     height, width = pixels.shape[:2]
-    scale = SIDE / max(height, width)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     entries = [one for one in entries if not one.get("iscrowd") and min(one["bbox"][2:]) > 0]
     boxes = np.array([one["bbox"] for one in entries], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -160,13 +157,13 @@ def _picture(
             mask[:] = crop_mask(as_rle(one["segmentation"], height, width), box, height, width, GRID)
     scores = [one["score"] for one in entries if "score" in one]
     found = Detections(
-        boxes=boxes * np.array([size[0] / width, size[1] / height] * 2, np.float32),
+        boxes=boxes,
         scores=np.array(scores, np.float32) if scores else None,
         classes=np.array([labels[one["category_id"]] for one in entries], np.int32),
         valid=np.ones(len(entries), bool),
         masks=masks,
     )
-    return visualize.draw(resized, found, names, a_classes=a_names)
+    return visualize.draw(*visualize.resized(pixels, found, SIDE), names, a_classes=a_names)
 
 
 def jpeg(picture: NDArray[np.uint8]) -> str:
