@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ALL = "0"  # of TF_CPP_MIN_LOG_LEVEL: whoever sets this wants to read the notes
+GOOD = b"\0"  # ends what is not worth reading
+
+# Reads to the end, and shows what it read unless it was told that all went well: so the last words of a process that
+# TensorFlow ends, such as those about a processor without AVX, are seen.
+KEEPER = "import sys; held = sys.stdin.buffer.read(); held.endswith(b'\\0') or sys.stdout.buffer.write(held)"
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow in silence, unless TF_CPP_MIN_LOG_LEVEL is set: then it says what the user asked for.
+    """Imports TensorFlow, and keeps to itself what that prints, unless the import fails or all notes are wanted.
 
-    Its first notes are written before it reads that variable, so only closing their way out keeps them back.
+    TF_CPP_MIN_LOG_LEVEL=3 does for the rest of the process, but the first notes are written before it is read.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if "tensorflow" in sys.modules or sys.stderr is None:
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == ALL:
+        return
+    with held_back():
         import tensorflow  # noqa: F401
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Whatever is written to file descriptor 2, by C++ too, is shown only if the block fails or the process dies."""
+    end, beginning = os.pipe()
+    shown = os.dup(2)
+    keeper = subprocess.Popen(  # in a session of its own, where Ctrl-C does not end it
+        [sys.executable, "-ISc", KEEPER], stdin=end, stdout=shown, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    os.close(end)
+    os.dup2(beginning, 2)
+    last = GOOD
+    try:
+        yield
+    except Exception:
+        last = b""
+        raise
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(shown, 2)
+        os.write(beginning, last)
+        os.close(beginning)
+        os.close(shown)
+        keeper.wait()

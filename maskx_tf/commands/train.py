@@ -58,11 +58,11 @@ def train(
     from maskx_tf.config import load
 
     config = load(config_file, overrides or [])
-    if workers is not None:
-        from maskx_tf.training import distribute  # imports TensorFlow, but asks it nothing yet
-
-        distribute.set_cluster(workers, worker_index)
     import_tensorflow()
+    if workers is not None:
+        from maskx_tf.training import distribute
+
+        distribute.set_cluster(workers, worker_index)  # before TensorFlow is asked anything
     if dry_run:
         _dry_run(config, as_json)
         return
