@@ -232,7 +232,15 @@ def _map_shapes(backbone: keras.layers.Layer, height: int, width: int) -> list[t
 def _load_backbone(model: RCNN, weights: str) -> None:
     if not isinstance(model.backbone, Application):
         raise BadInput(f"model.backbone.weights is {weights}, expected none: import a checkpoint and set train.weights")
+    if weights != "imagenet" and not Path(weights).is_file():
+        raise BadInput(f"model.backbone.weights: expected imagenet, none or a file, found no file {weights}")
     try:
         model.backbone.load_imagenet(weights)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{weights}: not the weights of this backbone: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        if not isinstance(error, (OSError, ValueError)) and type(error) is not Exception:  # that is a failed download
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if weights == "imagenet":
+            what = f"Keras could not download the weights: {reason}; name their file here, or none"
+            raise BadInput(f"model.backbone.weights: imagenet: {what}") from None
+        raise BadInput(f"{weights}: not the weights of this backbone: {reason}") from None

@@ -10,6 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from maskx_tf.config.model import ModelConfig
+from maskx_tf.errors import BadInput
+from maskx_tf.layers.applications import Application
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from tests import reference
@@ -171,6 +173,30 @@ def test_the_stride_of_res5_in_the_box_head(stride_in_1x1) -> None:
 def test_what_a_network_of_keras_cannot_have_is_refused(key, value) -> None:
     with pytest.raises(ValueError, match=key):
         small.config(backbone={"name": "mobilenet_v2", key: value})
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "said"),
+    [
+        ("imagenet", Exception("URL fetch failure on https://a.b -- no route"), "could not download .* no route"),
+        ("imagenet", OSError(), "could not download the weights: OSError"),
+        (__file__, ValueError("not HDF5\nand more"), "test_build.py: not the weights of this backbone: not HDF5$"),
+        ("nowhere.h5", AssertionError("not asked"), "found no file nowhere.h5"),
+    ],
+)
+def test_weights_that_cannot_be_had(monkeypatch, weights: str, error: Exception, said: str) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Application, "load_imagenet", fail)
+    with pytest.raises(BadInput, match=said):
+        build(small.config(backbone={"name": "mobilenet_v2", "weights": weights}))
+
+
+def test_a_mistake_of_ours_is_no_bad_input(monkeypatch) -> None:
+    monkeypatch.setattr(Application, "load_imagenet", None)
+    with pytest.raises(TypeError):
+        build(small.config(backbone={"name": "mobilenet_v2", "weights": "imagenet"}))
 
 
 def test_rpn_anchors() -> None:
