@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -46,25 +46,26 @@ BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 app = typer.Typer(
     name="maskx",
     help="Instance segmentation for classes that have boxes but no masks: Mask^X R-CNN and its family.",
-    epilog="Example: maskx config configs/mask_rcnn_r50_fpn_coco.yaml train.steps=1000",
+    epilog="Example: maskx train configs/synthetic_detector.yaml train.steps=1000 --out runs/first",
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # frames and columns of types would take twice the lines, and a tenth of a second
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command(epilog=config.EXAMPLE)(config.config)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
-data.app.command(epilog=data_records.EXAMPLE)(data_records.records)
-data.app.command(epilog=data_grabcut.EXAMPLE)(data_grabcut.grabcut)
-app.add_typer(data.app)
+app.command(epilog=config.EXAMPLE)(config.config)
 app.command(epilog=train.EXAMPLE)(train.train)
-app.command("import", epilog=import_.EXAMPLE)(import_.import_)
-app.add_typer(vocabulary.app, name="vocabulary")
-app.command(epilog=predict.EXAMPLE)(predict.predict)
-app.add_typer(export.app)
-app.command(epilog=ask.EXAMPLE)(ask.ask)
-app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
 app.command(epilog=report.EXAMPLE)(report.report)
 app.command(epilog=study.EXAMPLE)(study.study)
+app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.command("import", epilog=import_.EXAMPLE)(import_.import_)
+app.command(epilog=serve.EXAMPLE)(serve.serve)
+app.command(epilog=ask.EXAMPLE)(ask.ask)
+data.app.command(epilog=data_records.EXAMPLE)(data_records.records)
+data.app.command(epilog=data_grabcut.EXAMPLE)(data_grabcut.grabcut)
+app.add_typer(data.app)
+app.add_typer(vocabulary.app, name="vocabulary")
+app.add_typer(export.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -120,12 +121,20 @@ def run(arguments: Sequence[str]) -> int:
 def _invoke(arguments: Sequence[str]) -> int:
     """What command(arguments) does, without its own ways with interrupts and broken pipes."""
     command = typer.main.get_command(app)
+    _keep_examples_whole(command)
     try:
         with command.make_context("maskx", list(arguments) or ["--help"]) as context:
             command.invoke(context)
     except typer.Exit as exit_:
         return exit_.exit_code
     return 0
+
+
+def _keep_examples_whole(command: Any) -> None:
+    """Lets the example below a command's help, and below those of its subcommands, stand on one line, to be copied."""
+    command.epilog = f"\b\n{command.epilog}"
+    for inner in getattr(command, "commands", {}).values():
+        _keep_examples_whole(inner)
 
 
 def _refuse(problem: str) -> int:

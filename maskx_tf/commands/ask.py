@@ -23,7 +23,7 @@ def ask(
         str, typer.Argument(metavar="HOST:PORT", help="Of a gRPC port, or http://HOST:PORT of a REST port.")
     ],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="JPEG and PNG files, folders of them, or quoted patterns.")
+        list[str], typer.Argument(metavar="IMAGE", help="JPEG and PNG files, folders of them, or quoted patterns.")
     ],
     model: Annotated[str, typer.Option(help="Its name on the server; maskx serve answers without.")] = "",
     version: Annotated[int | None, typer.Option(min=1, help="The model's version; else the newest.")] = None,

@@ -22,7 +22,7 @@ def config(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of printing.")] = None,
 ) -> None:
-    """Print every setting that a recipe comes to, with its bases and overrides resolved and checked."""
+    """Print every setting that a recipe comes to. Its bases and the overrides are resolved and checked."""
     import json
 
     from maskx_tf.config import dump, load

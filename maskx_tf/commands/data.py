@@ -66,7 +66,7 @@ def synth(
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write the synthetic benchmark: images, boxes, the masks of A, and the masks of B apart."""
+    """Write the synthetic benchmark. Images, boxes, the masks of A, and the masks of B apart."""
     from maskx_tf.data import files
     from maskx_tf.data.synthetic.generate import generate
 
@@ -93,7 +93,7 @@ def check(
     without_images: Annotated[bool, typer.Option("--no-images", help="Do not decode the images.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find what is wrong with a data set and what training would make of it; exit code 2 if training would be wrong."""
+    """Find what is wrong with a data set. Says what training would make of it; exit code 2 if that were wrong."""
     from maskx_tf.data import checks, splits
     from maskx_tf.data.readers import Source
 
@@ -124,7 +124,7 @@ def stats(
     masks_b: MasksB = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count instances by class, with masks and without, and how large they are."""
+    """Count instances by class, with masks and without, and by size."""
     from maskx_tf.data import splits
     from maskx_tf.data import stats as statistics
     from maskx_tf.data.readers import Source
@@ -146,7 +146,7 @@ def show(
     cell: Annotated[int, typer.Option(min=64, max=2000, help="Side of the place for each, in pixels.")] = 320,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of images.")] = 0,
 ) -> None:
-    """Write a contact sheet: images with boxes and masks, classes of A and B in colours and lines of their own."""
+    """Write a contact sheet of images with boxes and masks. Colours and lines tell classes of A and B apart."""
     from maskx_tf.commands.data_show import contact_sheet
     from maskx_tf.data import files, splits, stats
     from maskx_tf.data.readers import Source
@@ -166,7 +166,7 @@ def split(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the classes of A and of B that a policy makes of COCO's eighty classes, or of those of a file."""
+    """Print the classes of A and of B that a policy makes. The classes are COCO's eighty, or those of a file."""
     from maskx_tf.data import coco, names, splits
 
     class_names = names.COCO if annotations is None else coco.read_class_names(annotations)
@@ -195,7 +195,7 @@ def convert(
         ),
     ] = None,
 ) -> None:
-    """Write a data set of any format in COCO's, with masks where they are known and the policy leaves them."""
+    """Write a data set of any format in COCO's. Masks are written where they are known and the policy leaves them."""
     from maskx_tf.data import coco_write, splits
     from maskx_tf.data.join import read_names
     from maskx_tf.data.readers import Source, for_evaluation

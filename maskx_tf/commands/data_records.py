@@ -23,7 +23,7 @@ def records(
         Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or one that is not finished.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the recipe's.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the recipe's.")
     ] = None,
     per_shard: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a file.")] = 500,
     workers: Annotated[
@@ -31,7 +31,7 @@ def records(
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write what a recipe trains on as TFRecord files, without the masks of B; started again, it goes on."""
+    """Write what a recipe trains on as TFRecord files. Without the masks of B; started again, it goes on."""
     from maskx_tf.commands.quiet import import_tensorflow
     from maskx_tf.config import load
     from maskx_tf.data import files, opening

@@ -32,7 +32,7 @@ print(json.dumps({"devices": devices, "cuda_build": tf.test.is_built_with_cuda()
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False) -> None:
-    """Print versions, devices, cores and memory, what is missing, and what to do about it."""
+    """Tell what this machine has, what is missing, and what to do."""
     report = examine()
     print(json.dumps(report, indent=2) if as_json else describe(report))
 

@@ -37,16 +37,15 @@ def eval_(
         str | None,
         typer.Option(
             metavar="POLICY",
-            help="The classes of A, as --masks of maskx data check has it. Unless given: those whose masks the model's "
-            "training saw, as far as it is known; or else those with masks in the annotations, with --masks-b.",
+            help="The classes A, as --masks of maskx data check has them; else what the model's training noted, or "
+            "those with masks in the annotations.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for detections.jsonl, results.json and metrics.json. If it holds a part of the same "
-            "evaluation, that part is not done again.",
+            help="Folder for detections.jsonl, results.json, metrics.json; an evaluation begun there goes on.",
         ),
     ] = None,
     json_file: Annotated[
@@ -68,7 +67,7 @@ def eval_(
         bool, typer.Option("--faster", help="Score with faster-coco-eval, which gives the same figures.")
     ] = False,
 ) -> None:
-    """Measure average precision of boxes and masks over classes with masks (A), without (B), and all."""
+    """Measure average precision of boxes and masks. It is told for classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):
         raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
     from maskx_tf.data.readers import Source

@@ -43,7 +43,7 @@ def saved_model(
     metrics: Metrics = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a SavedModel with entry points for image files, for pixels, and for files and boxes."""
+    """Write a SavedModel for TF Serving. Its entry points take image files, pixels, or files and boxes."""
     import_tensorflow()
 
     from maskx_tf.export import saved_model
@@ -80,7 +80,7 @@ def litert(
     metrics: Metrics = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a LiteRT model of builtin operators, for images of one size."""
+    """Write a LiteRT model of builtin operators. It takes images of one size."""
     import_tensorflow()
 
     from maskx_tf.commands.predict import find_images

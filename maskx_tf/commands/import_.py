@@ -43,7 +43,7 @@ def import_(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
-    """Make a model folder of a file of torchvision, detectron2, Detectron, seg_every_thing or Keras."""
+    """Make a model folder of another program's file. seg_every_thing's files are Detectron's."""
     import json
 
     import_tensorflow()

@@ -24,7 +24,7 @@ def predict(
         typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder; a .yaml: random weights."),
     ],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Image files, folders of them, or quoted patterns.")
+        list[str], typer.Argument(metavar="IMAGE", help="Image files, folders of them, or quoted patterns.")
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
     json_file: Annotated[

@@ -23,7 +23,7 @@ def report(
     folders: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN_OR_EVAL...",
+            metavar="RUN_OR_EVAL",
             help="Run folders, model folders, and folders that maskx eval --out wrote, or their metrics.json.",
         ),
     ],
@@ -34,7 +34,7 @@ def report(
     score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show and judge detections from this score on.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of random images.")] = 0,
 ) -> None:
-    """Write one self-contained HTML page: tables, curves, classes, and a gallery of truth beside prediction."""
+    """Write one HTML page about runs and evaluations. Tables, curves, classes, and truth beside prediction."""
     from maskx_tf.config.loader import replace_text
     from maskx_tf.evaluation.report import page
 

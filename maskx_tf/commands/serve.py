@@ -33,7 +33,7 @@ def serve(
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
     certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
 ) -> None:
-    """Serve a model on this machine: gRPC, REST and a page to drop photographs on. SIGTERM and Ctrl-C end it."""
+    """Serve a model on this machine: gRPC, REST and a page. SIGTERM and Ctrl-C end it."""
     import logging
     import signal
     import threading

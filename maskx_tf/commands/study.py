@@ -18,7 +18,7 @@ STOPPED = 130  # as after Ctrl-C
 def study(
     config_file: Annotated[str, typer.Argument(metavar="CONFIG", help="A study, such as those in configs/study.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the study's.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the study's.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="STUDY", help="The study folder; studies/ and its name if not given.")
@@ -32,7 +32,7 @@ def study(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables' figures as JSON.")] = False,
 ) -> None:
-    """Run a grid of methods over seeds and splits, and compare them; started again, it goes on."""
+    """Run methods over seeds and splits, and compare them. Started again, it goes on."""
     from maskx_tf.study import config
 
     loaded = config.load(config_file, overrides or [])

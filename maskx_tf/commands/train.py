@@ -31,7 +31,7 @@ def train(
         str | None, typer.Argument(metavar="CONFIG", help="A recipe, such as those in configs.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the recipe's.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the recipe's.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The run folder; runs/ and the recipe's name if not given.")
@@ -49,7 +49,7 @@ def train(
     worker_index: Annotated[int, typer.Option(min=0, help="Which of --workers this one is; 0 writes the run.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
-    """Train a model, on one device or many; Ctrl-C saves and stops, --resume goes on."""
+    """Train a model, on one device or many. Ctrl-C saves and stops, --resume goes on."""
     if replay is not None:
         _replay(replay, as_json)
         return
@@ -89,6 +89,9 @@ def _train(config: Config, run: Path, resume: bool, say: Any, advance: Any) -> d
     classes_a = _classes_a(config, dataset)
     meta = {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
     counts = stats.count(dataset)
+    if not counts["with_masks"] and config.model.family != "faster_rcnn" and config.train.stage != "detector":
+        what = f"expected masks of some class for family {config.model.family}, found none"
+        raise BadInput(f"data.train: {what}; train.stage=detector learns boxes alone")
     say(
         f"{counts['images']} images, {counts['instances']} instances, {counts['with_masks']} with masks; "
         f"{len(classes_a)} of {len(names)} classes in A"

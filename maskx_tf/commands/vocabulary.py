@@ -14,7 +14,7 @@ from maskx_tf.errors import BadInput
 EXAMPLE = "Example: maskx vocabulary runs/first add zebra okapi --like horse --out runs/more"
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new model: a new one, or a model's to replace.")]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of classes.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Names of classes.")]
 
 app = typer.Typer(epilog=EXAMPLE)
 
@@ -23,7 +23,10 @@ app = typer.Typer(epilog=EXAMPLE)
 def vocabulary(
     context: typer.Context, model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model or run folder.")]
 ) -> None:
-    """List, add, drop and reorder the classes of a model, or give a detector masks."""
+    """List, add, drop and reorder classes, or give a detector masks.
+
+    Help on one of them: maskx vocabulary MODEL add --help
+    """
     context.obj = model
 
 
@@ -31,7 +34,7 @@ def vocabulary(
 def list_(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False
 ) -> None:
-    """Print the classes with their indices, and their ids in the data set where those are known."""
+    """Print the classes with their indices, and their known ids."""
     import json
 
     from maskx_tf.checkpoints.folder import open_config
@@ -62,7 +65,7 @@ def add(
     like: Annotated[str | None, typer.Option(metavar="CLASS", help="Copy the rows of this class.")] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of random rows, without --from and --like.")] = 0,
 ) -> None:
-    """Add classes at the end, with given, copied or random rows; transfer makes masks of them at once."""
+    """Add classes at the end. Rows are given, copied or random; transfer makes masks of them at once."""
     surgery = _surgery()
     if rows is not None and like is not None:
         raise BadInput("expected --from or --like, found both")
@@ -93,7 +96,7 @@ def reorder(
     out: Out,
     only: Annotated[bool, typer.Option("--only", help="Drop the classes that are not named.")] = False,
 ) -> None:
-    """Put the named classes first, in this order; the others follow as they stood."""
+    """Put the named classes first, in this order. The others follow as they stood."""
     surgery = _surgery()
     change, what = (surgery.keep, "kept") if only else (surgery.reorder, "put first")
     _change(context.obj, out, f"{what} {', '.join(names)}", lambda model, config: change(model, config, names))
@@ -110,7 +113,7 @@ def attach_masks(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the new weights.")] = 0,
 ) -> None:
-    """Make a Mask^X R-CNN of a Faster R-CNN: its mask branch is new and waits for training."""
+    """Make a Mask^X R-CNN of a Faster R-CNN. Its mask branch is new and waits for training."""
     surgery = _surgery()
     import keras
 
