@@ -316,3 +316,16 @@ def test_wrong_input_is_one_line(
     assert cli.run(filled) == 2
     assert message in capfd.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_masks_cannot_be_learned_from_boxes_alone(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    known = json.loads((recipe.parent / "data" / "instances_train.json").read_text(encoding="utf-8"))
+    known["annotations"] = [{**one, "segmentation": []} for one in known["annotations"]]
+    (tmp_path / "boxes.json").write_text(json.dumps(known), encoding="utf-8")
+    data = f"data.train=[{{images: {recipe.parent / 'data' / 'train'}, annotations: {tmp_path / 'boxes.json'}}}]"
+    assert cli.run(["train", str(recipe), data, "--out", str(tmp_path / "run")]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "data.train: expected masks of some class for family mask_x_rcnn, found none" in said
+    assert not (tmp_path / "run").exists()
+    detector = ["train.stage=detector", "train.steps=1", "train.batch=2"]
+    assert cli.run(["train", str(recipe), data, *detector, "--out", str(tmp_path / "run")]) == 0
