@@ -140,9 +140,7 @@ def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) ->
 
     with Image.open(file) as image:
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    names = list(dict.fromkeys(answer.names or ()))
-    classes = np.array([names.index(name) + 1 for name in answer.names or ()], np.int32)
-    found = answer.detections._replace(classes=classes)
+    found, names = answer.numbered()
     picture = draw(*enlarged(pixels, found), names, a_classes=a_classes, mode=answer.paste)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()

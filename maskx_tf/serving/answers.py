@@ -62,6 +62,14 @@ class Answer(NamedTuple):
             raise ValueError("pasting needs boxes and masks, and the answer lacks one of them")
         return paste(found.masks, found.boxes, *self.size, threshold=threshold, mode=self.paste)
 
+    def numbered(self) -> tuple[Detections, tuple[str, ...]]:
+        """The detections with classes 1..n instead of the data set's ids, and their n names: what drawing asks for."""
+        if self.names is None:
+            raise ValueError("drawing needs names, which the answer lacks")
+        names = tuple(dict.fromkeys(self.names))
+        classes = np.array([names.index(name) + 1 for name in self.names], np.int32)
+        return self.detections._replace(classes=classes), names
+
 
 def output_filter(parts: tuple[str, ...] | None) -> list[str]:
     """Names of outputs for names of parts; none for all of them.
