@@ -49,12 +49,16 @@ class Places(NamedTuple):
         """The detector that a group takes, its own or another's."""
         return self.out / "detectors" / (group.detector or group.name)
 
+    def grabcut(self, group: GroupConfig) -> Path:
+        """The annotations of a group in which GrabCut's masks stand for those of B."""
+        return self.out / "grabcut" / f"{group.name}.json"
+
     def cell(self, cell: Cell) -> Path:
         """The run of a cell."""
         return self.out / "cells" / cell.group.name / cell.method.name
 
     def regions(self, group: GroupConfig, masks: str) -> Path:
-        """The pooled regions of a group; those of the oracle, "all", lie apart from those of A, "a"."""
+        """The pooled regions of a group, by whose masks are seen: those of A alone lie apart from the others."""
         return self.out / "regions" / group.name / masks
 
 
@@ -118,7 +122,13 @@ def cell_config(study: StudyConfig, cell: Cell, places: Places) -> Config:
     if method.embeddings is not None:
         own["model"] = {"transfer": {"input": "embedding", "embedding": str(table_of(cell, places))}}
     layers += [(f"settings of {method.name}", method.settings), (_of(group), own)]
-    return read(Config, method.recipe, settings=layers)
+    config = read(Config, method.recipe, settings=layers)
+    if method.masks != "grabcut":
+        return config
+    cut = {"annotations": str(places.grabcut(group)), "masks_b": None, "format": "coco"}
+    source_of_all = config.data.train[0].model_copy(update=cut)
+    data = config.data.model_copy(update={"train": (source_of_all,), "names": None, "masks": "all"})
+    return config.model_copy(update={"data": data})
 
 
 def table_of(cell: Cell, places: Places) -> Path:

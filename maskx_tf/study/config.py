@@ -66,7 +66,11 @@ class MethodConfig(Section):
         description="detector: the mask branch alone, on the group's detector. nothing: everything, end to end. "
         "grabcut: nothing is learned, GrabCut cuts out what the group's detector found.",
     )
-    masks: Literal["a", "all"] = Field(default="a", description="all: the oracle, which sees B's masks.")
+    masks: Literal["a", "all", "grabcut"] = Field(
+        default="a",
+        description="a: those of A alone. all: the oracle, which sees B's masks. "
+        "grabcut: those of A, and for B what GrabCut cuts out of its boxes.",
+    )
     embeddings: Literal["random", "constant", "shuffled"] | None = Field(
         default=None,
         description="Instead of its own rows, T reads Gaussian noise, one row for all classes, or those of others.",

@@ -7,6 +7,7 @@ that is no oracle opens no other folder.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskx_tf.checkpoints import folder as model_folder
+from maskx_tf.checkpoints import npz
+from maskx_tf.config import Config
 from maskx_tf.config.loader import replace_text
+from maskx_tf.data import cache
 from maskx_tf.data.pipeline import Batch, order
 from maskx_tf.errors import BadInput
 from maskx_tf.models.mask_rcnn import MaskRCNN
@@ -98,6 +103,23 @@ def get_or_make(
     assert found is not None
     say(f"{count} regions of {len(np.unique(found.classes))} classes")
     return found
+
+
+def mark_of(config: Config) -> str:
+    """A fingerprint of what regions are pooled with: the detector's weights, its settings, the data and the masks."""
+    with npz.reading(model_folder.find(str(config.train.weights)) / model_folder.WEIGHTS) as archive:
+        arrays = [array for _, array in archive.items()]
+    of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
+    of_model["regions"] = [config.model.mask.regions, config.model.mask.jitter]
+    return cache.fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
+
+
+def _contents(config: Config) -> list[str]:
+    """Checksums of the annotations."""
+    paths = [Path(source.annotations) for source in config.data.train]
+    if config.data.masks == "oracle":
+        paths += [Path(source.masks_b) for source in config.data.train if source.masks_b]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
 
 
 def batches_of(regions: Regions, *, batch: int, seed: int, start: int = 0) -> tf.data.Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +11,17 @@ from typing import Any, NamedTuple
 
 import keras
 
-from maskx_tf.checkpoints import folder as model_folder
-from maskx_tf.checkpoints import io, npz
+from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
 from maskx_tf.config.loader import replace_text
-from maskx_tf.data import cache, examples, files, opening, pipeline, stats
+from maskx_tf.data import coco_write, examples, files, opening, pipeline, stats
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.synthetic.generate import generate
 from maskx_tf.errors import BadInput
+from maskx_tf.evaluation import grabcut
 from maskx_tf.models.mask_rcnn import MaskRCNN
 from maskx_tf.study import cells as cells_
-from maskx_tf.study import controls, regions, results, scoring
+from maskx_tf.study import controls, cutting, regions, results, scoring
 from maskx_tf.study.cells import Cell, Places
 from maskx_tf.study.config import StudyConfig
 from maskx_tf.training import fit, start
@@ -112,7 +111,10 @@ def run_cell(group: Group, digest: str) -> dict[str, Any]:
     if cell.method.start != "nothing":
         train_detector(group)
     begin = time.monotonic()
-    config, classes_a = group.config(), a_of(group)
+    classes_a = a_of(group)
+    if cell.method.masks == "grabcut":
+        cut_masks(group, classes_a)
+    config = group.config()
     folder = places.detector(cell.group) if cell.method.start == "grabcut" else places.cell(cell)
     if cell.method.start != "grabcut":
         fresh(folder, digest, say)
@@ -227,9 +229,26 @@ def region_batches(config: Config, held: regions.Regions) -> fit.BatchesFrom:
 
 def a_of(group: Group) -> frozenset[str]:
     """The names of a group's A: the classes that have masks for everyone but the oracle."""
+    return stats.a_set(_seen(group), "all")
+
+
+def _seen(group: Group) -> Dataset:
+    """What everyone but the oracle may see of a group's training data."""
     plain = group.cell.method.model_copy(update={"masks": "a"})
     config = group._replace(cell=group.cell._replace(method=plain)).config()
-    return stats.a_set(opening.training_set(config.data, config.model.class_names), "all")
+    return opening.training_set(config.data, config.model.class_names)
+
+
+def cut_masks(group: Group, classes_a: frozenset[str]) -> None:
+    """Writes a group's annotations with GrabCut's masks for B."""
+    path, facts = group.places.grabcut(group.cell.group), cells_.data_facts(group.study, group.cell.group)
+    fresh(path, repr(facts), group.say)
+    if path.exists():
+        return
+    grabcut.require()
+    group.say("cutting masks for B out of its boxes")
+    plain = cells_.cell_config(group.study, group.cell, group.places)
+    coco_write.write(cutting.cut(_seen(group), classes_a), path, Path(plain.data.train[0].images))
 
 
 def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
@@ -247,7 +266,7 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
     with pipeline.bad_input():
         return regions.get_or_make(
             group.places.regions(group.cell.group, group.cell.method.masks),
-            mark_of(config),
+            regions.mark_of(config),
             model,
             batches,
             images=len(dataset.images),
@@ -259,30 +278,16 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
         )
 
 
-def mark_of(config: Config) -> str:
-    """A fingerprint of what regions are pooled with: the detector's weights, its settings, the data and the masks."""
-    with npz.reading(model_folder.find(str(config.train.weights)) / model_folder.WEIGHTS) as archive:
-        arrays = [array for _, array in archive.items()]
-    of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
-    of_model["regions"] = [config.model.mask.regions, config.model.mask.jitter]
-    return cache.fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
-
-
-def _contents(config: Config) -> list[str]:
-    """Checksums of the annotations."""
-    paths = [Path(source.annotations) for source in config.data.train]
-    if config.data.masks == "oracle":
-        paths += [Path(source.masks_b) for source in config.data.train if source.masks_b]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
-
-
 def fresh(folder: Path, digest: str, say: Say) -> None:
-    """Removes a folder that was made with other settings; a file beside it says with which."""
+    """Removes a folder or file that was made with other settings; a file beside it says with which."""
     path = folder.with_name(f"{folder.name}.digest")
     try:
         if folder.exists() and not (path.exists() and path.read_text(encoding="utf-8") == digest):
             say(f"{folder}: was made with other settings; begins anew")
-            shutil.rmtree(folder)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            else:
+                folder.unlink()
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, digest)
     except OSError as error:

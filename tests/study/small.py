@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from maskx_tf.study import config
+from maskx_tf.study.cells import Cell
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,3 +59,8 @@ def load(folder: Path, **changes: Any) -> config.StudyConfig:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(settings(**changes)), encoding="utf-8")
     return config.load(path)
+
+
+def as_everyone(cell: Cell) -> Cell:
+    """The cell, if its method saw the masks of A alone."""
+    return cell._replace(method=cell.method.model_copy(update={"masks": "a"}))

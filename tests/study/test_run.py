@@ -10,7 +10,8 @@ import pytest
 
 from maskx_tf import cli
 from maskx_tf.config import Config
-from maskx_tf.study import cells, controls, results, run
+from maskx_tf.data import opening
+from maskx_tf.study import cells, controls, regions, results, run
 from tests.study import small
 
 
@@ -118,7 +119,7 @@ def test_pooled_regions_belong_to_weights_settings_and_annotations(tmp_path: Pat
     def mark(**model: Any) -> str:
         source = {"images": "images", "annotations": str(annotations)}
         settings = {"train": {"stage": "mask", "weights": str(detector)}, "data": {"train": [source]}, "model": model}
-        return run.mark_of(Config.model_validate(settings))
+        return regions.mark_of(Config.model_validate(settings))
 
     plain = mark()
     assert mark(mask={"convs": 2}, transfer={"layers": 3}) == plain
@@ -133,6 +134,29 @@ def test_pooled_regions_belong_to_weights_settings_and_annotations(tmp_path: Pat
     arrays["box_predictor/class_rows"][0, 0] += 1
     np.savez(detector / "weights.npz", **arrays)
     assert mark() != plain
+
+
+def test_grabcut_stands_in_for_the_masks_of_b(tmp_path: Path) -> None:
+    pytest.importorskip("cv2", reason="needs opencv-python-headless")
+    oracle = {"name": "cut", "recipe": str(small.ROOT / "configs/synthetic_agnostic.yaml"), "masks": "grabcut"}
+    study = small.load(tmp_path, methods=[oracle], groups=[{"name": "seed0"}], choices=[], tables=[], figures=[])
+    cell, places = cells.cells_of(study)[0], cells.Places(tmp_path / "out")
+    group = run.Group(study, cell, places, lambda text: None)
+    run.prepare_data(group)
+    classes_a = run.a_of(group)
+    run.cut_masks(group, classes_a)
+    plain = opening.training_set(group._replace(cell=small.as_everyone(cell)).config().data)
+    made = opening.training_set(group.config().data)
+    assert made.class_names == plain.class_names
+    pairs = [
+        pair
+        for images in zip(made.images, plain.images, strict=True)
+        for pair in zip(*(one.instances for one in images), strict=True)
+    ]
+    for ours, theirs in pairs:
+        assert ours.has_mask
+        assert theirs.has_mask == (plain.class_names[theirs.label - 1] in classes_a)
+    assert not all(theirs.has_mask for _, theirs in pairs)
 
 
 def test_shuffled_rows_are_those_of_other_classes(detector: Path) -> None:
