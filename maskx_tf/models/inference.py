@@ -89,6 +89,9 @@ class Predictor:
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
 
         def run(*arguments: Any) -> Detections:
-            return tf.nest.pack_sequence_as(structure, frozen(*(tf.convert_to_tensor(value) for value in arguments)))
+            found = iter(frozen(*(tf.convert_to_tensor(value) for value in arguments)))
+            # What the model has not, such as the masks of a detector, is a leaf of the structure and no output.
+            leaves = [None if leaf is None else next(found) for leaf in tf.nest.flatten(structure)]
+            return tf.nest.pack_sequence_as(structure, leaves)
 
         return tf.function(run, jit_compile=True) if self.jit else run

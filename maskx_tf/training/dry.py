@@ -16,7 +16,7 @@ from maskx_tf.training import distribute
 from maskx_tf.training.fit import check_batch, compiled, explained, without_start
 
 SIDE = 112  # of a mask's grid, as the pipeline packs it
-INSTANCES = 8
+INSTANCES = 10
 WORDS = 300  # of a table of word vectors
 
 

@@ -30,6 +30,11 @@ CHOSEN = np.array([[1, 3], [2, 3]], np.int32)
 NO_MASKS = ((False, False, False), (False, False, False))
 
 
+def slow(value: Any) -> Any:
+    """A parameter that scripts/test --slow runs alone."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @functools.cache
 def model_of(**settings: Any) -> MaskXRCNN:
     """A small model whose `transfer` and `mask` settings are given as transfer_..., mask_...."""
@@ -88,7 +93,7 @@ def assert_same_learning(ours: Learned, theirs: Learned) -> None:
 # (a) whom the mask loss reaches
 
 
-@pytest.mark.parametrize("parts", ["cls", "box", "cls_box"])
+@pytest.mark.parametrize("parts", [slow("cls"), slow("box"), "cls_box"])
 def test_the_stopped_gradient_is_exactly_zero(parts) -> None:
     learned = usual_mask_loss(model_of(transfer_input=parts))
     assert learned.total > 0
@@ -102,7 +107,7 @@ def test_the_stopped_gradient_is_exactly_zero(parts) -> None:
     assert any(not is_zero(learned.gradients[path]) for path in backbone)
 
 
-@pytest.mark.parametrize("parts", ["cls", "box", "cls_box"])
+@pytest.mark.parametrize("parts", [slow("cls"), slow("box"), "cls_box"])
 def test_without_the_stop_it_reaches_the_rows_of_classes_with_masks(parts) -> None:
     """Classes 1 and 2 have targets (A), class 3 has boxes alone (B); background is not an input of T."""
     gradients = usual_mask_loss(model_of(transfer_input=parts, transfer_stop_gradient=False)).gradients
@@ -143,7 +148,7 @@ def test_mask_loss_does_not_reach_the_boxes() -> None:
 
 
 @pytest.mark.parametrize("stop_gradient", [True, False])
-@pytest.mark.parametrize("branch", ["none", "reference", "lean"])
+@pytest.mark.parametrize("branch", [slow("none"), "reference", slow("lean")])
 def test_a_batch_without_masks_adds_exactly_nothing(stop_gradient, branch) -> None:
     model = model_of(transfer_stop_gradient=stop_gradient, mask_mlp_branch=branch)
     learned = mask_loss(model, truth(has_mask=NO_MASKS))
@@ -285,7 +290,7 @@ def test_filters_beside_class_agnostic_boxes() -> None:
     np.testing.assert_array_equal(model.embeddings(), model.box_predictor.class_rows.numpy()[1:])
 
 
-@pytest.mark.parametrize("parts", ["cls", "box", "cls_box"])
+@pytest.mark.parametrize("parts", [slow("cls"), slow("box"), "cls_box"])
 def test_filters_of_unit_parts(parts) -> None:
     """Each part by itself to a root mean square of one."""
     model = model_of(transfer_input=parts, transfer_unit_rms=True)
@@ -295,7 +300,7 @@ def test_filters_of_unit_parts(parts) -> None:
     np.testing.assert_allclose(model.constants()[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("branch", ["none", "reference", "lean"])
+@pytest.mark.parametrize("branch", [slow("none"), "reference", slow("lean")])
 def test_masks(branch) -> None:
     """sigmoid(F . w + MLP), from the pooled features on."""
     model = model_of(mask_mlp_branch=branch)
