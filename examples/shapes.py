@@ -3,8 +3,8 @@
     python examples/shapes.py data/own
     python examples/shapes.py data/own --masks pebble,star
 
-FOLDER/train.json has boxes of all and masks of the classes that --masks names; FOLDER/val.json has masks of all, so that one
-can measure what was never shown. The same command draws the same scenes every time.
+FOLDER/train.json has boxes of all and masks of the classes that --masks names. FOLDER/val.json has masks of all, so
+that what was never shown can be measured. The same command draws the same scenes every time.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def contact_sheet(
         raise BadInput(f"{dataset.name}: expected images to show, found none")
     chosen = np.random.RandomState(seed).permutation(len(seen.images))[:count]
     records = [seen.images[index] for index in sorted(chosen.tolist())]
-    pictures = [_picture(record, seen, a_names, cell) for record in records]
+    pictures = [picture(record, seen, a_names, cell) for record in records]
     columns = min(MOST_COLUMNS, math.ceil(math.sqrt(len(pictures))))
     captions = [str(record.id) if isinstance(record.file, bytes) else record.file.name for record in records]
     sheet = visualize.contact_sheet(pictures, columns, (cell, cell), captions)
@@ -53,7 +53,7 @@ def contact_sheet(
     return stream.getvalue()
 
 
-def _picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int) -> NDArray[np.uint8]:
+def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int) -> NDArray[np.uint8]:
     """One image, drawn in the size in which it is shown, so that its lines and letters can be seen."""
     try:
         pixels = files.pixels(record)

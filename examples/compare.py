@@ -1,0 +1,62 @@
+r"""Draws the truth beside what models find: the picture of README.md, and of any data set of yours.
+
+    python examples/compare.py runs/agnostic runs/mask_x --images data/synthetic/test \
+        --annotations data/synthetic/instances_test.json --masks-b data/synthetic/masks_b_test.json --out compare.webp
+
+A row is an image: the first four of the data set, or those that --pick names. The first column is the truth, the others
+are what the models found. Classes whose masks training did not see have cool colours, dashed lines and a B.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from maskx_tf import visualize
+from maskx_tf.checkpoints.io import open_model
+from maskx_tf.commands.data_show import picture
+from maskx_tf.commands.predict import at_least
+from maskx_tf.data import readers
+from maskx_tf.predict import ImagePredictor, read_image
+
+CELL = 300  # side of the place for a picture, in pixels
+
+
+def main() -> None:
+    """Reads the command line, draws, and writes."""
+    parser = argparse.ArgumentParser(description="Draw the truth beside what models find.")
+    parser.add_argument("models", nargs="+", help="run folders")
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--annotations", type=Path, required=True)
+    parser.add_argument("--masks-b", type=Path)
+    parser.add_argument("--pick", nargs="+", help="file names; else the first four")
+    parser.add_argument("--titles", nargs="+", help="of the models; else the names of their folders")
+    parser.add_argument("--score", type=float, default=0.5, help="detections below it are not drawn")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+
+    dataset = readers.for_evaluation([readers.Source(asked.images, asked.annotations, masks_b=asked.masks_b)])
+    files = {Path(str(record.file)).name: record for record in dataset.images}
+    records = [files[name] for name in asked.pick or list(files)[:4]]
+    models = [open_model(name) for name in asked.models]
+    a_names = set(models[0].meta["a_classes"])
+    predictors = [(ImagePredictor(one.model, one.config.model), one.config.model.class_names) for one in models]
+
+    cells, captions = [], []
+    for record in records:
+        cells.append(picture(record, dataset, a_names, CELL))
+        image = read_image(asked.images / Path(str(record.file)).name)
+        for predict, names in predictors:
+            large, found = visualize.resized(image, at_least(predict(image), asked.score), CELL)
+            cells.append(visualize.draw(large, found, names, a_classes=a_names))
+        captions += ["truth", *(asked.titles or [Path(name).name for name in asked.models])]
+    sheet = visualize.contact_sheet(cells, len(models) + 1, (CELL, CELL), captions)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(sheet)).save(asked.out, quality=84)
+
+
+if __name__ == "__main__":
+    main()
