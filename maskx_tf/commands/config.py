@@ -12,6 +12,44 @@ from maskx_tf.errors import BadInput
 
 EXAMPLE = "Example: maskx config configs/mask_rcnn_r50_fpn_coco.yaml train.steps=1000 'model.input.canvas=[512, 512]'"
 
+REFERENCE = """# Configuration
+
+A recipe is a YAML file. Its key `base` may name another file, relative to it, whose settings hold where the recipe says
+nothing; settings on the command line win over both. Every key below has a default, unless it must be given; a key that
+is not below is refused, with the nearest that is. `maskx config RECIPE key=value ...` prints what it all comes to.
+
+```yaml
+base: configs/mask_x_rcnn_r50_fpn_coco_voc.yaml
+train:
+  batch: 8
+  rate: 0.01
+```
+
+```
+maskx train recipe.yaml train.rate=0.005 'model.input.canvas=[512, 512]' data.val=[]
+```
+
+Paths are relative to the folder in which the command runs. This page is what `maskx config --reference` prints.
+
+{recipe}
+# Studies
+
+The file of `maskx study`; [study.md](study.md) says what happens with it. Its recipes are relative to it.
+
+{study}"""
+
+
+def _print_reference(wanted: bool) -> None:
+    if not wanted:
+        return
+    from maskx_tf.config import Config
+    from maskx_tf.config.reference import as_markdown
+    from maskx_tf.study.config import StudyConfig
+
+    recipe, study = as_markdown(Config, "A recipe"), as_markdown(StudyConfig, "A study")
+    print(REFERENCE.format(recipe=recipe, study=study), end="")
+    raise typer.Exit
+
 
 def config(
     recipe: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, with or without a base.")],
@@ -21,6 +59,12 @@ def config(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of printing.")] = None,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference", callback=_print_reference, is_eager=True, help="Print every key that there is, and exit."
+        ),
+    ] = False,
 ) -> None:
     """Print every setting that a recipe comes to. Its bases and the overrides are resolved and checked."""
     import json
