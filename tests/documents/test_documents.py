@@ -1,0 +1,185 @@
+"""What the documents say exists: files, headings, commands, options, settings, names in the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from maskx_tf import cli
+from maskx_tf.config import Config, explain
+from maskx_tf.config.text import parse_yaml
+from tests.documents import commands, markdown, names
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
+SHELL = ("", "sh", "bash", "console")
+
+
+def problems(path: Path, root: Path) -> list[str]:
+    """One line for each thing in a document that is not as it says."""
+    found = [*markdown.dead_links(path, root)]
+    prose, blocks = markdown.split(path.read_text(encoding="utf-8"))
+    for number, line in prose:
+        found += [(number, problem) for span in markdown.spans(line) for problem in of_span(span, path, root)]
+    for block in blocks:
+        found += [(block.line + line, problem) for line, problem in of_block(block, root)]
+    return [f"{path.relative_to(root)}:{number}: {problem}" for number, problem in sorted(found)]
+
+
+def of_span(span: str, path: Path, root: Path) -> Iterator[str]:
+    """What is wrong with something in backticks."""
+    if span.startswith(("maskx ", "python -m ", "scripts/", "pip ")):
+        for words in commands.sentences(span):
+            problem = commands.wrong(words, root, mention=True)
+            if problem:
+                yield problem
+    elif " " not in span or span.startswith("--"):
+        problem = names.wrong(span, path, root)
+        if problem:
+            yield problem
+
+
+def of_block(block: markdown.Code, root: Path) -> Iterator[tuple[int, str]]:
+    """What is wrong in a block of code, by lines from 0."""
+    if block.language in SHELL:
+        for line, words in commands.of(block.text):
+            problem = commands.wrong(words, root, mention=False)
+            if problem:
+                yield line, problem
+    elif block.language == "python":
+        yield from ((0, problem) for problem in names.missing_imports(block.text, root))
+    elif block.language == "yaml":
+        settings = parse_yaml(block.text)
+        if isinstance(settings, dict) and set(settings) & set(Config.model_fields):
+            yield from ((0, f"there is no setting {key}") for key in keys(settings) if key not in explain.valid_keys())
+
+
+def keys(settings: dict[str, object], above: str = "") -> Iterator[str]:
+    """The dotted keys of nested settings, those inside lists left out."""
+    for key, value in settings.items():
+        if above or key != "base":
+            yield above + key
+        if isinstance(value, dict):
+            yield from keys(value, f"{above}{key}.")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_document_speaks_of_what_there_is(path: Path) -> None:
+    assert problems(path, ROOT) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/*.yaml")), ids=lambda path: path.name)
+def test_recipe_names_a_command_that_runs(path: Path) -> None:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        before, _, command = line.partition("maskx ")
+        if before.startswith("#"):
+            (words,) = commands.sentences("maskx " + command.split(", ")[0])
+            assert commands.wrong(words, ROOT, mention=True) is None
+
+
+LIGHT = ("config", "data split")  # what needs no data and no model
+
+
+def light_commands() -> Iterator[list[str]]:
+    """The commands of the documents that can be run as they are, anywhere."""
+    for path in DOCUMENTS:
+        for block in markdown.split(path.read_text(encoding="utf-8"))[1]:
+            for _, words in commands.of(block.text):
+                if " ".join(words[1:]).startswith(LIGHT) and all((ROOT / w).exists() for w in words if "/" in w):
+                    yield words
+
+
+@pytest.mark.parametrize("words", list(light_commands()), ids=" ".join)
+def test_light_commands_run(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert cli.run(words[1:]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with little in it."""
+    for file in ("maskx_tf/training/fit.py", "benchmarks/ops.py", "scripts/test", "configs/a.yaml", "docs/b.md"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "maskx_tf/training/fit.py").write_text("def run():\n    pass\n", encoding="utf-8")
+    (tmp_path / "configs/a.yaml").write_text("train: {steps: 5}\n", encoding="utf-8")
+    (tmp_path / "docs/b.md").write_text("# All of it\n\n## `train.rate`, and more\n", encoding="utf-8")
+    (tmp_path / "scripts/test").write_text("case --slow)", encoding="utf-8")
+    (tmp_path / "setup.cfg").write_text("[options.extras_require]\ndev = pytest\n", encoding="utf-8")
+    return tmp_path
+
+
+RIGHT = """# Title
+[b](docs/b.md), [a heading](docs/b.md#trainrate-and-more), [here](#title), [elsewhere](https://example.org/x), ![](docs/b.md)
+`maskx train`, `maskx train configs/a.yaml train.rate=1e-3 --dry-run`, `--resume`, `--slow`, `train.rate`, `train.warm_up.*`,
+`maskx_tf/training/fit.py`, `training/fit.py`, `configs/*.yaml`, `training.fit.run`, `maskx_tf.training.fit`, `runs/first`,
+`python -m benchmarks.ops`, `model.fit`, `pip install 'maskx_tf[dev]'`, `maskx eval runs/a ... --faster`
+
+```
+maskx train configs/a.yaml train.rate=0.1 \\
+    'model.input.canvas=[64, 64]' --out runs/a   # it's a comment
+cd somewhere && scripts/test -k anchors; python -m benchmarks.ops
+[not a link](nowhere.md)
+maskx vocabulary imported drop "hair drier" toaster --out fewer
+```
+
+```python
+from maskx_tf.training import fit
+from maskx_tf.training.fit import run
+```
+
+```yaml
+base: a.yaml
+train: {rate: 0.1}
+```
+"""
+
+
+def test_what_is_right_is_let_through(project: Path) -> None:
+    (project / "README.md").write_text(RIGHT, encoding="utf-8")
+    assert problems(project / "README.md", project) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[b](docs/c.md)", "the link docs/c.md leads nowhere"),
+        ("![b](docs/c.png)", "the link docs/c.png leads nowhere"),
+        ("[b](docs/b.md#nothing)", "the link docs/b.md#nothing leads to a heading that is not there"),
+        ("[b](../x.md)", "the link ../x.md leads nowhere"),
+        ("[b]: docs/c.md", "the link docs/c.md leads nowhere"),
+        ("`maskx trian configs/a.yaml`", "No such command 'trian'"),
+        ("```\nmaskx train configs/a.yaml --resum\n```", "No such option: --resum"),
+        ("```\nmaskx export saved-model runs/a\n```", "Missing option '--out'"),
+        ("```\nmaskx ask localhost:8500 a.png --score 7\n```", "Invalid value for '--score'"),
+        ("```sh\nmaskx train configs/b.yaml\n```", "there is no configs/b.yaml"),
+        ("```\nmaskx train configs/a.yaml train.rat=1\n```", "override 'train.rat=1': train.rat: unknown key"),
+        ("```\nmaskx train configs/a.yaml train.steps=none\n```", "expected a whole number, found 'none'"),
+        ("```\nmaskx train mine.yaml train.rat=1\n```", "there is no setting train.rat"),
+        ("```\nmaskx data synth --out a \\\n  --color 3\n```", "No such option: --color"),
+        ("```\nmaskx vocabulary imported dorp toaster --out fewer\n```", "No such command 'dorp'"),
+        ("`--resum`", "no command has the option --resum"),
+        ("`scripts/tset`", "there is no scripts/tset"),
+        ("```\nscripts/tset -x\n```", "there is no scripts/tset"),
+        ("`python -m benchmarks.opps`", "there is no module benchmarks.opps"),
+        ("```\npip install -e '.[devv]'\n```", "there is no extra devv"),
+        ("`maskx_tf/training/fti.py`", "there is no maskx_tf/training/fti.py"),
+        ("`training/fti.py`", "there is no training/fti.py"),
+        ("`training.fit.walk`", "there is neither a setting nor a thing called training.fit.walk"),
+        ("`train.rat`", "there is neither a setting nor a thing called train.rat"),
+        ("```python\nfrom maskx_tf.training.fit import walk\n```", "there is no maskx_tf.training.fit.walk"),
+        ("```python\nfrom maskx_tf.trainin import fit\n```", "there is no maskx_tf.trainin.fit"),
+        ("```python\nfor\n```", "it is no Python"),
+        ("```yaml\ntrain:\n  rat: 1\n```", "there is no setting train.rat"),
+    ],
+)
+def test_what_is_stale_is_found(text: str, problem: str, project: Path) -> None:
+    (project / "README.md").write_text(f"# Title\n{text}\n", encoding="utf-8")
+    (found,) = problems(project / "README.md", project)
+    assert found.startswith("README.md:")
+    assert problem in found
