@@ -115,7 +115,7 @@ def project(tmp_path: Path) -> Path:
 
 
 RIGHT = """# Title
-[b](docs/b.md), [a heading](docs/b.md#trainrate-and-more), [here](#title), [there](https://example.org/x), ![](docs/b.md)
+[b](docs/b.md), [a heading](docs/b.md#trainrate-and-more), [up](#title), [there](https://example.org/x), ![](docs/b.md)
 `maskx train`, `maskx train configs/a.yaml train.rate=1e-3 --dry-run`, `--resume`, `--slow`, `train.rate`, `runs/first`,
 `train.warm_up.*`, `maskx_tf/training/fit.py`, `training/fit.py`, `configs/*.yaml`, `training.fit.run`, `model.fit`,
 `maskx_tf.training.fit`, `python -m benchmarks.ops`, `pip install 'maskx_tf[dev]'`, `maskx eval runs/a ... --faster`
