@@ -1,0 +1,97 @@
+"""The notebooks and scripts under examples/, and the recipe that docs/your-own-data.md shows."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from maskx_tf.data import readers, stats
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+NOTEBOOKS = (
+    "own_data.ipynb",
+    "serve_and_query.ipynb",
+)  # in the order in which they run: the second serves the first's model
+
+
+def cells(notebook: str, kind: str = "code") -> list[dict[str, Any]]:
+    book = json.loads((EXAMPLES / notebook).read_text(encoding="utf-8"))
+    return [cell for cell in book["cells"] if cell["cell_type"] == kind]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebook_names_what_exists(notebook: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    code = "\n".join("".join(cell["source"]) for cell in cells(notebook))
+    tree = ast.parse(code)
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module(imports, []), notebook, "exec"), names)
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    missing = [
+        ast.unparse(node)
+        for node in used
+        if isinstance(names.get(node.value.id), (ModuleType, type)) and not hasattr(names[node.value.id], node.attr)
+    ]
+    assert missing == []
+    assert len(imports) > 5
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebook_is_kept_without_outputs(notebook: str) -> None:
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells(notebook))
+    assert "".join(cells(notebook, "markdown")[0]["source"]).startswith("# ")
+
+
+def test_shapes_are_a_data_set_with_masks_for_some(tmp_path: Path) -> None:
+    shapes = script("shapes")
+    shapes.write(tmp_path, 20, ("pebble",))
+    sources = [readers.Source(tmp_path / part, tmp_path / f"{part}.json") for part in ("train", "val")]
+    train, val = (readers.for_evaluation([source]) for source in sources)
+    assert (len(train.images), len(val.images)) == (16, 4)
+    assert stats.a_set(train, "all") == {"pebble"}
+    assert stats.a_set(val, "all") == set(val.class_names) == {"pebble", "star", "ring"}
+
+
+def test_a_ring_has_a_hole() -> None:
+    corners = script("shapes").outline("ring", 50, 50, 40, np.random.RandomState(0))
+    polygon = [[float(value) for corner in corners for value in corner]]
+    pixels = coco_mask.decode(coco_mask.frPyObjects(polygon, 100, 100))[..., 0]
+    assert not pixels[45:55, 45:55].any()
+    assert pixels[48:52, 12:24].all()
+    assert 0.5 < pixels.sum() / (np.pi * 40**2) < 0.8
+
+
+@pytest.mark.slow
+def test_notebooks_run(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    for folder in ("examples", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for notebook in NOTEBOOKS:
+        book = nbformat.read(tmp_path / "examples" / notebook, as_version=4)
+        kernel = {"resources": {"metadata": {"path": str(tmp_path / "examples")}}, "kernel_name": "python3"}
+        NotebookClient(book, timeout=600, **kernel).execute()
+        assert any(output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs)
+    assert (tmp_path / "runs" / "notebook" / "model" / "weights.npz").exists()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["configs", "examples", "runs"]
