@@ -19,10 +19,10 @@ from maskx_tf.config import Config, explain, load, loader
 from maskx_tf.errors import BadInput
 from maskx_tf.study import config as study
 
-BEGINNING = re.compile(r"(\$ )?([A-Z_]+=\S+ )*(cd \S+ && )?(\.venv/bin/)?(maskx|scripts/\w+|python\S* -m|pip)( |$)")
+OURS = r"(maskx|scripts/\w+|python\S* -m|pip)( |$)"
+BEGINNING = re.compile(rf"(\$ )?([A-Z_]+=\S+ )*(exec |cd \S+ && )?(\.venv/bin/)?{OURS}")
 BETWEEN = re.compile(r"[();<>|&]+")
 KEYS = set(explain.valid_keys(Config))
-STUDY_KEYS = set(explain.valid_keys(study.StudyConfig))
 WITH_OVERRIDES = ("config", "train", "records", "saved-model", "litert", "import", "attach-masks")
 
 
@@ -128,18 +128,19 @@ def _recorder() -> tuple[Any, dict[tuple[str, ...], dict[str, Any]]]:
 
 
 def _overrides(path: tuple[str, ...], given: dict[str, Any], root: Path) -> str | None:
-    """What is wrong with the settings of a command line."""
-    overrides = given.get("overrides") or ()
+    """What is wrong with the settings of a command line; values that a shell would fill in are not looked at."""
+    overrides = [text for text in given.get("overrides") or () if "$" not in text]
+    filled_in = [text for text in given.get("overrides") or () if "$" in text]
     recipe = given.get("recipe") or given.get("config_file")
     try:
         if recipe and (root / recipe).is_file():
             study.load(root / recipe, overrides) if path == ("study",) else load(root / recipe, overrides)
-            return None
+            overrides = []
         for text in overrides:
             loader._read_override(text)
     except BadInput as error:
         return str(error)
-    for text in overrides:
+    for text in [*overrides, *filled_in]:
         key = text.partition("=")[0]
         if path[-1] in WITH_OVERRIDES and key not in KEYS:
             return f"there is no setting {key}"

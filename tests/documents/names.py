@@ -13,6 +13,8 @@ from maskx_tf import cli
 from maskx_tf.config import Config, explain
 
 SUFFIXES = (".py", ".md", ".yaml", ".yml", ".txt", ".toml", ".cfg", ".json", ".html", ".png", ".config")
+FAMILIES = "ablation|faster_rcnn|mask_rcnn|mask_x_rcnn|oracle|random_split"
+RECIPE = re.compile(rf"({FAMILIES})_[a-z0-9_*]*_(coco|vg3k)[a-z_*]*")
 OF_KERAS = ("model.fit", "model.compile", "model.summary")  # of any model, which has nothing to do with settings
 KEYS = set(explain.valid_keys(Config))
 
@@ -32,6 +34,8 @@ def wrong(name: str, place: Path, root: Path) -> str | None:
         return _file(name, place, root)
     if name.endswith(SUFFIXES):
         return None
+    if RECIPE.fullmatch(name):
+        return None if any(root.glob(f"configs/{name}.yaml")) else f"there is no recipe {name}"
     dotted = re.match(r"[a-z]\w*(\.\w+)+", name.replace("[]", ""))
     if dotted is None or dotted[0] in OF_KERAS:
         return None

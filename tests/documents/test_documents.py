@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from maskx_tf import cli
 from maskx_tf.config import Config, explain
@@ -77,6 +78,20 @@ def test_recipe_names_a_command_that_runs(path: Path) -> None:
         if before.startswith("#"):
             (words,) = commands.sentences("maskx " + command.split(", ")[0])
             assert commands.wrong(words, ROOT, mention=True) is None
+
+
+def test_training_on_kubernetes_names_what_there_is() -> None:
+    text = (ROOT / "scripts/train-on-kubernetes.yaml").read_text(encoding="utf-8")
+    service, job = (one["spec"] for one in yaml.safe_load_all(text))
+    container = job["template"]["spec"]["containers"][0]
+    machines = {one["name"]: one["value"] for one in container["env"]}["MACHINES"]
+    assert job["completions"] == job["parallelism"] == int(machines)
+    (port,) = (one["containerPort"] for one in container["ports"])
+    assert service["ports"][0]["port"] == port
+    script = container["args"][0].replace("$JOB_COMPLETION_INDEX", "0")
+    assert f":{port}" in script
+    (words,) = (words for _, words in commands.of(script[script.index("exec maskx") :]))
+    assert commands.wrong(words, ROOT, mention=False) == "there is no configs/YOUR_RECIPE.yaml"  # and nothing else
 
 
 LIGHT = ("config", "data split")  # what needs no data and no model
@@ -163,6 +178,8 @@ def test_what_is_right_is_let_through(project: Path) -> None:
         ("```\nmaskx train mine.yaml train.rat=1\n```", "there is no setting train.rat"),
         ("```\nmaskx data synth --out a \\\n  --color 3\n```", "No such option: --color"),
         ("```\nmaskx vocabulary imported dorp toaster --out fewer\n```", "No such command 'dorp'"),
+        ("```\nmaskx train mine.yaml train.rat=$rate\n```", "there is no setting train.rat"),
+        ("`mask_rcnn_r5_fpn_*_coco`", "there is no recipe mask_rcnn_r5_fpn_*_coco"),
         ("`--resum`", "no command has the option --resum"),
         ("`scripts/tset`", "there is no scripts/tset"),
         ("```\nscripts/tset -x\n```", "there is no scripts/tset"),
