@@ -198,5 +198,5 @@ EXTRAS = {
     "grabcut": "the GrabCut baselines",
     "litert": "running LiteRT models",
     "report": "plots and the HTML report",
-    "serving": "the local server and TF Serving's messages",
+    "serving": "the local server, and asking over gRPC",
 }

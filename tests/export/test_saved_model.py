@@ -150,7 +150,7 @@ def test_assets_and_warm_up() -> None:
 
 
 def test_warm_up_requests_are_official_messages() -> None:
-    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="the extra serving is missing")
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="the extra dev is missing")
     records = [
         logs.PredictionLog.FromString(record.numpy())
         for record in tf.data.TFRecordDataset(str(exported() / warmup.FILE))

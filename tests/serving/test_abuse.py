@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-pytest.importorskip("tensorflow_serving.apis", reason="the extra serving is missing")
+pytest.importorskip("tensorflow_serving.apis", reason="the extra dev is missing")
 from tensorflow_serving.apis import predict_pb2
 
 from maskx_tf.serving.client import Client

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("tensorflow_serving.apis", reason="the extra serving is missing")
+pytest.importorskip("tensorflow_serving.apis", reason="the extra dev is missing")
 
 from maskx_tf import cli
 from maskx_tf.serving import transport

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-pytest.importorskip("tensorflow_serving.config", reason="the extra serving is missing")
+pytest.importorskip("tensorflow_serving.config", reason="the extra dev is missing")
 from tensorflow.core.protobuf import config_pb2 as session_pb2
 from tensorflow.core.protobuf import rewriter_config_pb2
 from tensorflow_serving.config import model_server_config_pb2

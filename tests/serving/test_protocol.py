@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from maskx_tf.serving import protocol, tensors
 
-pytest.importorskip("tensorflow_serving.apis", reason="the extra serving is missing")
+pytest.importorskip("tensorflow_serving.apis", reason="the extra dev is missing")
 from google.protobuf import any_pb2, descriptor_pb2, wrappers_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2

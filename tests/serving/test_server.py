@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("tensorflow_serving.apis", reason="the extra serving is missing")
+pytest.importorskip("tensorflow_serving.apis", reason="the extra dev is missing")
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
