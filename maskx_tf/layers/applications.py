@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -104,7 +105,9 @@ class Application(keras.layers.Layer):
     def load_imagenet(self, weights: str) -> None:
         """Takes ImageNet weights, headless: "imagenet" for Keras' own download, or the path of a file for it."""
         make, _ = NETWORKS[self.name_of_network]
-        whole = make(weights=weights, include_top=False, input_shape=(None, None, 3))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`input_shape` is undefined")  # any size is what we want
+            whole = make(weights=weights, include_top=False, input_shape=(None, None, 3))
         sources = {layer.name: layer for layer in whole.layers}
         for layer in self.network.layers:
             if layer.weights:  # input layers, which have none, are numbered anew in each network

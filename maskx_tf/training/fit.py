@@ -83,6 +83,8 @@ def run(
         states.set_aside(out, first)
     with strategy.scope():
         model = compiled(without_start(config) if state else config, hooks.say)
+    if chief:
+        note(config, out)
     if state is not None:
         states.restore(state, model)
         hooks.say(f"going on from step {state.step}")
@@ -181,7 +183,11 @@ def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str],
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{out}: cannot be made: {error.strerror}") from None
-    write_config(config, path)
+
+
+def note(config: Config, out: Path) -> None:
+    """Writes what the run begins with, once it can: a folder without it is no run, and may be used again."""
+    write_config(config, out / CONFIG)
     replace_text(out / VERSIONS, json.dumps(versions(config), indent=2) + "\n")
 
 

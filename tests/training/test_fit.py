@@ -327,3 +327,11 @@ def test_masks_cannot_be_learned_from_boxes_alone(recipe: Path, tmp_path: Path, 
     said = capfd.readouterr().err.splitlines()[-1]
     assert "data.train: expected masks of some class for family mask_x_rcnn, found none" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_run_that_could_not_begin_is_not_in_the_way(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    network = "model.backbone={name: mobilenet_v2, norm: frozen_batch, frozen_stages: 0, weights: nowhere.h5}"
+    for _ in range(2):
+        assert cli.run(["train", str(recipe), network, "--out", str(tmp_path / "run")]) == 2
+        assert "found no file nowhere.h5" in capfd.readouterr().err.splitlines()[-1]
+    assert list((tmp_path / "run").iterdir()) == []
