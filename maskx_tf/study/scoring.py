@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 from maskx_tf.config import Config
@@ -31,18 +32,20 @@ def of_parts(
         folder = places.data(study, cell.group)
         sources = {part: (Source(**source(folder, part)),) for part in PARTS}
     cut = cell.method.start == "grabcut"
-    return {part: score(config, given, model, classes_a, cut=cut) for part, given in sources.items()}
+    with model.scores_above(config.evaluate.score):
+        predictor = Predictor(model, config.model.input.canvas)
+        return {part: score(config, given, predictor, classes_a, cut=cut) for part, given in sources.items()}
 
 
 def score(
-    config: Config, sources: tuple[Source, ...], model: RCNN, classes_a: Collection[str], *, cut: bool = False
+    config: Config, sources: tuple[Source, ...], predictor: Predictor, classes_a: Collection[str], *, cut: bool = False
 ) -> dict[str, float]:
     """Average precision on data sets, such as {"mask/B/AP": .2}.
 
     Args:
         config: of the model.
         sources: the data sets.
-        model: with its weights.
+        predictor: of the model, with its weights.
         classes_a: names of the classes of A.
         cut: masks are GrabCut's of the model's boxes.
 
@@ -54,15 +57,16 @@ def score(
     batches = pipeline.evaluation(
         examples.from_dataset(dataset, cache_mib=0), data, config.model.input, batch=config.evaluate.batch
     )
-    with model.scores_above(config.evaluate.score), pipeline.bad_input():
+    with pipeline.bad_input():
         metrics = evaluate(
-            Predictor(model, config.model.input.canvas),
+            predictor,
             batches,
             coco_write.as_coco(dataset, Path()),
             class_names=config.model.class_names,
             classes_a=classes_a,
             paste=config.model.detections.paste,
             masks=_grabcut(dataset) if cut else None,
+            engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
         )
     return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}
 
