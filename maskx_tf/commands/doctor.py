@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,13 @@ from typing import Annotated, Any
 import typer
 
 from maskx_tf import __version__
+from maskx_tf.errors import BadInput
 
 EXAMPLE = "Example: maskx doctor --json"
 GIB = 2**30
 LEAST_MEMORY = 4 * GIB  # a ResNet-50 model at 800 x 1216 needs about half of it at inference
+LEAST_DISK = 5 * GIB  # three checkpoints of the largest recipe
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # TensorFlow is asked in a process of its own: on a processor that it was not built for it dies, and so would we.
 PROBE = """
@@ -32,9 +36,11 @@ print(json.dumps({"devices": devices, "cuda_build": tf.test.is_built_with_cuda()
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False) -> None:
-    """Tell what this machine has, what is missing, and what to do."""
+    """Tell what this machine has, what is missing, and what to do. Exit code 2 if it cannot work."""
     report = examine()
     print(json.dumps(report, indent=2) if as_json else describe(report))
+    if report["needed"]:
+        raise BadInput(f"this machine is not ready: {'; '.join(report['needed'])}")
 
 
 def examine() -> dict[str, Any]:
@@ -51,8 +57,11 @@ def examine() -> dict[str, Any]:
         "cores": _cores(),
         "memory_bytes": total,
         "memory_free_bytes": free,
+        "disk_free_bytes": _disk(),
+        "letters": _can_write(),
+        "browser": next(filter(None, map(shutil.which, BROWSERS)), None),
     }
-    return report | {"advice": _advice(report)}
+    return report | {"needed": _needed(report), "advice": _advice(report)}
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -71,10 +80,13 @@ def describe(report: dict[str, Any]) -> str:
         f"devices  {', '.join(devices) or 'unknown: ' + report['tensorflow']['error']}",
         f"cores    {report['cores']}",
         f"memory   {_gib(report['memory_bytes'])}, of which free {_gib(report['memory_free_bytes'])}",
-        "",
-        "What to do:",
+        f"disk     free here {_gib(report['disk_free_bytes'])}",
+        f"browser  {report['browser'] or 'none, which only tests of pages miss'}",
     ]
-    return "\n".join(lines + [f"- {advice}" for advice in report["advice"] or ["nothing, all is in place"]])
+    for title, advice in (("Nothing works before this is done:", "needed"), ("What may be done:", "advice")):
+        if report[advice]:
+            lines += ["", title, *(f"- {one}" for one in report[advice])]
+    return "\n".join(lines if report["needed"] or report["advice"] else [*lines, "", "All is in place."])
 
 
 def _gib(size: int | None) -> str:
@@ -158,6 +170,24 @@ def _memory() -> tuple[int | None, int | None]:
     return total, free
 
 
+def _disk() -> int | None:
+    """Bytes free where the command runs, which is where runs are written."""
+    try:
+        return shutil.disk_usage(Path.cwd()).free
+    except OSError:
+        return None
+
+
+def _can_write() -> bool:
+    """Whether Pillow has a font for the letters in drawings; its own wheels have."""
+    try:
+        from PIL import features
+
+        return bool(features.check("freetype2"))
+    except ImportError:
+        return False
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
@@ -165,27 +195,43 @@ def _read(path: str) -> str:
         return ""
 
 
-def _advice(report: dict[str, Any]) -> list[str]:
-    advice = []
+def _unfit(report: dict[str, Any]) -> set[str | None]:
+    """The extras of which something is missing; None stands for what is always needed."""
+    return {package["extra"] for package in report["packages"] if not package["fits"]}
+
+
+def _needed(report: dict[str, Any]) -> list[str]:
+    """What has to be done before anything works."""
+    needed = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        advice.append(f"use Python 3.11, 3.12 or 3.13; TensorFlow has no build for {report['python']}")
+        needed.append(f"use Python 3.11, 3.12 or 3.13; TensorFlow has no build for {report['python']}")
     if not report["packages"]:
-        advice.append("install the package in the clone: pip install -c constraints.txt -e .")
-    unfit = {package["extra"] for package in report["packages"] if not package["fits"]}
-    if None in unfit:
-        advice.append("install what the package needs, in the clone: pip install -c constraints.txt -e .")
-    for extra in sorted(filter(None, unfit)):
-        command = f"pip install -c constraints.txt -e '.[{extra}]'"
-        advice.append(f"for extra {extra} ({EXTRAS.get(extra, 'optional')}), in the clone: {command}")
+        needed.append("install the package in the clone: pip install -c constraints.txt -e .")
+    if None in _unfit(report):
+        needed.append("install what the package needs, in the clone: pip install -c constraints.txt -e .")
     tensorflow = report["tensorflow"]
     if "SIGILL" in tensorflow.get("error", ""):
-        advice.append("use a processor with AVX: TensorFlow's builds need it")
+        needed.append("use a processor with AVX: TensorFlow's builds need it")
     elif "error" in tensorflow:
-        advice.append(f"mend TensorFlow, which says: {tensorflow['error']}")
-    elif not any("GPU" in device["name"] for device in tensorflow["devices"]) and Path("/proc/driver/nvidia").exists():
-        advice.append("TensorFlow does not see the NVIDIA GPU: pip install 'tensorflow[and-cuda]'")
+        needed.append(f"mend TensorFlow, which says: {tensorflow['error']}")
     if tensorflow.get("backend", "tensorflow") != "tensorflow":
-        advice.append(f"set KERAS_BACKEND=tensorflow; it is {tensorflow['backend']} now")
+        needed.append(f"set KERAS_BACKEND=tensorflow; it is {tensorflow['backend']} now")
+    return needed
+
+
+def _advice(report: dict[str, Any]) -> list[str]:
+    """What would make more possible, or better."""
+    advice = []
+    for extra in sorted(filter(None, _unfit(report))):
+        command = f"pip install -c constraints.txt -e '.[{extra}]'"
+        advice.append(f"for extra {extra} ({EXTRAS.get(extra, 'optional')}), in the clone: {command}")
+    devices = [device["name"] for device in report["tensorflow"].get("devices", ())]
+    if devices and not any("GPU" in name for name in devices) and Path("/proc/driver/nvidia").exists():
+        advice.append("TensorFlow does not see the NVIDIA GPU: pip install 'tensorflow[and-cuda]'")
+    if not report["letters"]:
+        advice.append("Pillow cannot write on pictures: install its own wheel, which has FreeType")
+    if report["disk_free_bytes"] is not None and report["disk_free_bytes"] < LEAST_DISK:
+        advice.append("with so little disk, lower train.keep, or write runs elsewhere with --out")
     if report["memory_bytes"] is not None and report["memory_bytes"] < LEAST_MEMORY:
         advice.append("with so little memory, lower model.input.canvas and train.batch")
     return advice

@@ -34,6 +34,8 @@ def test_all_is_in_place(capsys: pytest.CaptureFixture[str]) -> None:
         "cores ",
         "memory ",
         " GiB",
+        "disk     free here ",
+        "browser ",
     ):
         assert word in text
 
@@ -50,8 +52,9 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_missing_or_does_not_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _requires(monkeypatch, "pytest<1,>=0.5", 'no-such-package>=2; extra == "litert"', "types-none; extra == 'dev'")
-    assert cli.run(["doctor"]) == 0
-    text = capsys.readouterr().out
+    assert cli.run(["doctor"]) == 2
+    text, error = capsys.readouterr()
+    assert error.startswith("maskx: error: this machine is not ready: install what the package needs, in the clone")
     assert f"pytest                  {pytest.__version__:14}<1,>=0.5  <- does not fit" in text
     assert "no-such-package         -             >=2  <- missing" in text
     assert (
@@ -66,11 +69,11 @@ def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise doctor.metadata.PackageNotFoundError
 
     monkeypatch.setattr(doctor.metadata, "requires", requires)
-    assert "install the package in the clone: pip install -c constraints.txt -e ." in doctor.examine()["advice"]
+    assert "install the package in the clone: pip install -c constraints.txt -e ." in doctor.examine()["needed"]
 
 
 @pytest.mark.parametrize(
-    ("probe", "advice"),
+    ("probe", "needed"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "use a processor with AVX"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "TensorFlow was ended by SIGSEGV"),
@@ -79,11 +82,35 @@ def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         (NO_GPU.replace('"tensorflow"', '"jax"'), "set KERAS_BACKEND=tensorflow; it is jax now"),
     ],
 )
-def test_tensorflow_that_does_not_start(probe: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorflow_that_does_not_start(
+    probe: str, needed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "PROBE", probe)
-    report = doctor.examine()
-    assert any(advice in one for one in report["advice"])
-    assert advice in doctor.describe(report)
+    assert cli.run(["doctor", "--json"]) == 2
+    printed, error = capsys.readouterr()
+    report = json.loads(printed)
+    assert any(needed in one for one in report["needed"])
+    assert needed in error
+    assert f"Nothing works before this is done:\n- {report['needed'][0]}" in doctor.describe(report)
+
+
+def test_what_is_optional_changes_no_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _requires(monkeypatch, "pytest", 'no-such-package>=2; extra == "litert"')
+    monkeypatch.setattr(doctor, "LEAST_DISK", 2**80)
+    monkeypatch.setattr(doctor, "_can_write", lambda: False)
+    monkeypatch.setattr(doctor, "BROWSERS", ("no-such-browser",))
+    assert cli.run(["doctor"]) == 0
+    text, error = capsys.readouterr()
+    assert error == ""
+    for advice in (
+        "- for extra litert (",
+        "- Pillow cannot write on pictures",
+        "- with so little disk, lower train.keep",
+    ):
+        assert advice in text
+    assert "browser  none, which only tests of pages miss" in text
 
 
 def test_memory_and_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
