@@ -16,13 +16,12 @@ import numpy as np
 from PIL import Image
 
 from maskx_tf import visualize
-from maskx_tf.checkpoints.io import open_model
 from maskx_tf.commands.data_show import picture
 from maskx_tf.commands.predict import at_least
+from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.data import readers
-from maskx_tf.predict import ImagePredictor, read_image
 
-CELL = 300  # side of the place for a picture, in pixels
+CELL = 400  # side of the place for a picture, in pixels
 
 
 def main() -> None:
@@ -34,9 +33,14 @@ def main() -> None:
     parser.add_argument("--masks-b", type=Path)
     parser.add_argument("--pick", nargs="+", help="file names; else the first four")
     parser.add_argument("--titles", nargs="+", help="of the models; else the names of their folders")
+    parser.add_argument("--true-boxes", action="store_true", help="draw the models' masks of the true boxes")
     parser.add_argument("--score", type=float, default=0.5, help="detections below it are not drawn")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
+
+    import_tensorflow()  # without its notes about the machine
+    from maskx_tf.checkpoints.io import open_model
+    from maskx_tf.predict import ImagePredictor, read_image
 
     dataset = readers.for_evaluation([readers.Source(asked.images, asked.annotations, masks_b=asked.masks_b)])
     files = {Path(str(record.file)).name: record for record in dataset.images}
@@ -49,13 +53,20 @@ def main() -> None:
     for record in records:
         cells.append(picture(record, dataset, a_names, CELL))
         image = read_image(asked.images / Path(str(record.file)).name)
+        boxes = np.array([one.box for one in record.instances], np.float32).reshape(-1, 4)
+        labels = [dataset.class_names[one.label - 1] for one in record.instances]
         for predict, names in predictors:
-            large, found = visualize.resized(image, at_least(predict(image), asked.score), CELL)
+            if asked.true_boxes:
+                classes = np.array([names.index(label) + 1 for label in labels], np.int32)
+                found = predict.segment(image, boxes, classes)._replace(scores=None)
+            else:
+                found = at_least(predict(image), asked.score)
+            large, found = visualize.resized(image, found, CELL)
             cells.append(visualize.draw(large, found, names, a_classes=a_names))
         captions += ["truth", *(asked.titles or [Path(name).name for name in asked.models])]
     sheet = visualize.contact_sheet(cells, len(models) + 1, (CELL, CELL), captions)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(sheet)).save(asked.out, quality=84)
+    Image.fromarray(sheet).save(asked.out, quality=80)
 
 
 if __name__ == "__main__":
