@@ -243,6 +243,5 @@ EXTRAS = {
     "eval": "the faster evaluator",
     "grabcut": "the GrabCut baselines",
     "litert": "running LiteRT models",
-    "report": "plots and the HTML report",
     "serving": "the local server, and asking over gRPC",
 }
