@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import machine
-from maskx_tf.commands.predict import find_images
+from maskx_tf.commands.pictures import find_images
 from maskx_tf.export import litert
 from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import open_source

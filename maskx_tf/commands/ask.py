@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskx_tf.commands.predict import as_results, at_least, find_images, image_ids, picture_names
+from maskx_tf.commands.pictures import as_results, at_least, find_images, image_ids, picture_names
 from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:

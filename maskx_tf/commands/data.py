@@ -73,8 +73,7 @@ def synth(
     if not 0 <= workers <= 256:
         raise BadInput(f"--workers {workers}: expected 0 to 256")
     recipe = Recipe(images, size, classes, usual_a(classes) if a is None else a, companions, offset, seed)
-    with progress_bar("drawing") as progress:
-        progress.started(images)
+    with progress_bar("drawing", images) as progress:
         counts = generate(recipe, out, workers or files.cores(), progress.advance)
     if as_json:
         print(json.dumps({"out": str(out), "recipe": recipe._asdict(), "parts": counts}, indent=2))

@@ -36,8 +36,7 @@ def grabcut(
     require()
     dataset = read(Source(images, annotations, form))
     kept = frozenset[str]() if keep is None else splits.a_classes(splits.parse_text(keep), dataset.class_names)
-    with progress_bar("cutting") as bar:
-        bar.started(len(dataset.images))
+    with progress_bar("cutting", len(dataset.images)) as bar:
         made = cut(dataset, kept, bar.advance)
     coco_write.write(made, out, images)
     count = sum(one.has_mask for image in made.images for one in image.instances)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskx_tf.commands.data import Annotations, Format, Images, MasksB
+from maskx_tf.commands.models import is_recipe, open_or_build
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:
-    from maskx_tf.checkpoints.io import Loaded
     from maskx_tf.config import Config
     from maskx_tf.data.dataset import Dataset
     from maskx_tf.data.readers import Source
@@ -107,7 +107,7 @@ def run(
     from maskx_tf.models.inference import Predictor
 
     dataset = for_evaluation([source])
-    network, config, meta = _open(model, dataset)
+    network, config, meta = open_or_build(model, dataset.class_names)
     class_names = config.model.class_names
     classes_a = _classes_a(masks, dataset, source, config, meta)
     truth = coco_write.as_coco(dataset, source.images)
@@ -120,8 +120,7 @@ def run(
     )
     facts = {"model": config.model.model_dump(mode="json"), "score": config.evaluate.score, "files": _files(dataset)}
     above = network.scores_above(config.evaluate.score)
-    with progress_bar("evaluating") as bar, pipeline.bad_input(), above:
-        bar.started(len(dataset.images))
+    with progress_bar("evaluating", len(dataset.images)) as bar, pipeline.bad_input(), above:
         metrics = evaluate(
             predictor,
             batches,
@@ -136,31 +135,17 @@ def run(
             out=out,
             facts=facts,
             on_image=bar.advance,
-            say=_say,
+            say=lambda text: bar.say(f"maskx: {text}"),
         )
     where = {"images": source.images, "annotations": source.annotations, "masks_b": source.masks_b}
     data = {key: None if path is None else str(path.resolve()) for key, path in where.items()}
     known = {name for name in class_names if classes_a is not None and name in classes_a}
     return metrics, {
-        "model": None if _is_recipe(model) else str(Path(model).resolve()),
+        "model": None if is_recipe(model) else str(Path(model).resolve()),
         "name": _title(Path(model).resolve()) + (" with GrabCut" if grabcut else ""),
         "data": {**data, "format": source.format, "name": dataset.name},
         "a_classes": None if classes_a is None else sorted(known),
     }
-
-
-def _open(model: str, dataset: Dataset) -> Loaded:
-    """The model of a folder, or one with random weights for the data set."""
-    from maskx_tf.checkpoints.io import Loaded, open_model
-    from maskx_tf.config import load
-    from maskx_tf.models.build import build
-
-    if not _is_recipe(model):
-        return open_model(model)
-    config = load(model)
-    names = config.model.class_names or dataset.class_names
-    config = config.with_classes(names)
-    return Loaded(build(config.model), config, {})
 
 
 def _title(model: Path) -> str:
@@ -168,10 +153,6 @@ def _title(model: Path) -> str:
     if model.parent.name == "checkpoints":
         return f"{model.parent.parent.name} {model.name}"
     return model.parent.name if model.name == "model" else model.name
-
-
-def _is_recipe(model: str) -> bool:
-    return model.endswith((".yaml", ".yml"))
 
 
 def _classes_a(
@@ -215,7 +196,3 @@ def _files(dataset: Dataset) -> list[tuple[int, int]]:
             facts = image.file.stat()
             found.append((facts.st_size, facts.st_mtime_ns))
     return found
-
-
-def _say(text: str) -> None:
-    typer.echo(f"maskx: {text}", err=True)

@@ -83,7 +83,7 @@ def litert(
     """Write a LiteRT model of builtin operators. It takes images of one size."""
     import_tensorflow()
 
-    from maskx_tf.commands.predict import find_images
+    from maskx_tf.commands.pictures import find_images
     from maskx_tf.export import litert as writer
     from maskx_tf.export.device import letterbox
     from maskx_tf.export.source import open_source

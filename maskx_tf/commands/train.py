@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskx_tf.commands.progress import progress
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
 
@@ -67,8 +65,8 @@ def train(
         _dry_run(config, as_json)
         return
     run = out or Path("runs") / Path(config_file).stem
-    with _screen(config.train.steps) as (say, advance):
-        figures = _train(config, run, resume, say, advance)
+    with progress("starting", config.train.steps) as bar:
+        figures = _train(config, run, resume, bar.say, bar.at)
     if as_json:
         print(json.dumps(figures, indent=2))
     else:
@@ -228,22 +226,3 @@ def _replay(folder: Path, as_json: bool) -> None:
     print(f"step {found['step']}, images {', '.join(map(str, found['images']))}")
     print("  ".join(f"{name} {value:.4g}" for name, value in found["losses"].items()))
     print(f"first that is not finite: {found['first']}")
-
-
-@contextmanager
-def _screen(total: int) -> Iterator[tuple[Any, Any]]:
-    """Lines, and a bar below them where someone looks."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    if not console.is_terminal:
-        yield lambda text: print(text, file=sys.stderr, flush=True), lambda step, text: None
-        return
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=total)
-        yield (
-            lambda text: bar.console.print(text, highlight=False, markup=False),
-            lambda step, text: bar.update(task, completed=step, description=text),
-        )
