@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import pytest
 
 from maskx_tf import cli
@@ -24,6 +27,14 @@ REDUCED = [
     "model.box.rois=16",
     "train.batch=1",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """Sixty models of full width do not fit into memory at a time."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 @pytest.mark.parametrize(
