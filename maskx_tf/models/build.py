@@ -14,7 +14,8 @@ from maskx_tf.errors import BadInput
 from maskx_tf.layers.applications import NETWORKS, Application
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.fpn import FPN, LastMap
-from maskx_tf.layers.mask_head import FCNMaskHead, MaskPredictor, MaskTrunk, MLPBranch, MLPMaskHead, TransferredMaskHead
+from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
+from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.resnet import ResNet
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead

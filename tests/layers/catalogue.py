@@ -19,7 +19,8 @@ import maskx_tf.layers
 from maskx_tf.layers.applications import Application
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.fpn import FPN, LastMap
-from maskx_tf.layers.mask_head import FCNMaskHead, MaskPredictor, MaskTrunk, MLPBranch, MLPMaskHead, TransferredMaskHead
+from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
+from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.norm import ConvNorm
 from maskx_tf.layers.resnet import Bottleneck, ResNet, Stage
 from maskx_tf.layers.roi_pool import RoiPooler

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from maskx_tf.config.model import ModelConfig
-from maskx_tf.layers.mask_head import MaskTrunk, MLPBranch, TransferredMaskHead
+from maskx_tf.layers.mask_head import TransferredMaskHead
+from maskx_tf.layers.mask_parts import MaskTrunk, MLPBranch
 from maskx_tf.layers.resnet import ResNet
 from maskx_tf.layers.transfer import Transfer
 from maskx_tf.models.build import build

@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskx_tf.layers.mask_head import (
-    LEAN_CHANNELS,
-    FCNMaskHead,
-    MaskPredictor,
-    MaskTrunk,
-    MLPBranch,
-    MLPMaskHead,
-    TransferredMaskHead,
-    apply_filters,
-)
+from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
+from maskx_tf.layers.mask_parts import LEAN_CHANNELS, MaskPredictor, MaskTrunk, MLPBranch, apply_filters
 from tests import reference_layers as reference
 from tests.layers.catalogue import normal
 
