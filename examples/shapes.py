@@ -1,7 +1,8 @@
 """Draws a small data set to try things on: pebbles with masks, stars and rings with boxes alone, in COCO's form.
 
     python examples/shapes.py data/own
-    python examples/shapes.py data/own --masks pebble,star
+    python examples/shapes.py data/more --masks pebble,star
+    python examples/shapes.py data/few --few 10
 
 FOLDER/train.json has boxes of all and masks of the classes that --masks names. FOLDER/val.json has masks of all, so
 that what was never shown can be measured. The same command draws the same scenes every time.
@@ -87,20 +88,28 @@ def annotation(number: int, image: int, name: str, corners: Outline, with_mask: 
     return record
 
 
-def write(folder: Path, images: int, masks: tuple[str, ...] = ("pebble",)) -> None:
-    """The whole data set: four fifths of the images are train, one fifth is val."""
+def write(folder: Path, images: int, masks: tuple[str, ...] = ("pebble",), few: int = 0) -> None:
+    """The whole data set: four fifths of the images are train, one fifth is val.
+
+    Args:
+        folder: is made.
+        images: in both parts.
+        masks: the classes of which train has the masks of all objects.
+        few: of the other classes it has those of the first so many objects.
+    """
     for part, first, last in (("train", 0, images * 4 // 5), ("val", images * 4 // 5, images)):
         (folder / part).mkdir(parents=True, exist_ok=True)
         records: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+        left = {kind: 4 * images if part == "val" or kind in masks else few for kind in CLASSES}
         for number in range(first, last):
             picture, objects = scene(number)
             name = f"{number:04}.jpg"
             picture.save(folder / part / name, quality=92)
             records["images"].append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
             for kind, corners in objects:
-                shown = part == "val" or kind in masks
                 count = len(records["annotations"]) + 1
-                records["annotations"].append(annotation(count, number, kind, corners, shown))
+                records["annotations"].append(annotation(count, number, kind, corners, left[kind] > 0))
+                left[kind] -= 1
         categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
         (folder / f"{part}.json").write_text(json.dumps({**records, "categories": categories}), encoding="utf-8")
 
@@ -111,12 +120,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the folder to write")
     parser.add_argument("--images", type=int, default=300, help="how many, a fifth of which is val (300)")
     parser.add_argument("--masks", default="pebble", help="classes whose masks training gets, with commas (pebble)")
+    parser.add_argument("--few", type=int, default=0, help="objects of each other class whose masks it gets, too (0)")
     asked = parser.parse_args()
     masks = tuple(asked.masks.split(","))
     if asked.images < 5 or not set(masks) <= set(CLASSES):
         parser.error(f"expected 5 images or more, and masks of {', '.join(CLASSES)}")
-    write(asked.folder, asked.images, masks)
-    print(f"wrote {asked.folder}: {asked.images} images; masks of {', '.join(masks)} in train.json, of all in val.json")
+    write(asked.folder, asked.images, masks, asked.few)
+    known = ", ".join(masks) + (f" and of {asked.few} objects of each other class" if asked.few else "")
+    print(f"wrote {asked.folder}: {asked.images} images; masks of {known} in train.json, of all in val.json")
 
 
 if __name__ == "__main__":

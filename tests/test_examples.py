@@ -69,6 +69,11 @@ def test_shapes_are_a_data_set_with_masks_for_some(tmp_path: Path) -> None:
     train, val = (readers.for_evaluation([source]) for source in sources)
     assert (len(train.images), len(val.images)) == (16, 4)
     assert stats.a_set(train, "all") == {"pebble"}
+    shapes.write(tmp_path / "few", 20, ("star",), few=1)
+    few = readers.for_evaluation([readers.Source(tmp_path / "few" / "train", tmp_path / "few" / "train.json")])
+    counted = {one["name"]: (one["instances"], one["with_masks"]) for one in stats.count(few)["classes"]}
+    assert counted["star"][0] == counted["star"][1] > 1
+    assert [counted[name][1] for name in ("pebble", "ring")] == [1, 1]
     assert stats.a_set(val, "all") == set(val.class_names) == {"pebble", "star", "ring"}
 
 
