@@ -46,6 +46,8 @@ def ask(
     """Ask a server what is in pictures."""
     from maskx_tf.serving.client import Client, ServingError, Tls, read_tls
 
+    if "://" not in address and not address.rpartition(":")[2].isdigit():
+        raise BadInput(f"{address}: expected HOST:PORT, such as localhost:8500, or http://HOST:PORT")
     files = [file for file in find_images(images) if file.suffix.lower() in SUFFIXES]
     if not files:
         raise BadInput(f"{' '.join(images)}: no image there ({', '.join(SUFFIXES)})")

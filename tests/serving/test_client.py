@@ -244,3 +244,9 @@ def test_command_without_an_answer(served, capsys, tmp_path) -> None:
     assert ask(capsys, served[0], tmp_path / "none.png")[0] == 2
     assert ask(capsys, served[0], tmp_path / "1.png", "--roots", tmp_path / "none.pem")[0] == 2
     assert ask(capsys, served[0], tmp_path / "1.png", "--labels", tmp_path / "1.png")[0] == 2
+
+
+def test_command_wants_a_port(capsys) -> None:
+    code, _, err = ask(capsys, "localhost", "1.png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("maskx: error: localhost: expected HOST:PORT, such as localhost:8500")
