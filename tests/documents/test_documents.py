@@ -11,6 +11,8 @@ import yaml
 from maskx_tf import cli
 from maskx_tf.config import Config, explain
 from maskx_tf.config.text import parse_yaml
+from maskx_tf.data.synthetic import generate
+from maskx_tf.data.synthetic.parameters import Recipe
 from tests.documents import commands, markdown, names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,24 +97,48 @@ def test_training_on_kubernetes_names_what_there_is() -> None:
 
 
 LIGHT = ("config", "data split")  # what needs no data and no model
+ON_DATA = ("data check", "data stats", "data show")
 
 
-def light_commands() -> Iterator[list[str]]:
-    """The commands of the documents that can be run as they are, anywhere."""
+def documented(names: tuple[str, ...]) -> list[list[str]]:
+    """The commands of these names in the documents, each once, whose words hold no stand-in for another."""
+    found = {}
     for path in DOCUMENTS:
         for block in markdown.split(path.read_text(encoding="utf-8"))[1]:
             for _, words in commands.of(block.text):
-                if " ".join(words[1:]).startswith(LIGHT) and all((ROOT / w).exists() for w in words if "/" in w):
-                    yield words
+                if " ".join(words[1:]).startswith(names) and "..." not in words:
+                    found[" ".join(words)] = words[1:]
+    return list(found.values())
 
 
-@pytest.mark.parametrize("words", list(light_commands()), ids=" ".join)
+def is_there(words: list[str], root: Path) -> bool:
+    """Whether what a command reads is in a folder."""
+    read = [words[place + 1] for place, word in enumerate(words) if word in ("--images", "--annotations", "--masks-b")]
+    recipes = [word for word in words if word.endswith(".yaml")]
+    return all((root / name).exists() for name in read + recipes)
+
+
+@pytest.mark.parametrize("words", [words for words in documented(LIGHT) if is_there(words, ROOT)], ids=" ".join)
 def test_light_commands_run(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert cli.run(words[1:]) == 0
+    assert cli.run(words) == 0
     assert capsys.readouterr().out
+
+
+def test_commands_on_data_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a few synthetic scenes, which also stand where the documents speak of photographs."""
+    monkeypatch.chdir(tmp_path)
+    generate.generate(Recipe(images=20, size=64, classes=24, a=17), tmp_path / "data" / "synthetic", workers=1)
+    Path("photos").symlink_to("data/synthetic/train")
+    Path("instances.json").symlink_to("data/synthetic/instances_train.json")
+    runs = [words for words in documented(ON_DATA) if is_there(words, tmp_path)]
+    assert {" ".join(words[:2]) for words in runs} == set(ON_DATA)
+    for words in runs:
+        assert cli.run(words) == 0, (words, capsys.readouterr().err)
 
 
 @pytest.fixture
