@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,15 @@ class Code(NamedTuple):
     line: int  # of the first line of code, from 1
     language: str
     text: str
+
+
+def read(path: Path) -> str:
+    """The text of a page; of a notebook, its cells one below the other."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(f"```python\n{source}\n```" if kind == "code" else source for kind, source in cells)
 
 
 def split(text: str) -> tuple[list[tuple[int, str]], list[Code]]:
@@ -68,7 +78,7 @@ def anchors(text: str) -> set[str]:
 
 def dead_links(path: Path, root: Path) -> Iterator[tuple[int, str]]:
     """The links of a file that lead nowhere inside the project, with what is wrong; others are not looked at."""
-    for number, line in split(path.read_text(encoding="utf-8"))[0]:
+    for number, line in split(read(path))[0]:
         for target in links(line):
             if re.match(r"[a-z][a-z+.-]*:", target):
                 continue
@@ -78,5 +88,5 @@ def dead_links(path: Path, root: Path) -> Iterator[tuple[int, str]]:
                 yield number, f"the link {target} leads nowhere"
             elif not file.is_relative_to(root.resolve()):
                 yield number, f"the link {target} leads out of the project"
-            elif anchor and file.is_file() and anchor not in anchors(file.read_text(encoding="utf-8")):
+            elif anchor and file.is_file() and anchor not in anchors(read(file)):
                 yield number, f"the link {target} leads to a heading that is not there"

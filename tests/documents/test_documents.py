@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +17,14 @@ from maskx_tf.data.synthetic.parameters import Recipe
 from tests.documents import commands, markdown, names
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
+DOCUMENTS = [path for pattern in ("*.md", "docs/**/*.md", "examples/*.ipynb") for path in sorted(ROOT.glob(pattern))]
 SHELL = ("", "sh", "bash", "console")
 
 
 def problems(path: Path, root: Path) -> list[str]:
     """One line for each thing in a document that is not as it says."""
     found = [*markdown.dead_links(path, root)]
-    prose, blocks = markdown.split(path.read_text(encoding="utf-8"))
+    prose, blocks = markdown.split(markdown.read(path))
     for number, line in prose:
         found += [(number, problem) for span in markdown.spans(line) for problem in of_span(span, path, root)]
     for block in blocks:
@@ -104,7 +105,7 @@ def documented(names: tuple[str, ...]) -> list[list[str]]:
     """The commands of these names in the documents, each once, whose words hold no stand-in for another."""
     found = {}
     for path in DOCUMENTS:
-        for block in markdown.split(path.read_text(encoding="utf-8"))[1]:
+        for block in markdown.split(markdown.read(path))[1]:
             for _, words in commands.of(block.text):
                 if " ".join(words[1:]).startswith(names) and "..." not in words:
                     found[" ".join(words)] = words[1:]
@@ -184,6 +185,20 @@ train: {rate: 0.1}
 def test_what_is_right_is_let_through(project: Path) -> None:
     (project / "README.md").write_text(RIGHT, encoding="utf-8")
     assert problems(project / "README.md", project) == []
+
+
+def test_notebooks_are_read(project: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "`maskx trian` and [b](docs/b.md)"]},
+        {
+            "cell_type": "code",
+            "source": ["from maskx_tf.training.fit import run\n", "from maskx_tf.training import fti"],
+        },
+    ]
+    (project / "one.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    first, second = problems(project / "one.ipynb", project)
+    assert "No such command 'trian'" in first
+    assert "there is no maskx_tf.training.fti" in second
 
 
 @pytest.mark.parametrize(
