@@ -29,7 +29,10 @@ def train(
         str | None, typer.Argument(metavar="CONFIG", help="A recipe, such as those in configs.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the recipe's.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Settings that replace the recipe's; maskx config --reference has all."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The run folder; runs/ and the recipe's name if not given.")
