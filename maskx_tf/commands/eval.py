@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from maskx_tf.data.dataset import Dataset
     from maskx_tf.data.readers import Source
     from maskx_tf.evaluation.metrics import Metrics
-    from maskx_tf.evaluation.runner import Masks
 
 EXAMPLE = "Example: maskx eval runs/my_model --images val --annotations instances_val.json --masks voc --out evals/a"
 
@@ -105,6 +104,7 @@ def run(
     from maskx_tf.data.readers import for_evaluation
     from maskx_tf.evaluation.evaluate import evaluate
     from maskx_tf.models.inference import Predictor
+    from maskx_tf.study.cutting import of_boxes
 
     dataset = for_evaluation([source])
     network, config, meta = open_or_build(model, dataset.class_names)
@@ -130,7 +130,7 @@ def run(
             classes_a=classes_a,
             boxes="truth" if boxes == "truth" else "detected",
             paste=config.model.detections.paste,
-            masks=_grabcut(dataset) if grabcut else None,
+            masks=of_boxes(dataset) if grabcut else None,
             engine="faster" if faster else "pycocotools",
             out=out,
             facts=facts,
@@ -176,16 +176,6 @@ def _classes_a(
     else:
         return None
     return None if found >= set(dataset.class_names) else found
-
-
-def _grabcut(dataset: Dataset) -> Masks:
-    """GrabCut's masks of boxes of an image with this number, in the image as it is in its file."""
-    from maskx_tf.data import examples
-    from maskx_tf.evaluation.grabcut import require, segment
-
-    require()
-    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
-    return lambda image_id, boxes: segment(examples.pixels(dataset, places[image_id]), boxes)
 
 
 def _files(dataset: Dataset) -> list[tuple[int, int]]:

@@ -1,16 +1,20 @@
-"""A data set whose masks are GrabCut's of its boxes: what the paper's weakly supervised baseline learns from."""
+"""GrabCut's masks of boxes: of a data set's, to learn from, and of those that a model found. The paper's baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.fields import Unfit
 from maskx_tf.data.problems import Report, refuse
 from maskx_tf.errors import BadInput
-from maskx_tf.evaluation.grabcut import segment
+from maskx_tf.evaluation.grabcut import require, segment
 from maskx_tf.ops.rle import encode_crop
+
+if TYPE_CHECKING:
+    from maskx_tf.evaluation.runner import Masks
 
 
 def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = lambda: None) -> Dataset:
@@ -49,3 +53,12 @@ def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = l
         records.append(record)
         advance()
     return dataset._replace(images=tuple(records))
+
+
+def of_boxes(dataset: Dataset) -> Masks:
+    """What cuts boxes out of the image with a number, as it is in its file."""
+    from maskx_tf.data import examples  # brings TensorFlow, which `cut` does without
+
+    require()
+    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
+    return lambda image_id, boxes: segment(examples.pixels(dataset, places[image_id]), boxes)

@@ -9,14 +9,12 @@ from pathlib import Path
 from maskx_tf.config import Config
 from maskx_tf.config.schema import Source
 from maskx_tf.data import coco_write, examples, opening, pipeline
-from maskx_tf.data.dataset import Dataset
-from maskx_tf.evaluation import grabcut
 from maskx_tf.evaluation.evaluate import evaluate
-from maskx_tf.evaluation.runner import Masks
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study.cells import Cell, Places, source
 from maskx_tf.study.config import StudyConfig
+from maskx_tf.study.cutting import of_boxes
 
 PARTS = ("val", "test")
 FIGURES = ("AP", "AP50", "AP75")
@@ -65,13 +63,7 @@ def score(
             class_names=config.model.class_names,
             classes_a=classes_a,
             paste=config.model.detections.paste,
-            masks=_grabcut(dataset) if cut else None,
+            masks=of_boxes(dataset) if cut else None,
             engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
         )
     return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}
-
-
-def _grabcut(dataset: Dataset) -> Masks:
-    grabcut.require()
-    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
-    return lambda image_id, boxes: grabcut.segment(examples.pixels(dataset, places[image_id]), boxes)
