@@ -86,6 +86,11 @@ def test_a_ring_has_a_hole() -> None:
     assert 0.5 < pixels.sum() / (np.pi * 40**2) < 0.8
 
 
+def test_document_shows_the_recipe_as_it_is() -> None:
+    recipe = (ROOT / "configs" / "own_data.yaml").read_text(encoding="utf-8")
+    assert f"```yaml\n{recipe}```" in (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_notebooks_run(tmp_path: Path) -> None:
     import nbformat
