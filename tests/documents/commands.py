@@ -19,7 +19,7 @@ from maskx_tf.config import Config, explain, load, loader
 from maskx_tf.errors import BadInput
 from maskx_tf.study import config as study
 
-OURS = r"(maskx|scripts/\w+|python\S* -m|pip)( |$)"
+OURS = r"(maskx|scripts/\w+|python\S* (-m|\w+/\S+\.py)|pip)( |$)"
 BEGINNING = re.compile(rf"(\$ )?([A-Z_]+=\S+ )*(exec |cd \S+ && )?(\.venv/bin/)?{OURS}")
 BETWEEN = re.compile(r"[();<>|&]+")
 KEYS = set(explain.valid_keys(Config))
@@ -75,6 +75,8 @@ def wrong(words: Sequence[str], root: Path, *, mention: bool) -> str | None:
         is_ours = module.partition("/")[0] in ("benchmarks", "maskx_tf", "serving", "scripts", "tests")
         if is_ours and not ((root / f"{module}.py").exists() or (root / module / "__main__.py").exists()):
             return f"there is no module {arguments[1]}"
+    if name.startswith("python") and arguments[:1] and arguments[0].endswith(".py"):
+        return _script(root / arguments[0], arguments, root)
     if name == "pip":
         setup = ConfigParser()
         setup.read(root / "setup.cfg")
@@ -83,6 +85,14 @@ def wrong(words: Sequence[str], root: Path, *, mention: bool) -> str | None:
             if extra and extra not in setup["options.extras_require"]:
                 return f"there is no extra {extra}"
     return None
+
+
+def _script(path: Path, arguments: Sequence[str], root: Path) -> str | None:
+    if not path.exists():
+        return f"there is no {path.relative_to(root)}"
+    options = [word for word in arguments if word.startswith("--")]
+    unknown = [option for option in options if f'"{option}"' not in path.read_text(encoding="utf-8")]
+    return f"{path.relative_to(root)} has no option {unknown[0]}" if unknown else None
 
 
 def _maskx(arguments: Sequence[str], root: Path, *, mention: bool) -> str | None:

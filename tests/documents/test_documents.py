@@ -55,6 +55,11 @@ def of_block(block: markdown.Code, root: Path) -> Iterator[tuple[int, str]]:
     elif block.language == "python":
         yield from ((0, problem) for problem in names.missing_imports(block.text, root))
     elif block.language == "yaml":
+        first = block.text.partition("\n")[0]
+        for recipe in sorted(root.glob("configs/*.yaml")):
+            text = recipe.read_text(encoding="utf-8")
+            if first.startswith("#") and text.startswith(first + "\n") and text.strip() != block.text.strip():
+                yield 0, f"it is not what {recipe.relative_to(root)} says"
         settings = parse_yaml(block.text)
         if isinstance(settings, dict) and set(settings) & set(Config.model_fields):
             yield from ((0, f"there is no setting {key}") for key in keys(settings) if key not in explain.valid_keys())
@@ -149,7 +154,7 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     (tmp_path / "maskx_tf/training/fit.py").write_text("def run():\n    pass\n", encoding="utf-8")
-    (tmp_path / "configs/a.yaml").write_text("train: {steps: 5}\n", encoding="utf-8")
+    (tmp_path / "configs/a.yaml").write_text("# A recipe.\ntrain: {steps: 5}\n", encoding="utf-8")
     (tmp_path / "docs/b.md").write_text("# All of it\n\n## `train.rate`, and more\n", encoding="utf-8")
     (tmp_path / "scripts/test").write_text("case --slow)", encoding="utf-8")
     (tmp_path / "setup.cfg").write_text("[options.extras_require]\ndev = pytest\n", encoding="utf-8")
@@ -173,6 +178,11 @@ maskx vocabulary imported drop "hair drier" toaster --out fewer
 ```python
 from maskx_tf.training import fit
 from maskx_tf.training.fit import run
+```
+
+```yaml
+# A recipe.
+train: {steps: 5}
 ```
 
 ```yaml
@@ -226,6 +236,9 @@ def test_notebooks_are_read(project: Path) -> None:
         ("```\nscripts/tset -x\n```", "there is no scripts/tset"),
         ("`python -m benchmarks.opps`", "there is no module benchmarks.opps"),
         ("```\npip install -e '.[devv]'\n```", "there is no extra devv"),
+        ("```\npython benchmarks/opps.py\n```", "there is no benchmarks/opps.py"),
+        ("```\npython benchmarks/ops.py --fast\n```", "benchmarks/ops.py has no option --fast"),
+        ("```yaml\n# A recipe.\ntrain: {steps: 6}\n```", "it is not what configs/a.yaml says"),
         ("`maskx_tf/training/fti.py`", "there is no maskx_tf/training/fti.py"),
         ("`training/fti.py`", "there is no training/fti.py"),
         ("`training.fit.walk`", "there is neither a setting nor a thing called training.fit.walk"),
