@@ -10,6 +10,7 @@ are what the models found. Classes whose masks training did not see have cool co
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from maskx_tf.commands.data_show import picture
 from maskx_tf.commands.predict import at_least
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.data import readers
+from maskx_tf.errors import BadInput
 
 CELL = 400  # side of the place for a picture, in pixels
 
@@ -44,6 +46,9 @@ def main() -> None:
 
     dataset = readers.for_evaluation([readers.Source(asked.images, asked.annotations, masks_b=asked.masks_b)])
     files = {Path(str(record.file)).name: record for record in dataset.images}
+    unknown = [name for name in asked.pick or () if name not in files]
+    if unknown:
+        raise BadInput(f"--pick {unknown[0]}: expected the name of an image of {asked.annotations}")
     records = [files[name] for name in asked.pick or list(files)[:4]]
     models = [open_model(name) for name in asked.models]
     a_names = set(models[0].meta["a_classes"])
@@ -70,4 +75,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BadInput as problem:
+        sys.exit(f"compare.py: {problem}")
