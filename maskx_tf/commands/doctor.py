@@ -59,7 +59,7 @@ def examine() -> dict[str, Any]:
         "memory_free_bytes": free,
         "disk_free_bytes": _disk(),
         "letters": _can_write(),
-        "browser": next(filter(None, map(shutil.which, BROWSERS)), None),
+        "browser": browser(),
     }
     return report | {"needed": _needed(report), "advice": _advice(report)}
 
@@ -176,6 +176,11 @@ def _disk() -> int | None:
         return shutil.disk_usage(Path.cwd()).free
     except OSError:
         return None
+
+
+def browser() -> str | None:
+    """A Chromium, with which the tests open pages."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def _can_write() -> bool:

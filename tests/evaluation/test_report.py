@@ -16,6 +16,7 @@ from PIL import Image
 
 from maskx_tf.checkpoints import npz
 from maskx_tf.cli import run
+from maskx_tf.commands.doctor import browser
 from maskx_tf.config import Config
 from maskx_tf.config import write as write_config
 from maskx_tf.evaluation import embeddings, gallery
@@ -25,7 +26,7 @@ from maskx_tf.evaluation.store import Store
 from tests.evaluation import made_up
 from tests.evaluation.html import Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = browser()
 
 
 def assert_self_contained(text: str) -> Page:
