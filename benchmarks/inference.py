@@ -6,10 +6,6 @@ because every step has a fixed size. Each row runs in a process of its own.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import sys
 from collections.abc import Callable
 from typing import Any

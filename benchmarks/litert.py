@@ -6,10 +6,6 @@ are size, latency, and how much of what the Python model finds is found again: a
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import sys
 import tempfile
 import time

@@ -6,10 +6,6 @@ own kernel, and pasting beside resizing every mask to the whole image.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import sys
 from collections.abc import Callable
 from typing import Any

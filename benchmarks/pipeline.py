@@ -7,10 +7,6 @@ grids, stands beside later ones, in which they are known.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import multiprocessing
 import sys
 import tempfile

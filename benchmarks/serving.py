@@ -8,10 +8,6 @@ load     requests at random moments (serving/load_test.py), without and with bat
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import argparse
 import re
 import subprocess

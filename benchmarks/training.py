@@ -8,10 +8,6 @@ its own.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import sys
 from collections.abc import Callable
 from typing import Any
