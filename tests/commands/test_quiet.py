@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from maskx_tf.data.synthetic import generate
+from maskx_tf.data.synthetic.parameters import Recipe
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = "I0000 port.cc] a note about the machine"
 
@@ -115,4 +118,14 @@ def test_commands_import_tensorflow_in_silence(level: str, lines: str, place: Pa
 
 def test_the_real_one_is_silent_too() -> None:
     found = run("-c", "from maskx_tf.commands.quiet import import_tensorflow; import_tensorflow(); import tensorflow")
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_worker_processes_are_silent_too(tmp_path: Path) -> None:
+    generate.generate(Recipe(images=20, size=64, classes=24, a=17), tmp_path / "data", workers=1)
+    entry = {"images": str(tmp_path / "data/train"), "annotations": str(tmp_path / "data/instances_train.json")}
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"data": {"train": [entry]}}), encoding="utf-8")
+    places = [str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "records"), "--per-shard", "5"]
+    found = run("-m", "maskx_tf", "data", "records", *places, "--workers", "2", TF_CPP_MIN_LOG_LEVEL="3")
     assert (found.returncode, found.stderr) == (0, "")
