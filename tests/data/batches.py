@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
@@ -36,3 +38,10 @@ def assert_equal(found: Iterable[dict[str, Any]], expected: Iterable[dict[str, A
         assert one.keys() == other.keys()
         for key in one:
             np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def turned(path: Path, orientation: int, pixels: np.ndarray) -> None:
+    """Writes a picture that its EXIF data turn."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)

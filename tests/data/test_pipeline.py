@@ -19,21 +19,10 @@ from maskx_tf.data.sample import SIDE
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import paste as paste_ops
 from maskx_tf.ops.batches import targets_of
-from tests.data import scenes
 from tests.data.batches import INPUT, PLAIN, VARIED, Batches, assert_equal, take
 
 ROOT = Path(__file__).resolve().parents[2]
 CCP = ROOT.parent / "shared" / "data" / "ccp"
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return scenes.dataset(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(scope="module")
-def images(dataset: Dataset) -> examples.Examples:
-    return examples.from_dataset(dataset)
 
 
 def test_batches_have_static_shapes_and_types_that_a_strategy_takes(images: examples.Examples) -> None:
@@ -240,7 +229,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 from pathlib import Path
-from tests.data import scenes, test_pipeline as t
+from tests.data import batches as t, scenes
 from maskx_tf.data import examples, pipeline
 from maskx_tf.ops.batches import targets_of
 images = examples.from_dataset(scenes.dataset(Path(sys.argv[1])))

@@ -17,18 +17,8 @@ from maskx_tf.data import examples, opening, pipeline, rle, tfrecords, tfrecords
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile
 from maskx_tf.data.names import COCO
 from maskx_tf.errors import BadInput
-from tests.data import samples, scenes
-from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return scenes.dataset(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(scope="module")
-def images(dataset: Dataset) -> examples.Examples:
-    return examples.from_dataset(dataset)
+from tests.data import samples
+from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
 
 
 def test_image_with_too_many_instances_keeps_its_first(dataset: Dataset, images: examples.Examples) -> None:
@@ -38,12 +28,6 @@ def test_image_with_too_many_instances_keeps_its_first(dataset: Dataset, images:
             for number, classes in zip(batch["image_ids"], batch["gt_classes"], strict=True):
                 labels = [one.label for one in dataset.images[number - 100].instances][:2]
                 np.testing.assert_array_equal(classes, labels + [0] * (2 - len(labels)))
-
-
-def turned(path: Path, orientation: int, pixels: np.ndarray) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(pixels).save(path, exif=exif)
 
 
 def test_pixels_are_those_that_prediction_sees(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from maskx_tf.data import examples, opening, pipeline, splits, tfrecords, tfreco
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.errors import BadInput
 from tests.data import samples, scenes
-from tests.data.test_pipeline import INPUT, PLAIN, VARIED, assert_equal, take, turned
+from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
 
 
 @pytest.fixture(scope="module")
