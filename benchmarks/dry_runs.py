@@ -8,6 +8,7 @@ are not run again. Prints FILE as a table.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -46,17 +47,17 @@ def run(name: str) -> dict[str, Any]:
 def table(lines: list[dict[str, Any]]) -> str:
     """The figures in Markdown."""
     rows = [
-        "| recipe | parameters | that learn | memory MiB | first step s | step s |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| recipe | with the same model and stage | parameters | that learn | memory, MiB | losses |",
+        "|---|---|---:|---:|---:|---|",
     ]
-    for one in lines:
+    for one in sorted(lines, key=lambda line: line["recipe"]):
+        names = f"`{one['recipe']}` | {', '.join(f'`{name}`' for name in one['same'])}"
         if "error" in one:
-            rows.append(f"| {one['recipe']} | {one['error']} | | | | |")
+            rows.append(f"| {names} | | | | {one['error']} |")
             continue
-        numbers = [f"{one[key]:,}" for key in ("parameters", "trained", "memory_mib")]
-        rows.append(
-            f"| {' | '.join([one['recipe'], *numbers])} | {one['first_step_seconds']} | {one['step_seconds']} |"
-        )
+        numbers = " | ".join(f"{one[key]:,}" for key in ("parameters", "trained", "memory_mib"))
+        sound = all(math.isfinite(value) for value in one["losses"].values())
+        rows.append(f"| {names} | {numbers} | {'finite' if sound else 'not finite'} |")
     return "\n".join(rows)
 
 
