@@ -22,7 +22,6 @@ from maskx_tf.config import write as write_config
 from maskx_tf.config.loader import replace_text
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.models.trainable import Learning
 from maskx_tf.training import distribute, optimizer, start, states
 from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
 from maskx_tf.training.journal import Journal
@@ -153,7 +152,6 @@ def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> 
     """The model of a run, ready for `fit`; in the scope of its strategy."""
     train = config.train
     model = start.make(config, say)
-    model.learning = Learning(train.seed, train.accumulate, train.clip_norm, train.normaliser)
     model.compile(optimizer=optimizer.of(train))
     model.optimizer.build(model.trainable_variables)
     return model

@@ -15,6 +15,7 @@ from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.models.trainable import Learning
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # What a detector was trained with, and a mask branch on top of it has to keep; the first of it, whoever takes weights.
@@ -33,7 +34,7 @@ def classes(config: Config, of_data: Sequence[str]) -> tuple[str, ...]:
 
 
 def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN:
-    """The model of a configuration, with the weights that it starts from and what its stage freezes.
+    """The model of a configuration, with the weights that it starts from, what its stage freezes, and how it learns.
 
     Args:
         config: with class names.
@@ -48,6 +49,8 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
     if config.train.weights is not None:
         _load(model, config, config.train.weights, say)
     model.set_stage(config.train.stage)
+    train = config.train
+    model.learning = Learning(train.seed, train.accumulate, train.clip_norm, train.normaliser)
     return model
 
 

@@ -279,6 +279,7 @@ def test_stock_callbacks_and_optimizer(recipe: Path, tmp_path: Path) -> None:
     config = small(recipe)
     data = tf.data.Dataset.from_tensors(dry.made_up(config, 2)).repeat()
     model = fit.start.make(config)
+    assert model.learning.clip_norm == config.train.clip_norm == 1.0
     model.compile(optimizer="adam")
     callbacks = [
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
