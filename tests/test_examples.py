@@ -1,11 +1,13 @@
-"""The notebooks and scripts under examples/, and the recipe that docs/your-own-data.md shows."""
+"""The notebooks and scripts under examples/."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,7 @@ from maskx_tf.data import readers, stats
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
+LEAST_BOX_AP = 20.0  # in per cent, of what own_data.ipynb trains; it reached 42.9
 NOTEBOOKS = (
     "own_data.ipynb",
     "serve_and_query.ipynb",
@@ -27,6 +30,13 @@ NOTEBOOKS = (
 def cells(notebook: str, kind: str = "code") -> list[dict[str, Any]]:
     book = json.loads((EXAMPLES / notebook).read_text(encoding="utf-8"))
     return [cell for cell in book["cells"] if cell["cell_type"] == kind]
+
+
+def outputs(cell: dict[str, Any]) -> Iterator[str]:
+    """What a cell printed, and the text of its result."""
+    for output in cell.get("outputs", []):
+        yield output.get("text", "")
+        yield output.get("data", {}).get("text/plain", "")
 
 
 def script(name: str) -> ModuleType:
@@ -86,22 +96,23 @@ def test_a_ring_has_a_hole() -> None:
     assert 0.5 < pixels.sum() / (np.pi * 40**2) < 0.8
 
 
-def test_document_shows_the_recipe_as_it_is() -> None:
-    recipe = (ROOT / "configs" / "own_data.yaml").read_text(encoding="utf-8")
-    assert f"```yaml\n{recipe}```" in (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
-
-
 @pytest.mark.slow
 def test_notebooks_run(tmp_path: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
+    printed = []
     for folder in ("examples", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for notebook in NOTEBOOKS:
         book = nbformat.read(tmp_path / "examples" / notebook, as_version=4)
         kernel = {"resources": {"metadata": {"path": str(tmp_path / "examples")}}, "kernel_name": "python3"}
         NotebookClient(book, timeout=600, **kernel).execute()
-        assert any(output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs)
+        printed.append("".join(text for cell in book.cells for text in outputs(cell)))
+    boxes = re.search(r"^all +(\S+)", printed[0], re.MULTILINE)
+    assert boxes is not None
+    assert float(boxes[1]) > LEAST_BOX_AP
+    assert "(240, 240)" in printed[1]
+    assert "not_an_image" in printed[1]
     assert (tmp_path / "runs" / "notebook" / "model" / "weights.npz").exists()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["configs", "examples", "runs"]
