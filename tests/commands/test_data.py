@@ -208,6 +208,7 @@ def test_an_interrupt_of_synth_leaves_nothing(tmp_path: Path) -> None:
     # The shell's Ctrl-C reaches all processes of the group, the drawing ones, too.
     code = (
         "import os, signal, sys, threading; from maskx_tf import cli; os.setpgrp(); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
         "threading.Timer(2, lambda: os.killpg(0, signal.SIGINT)).start(); "
         "sys.exit(cli.run(['data', 'synth', '--out', 'bench', '--images', '100000', '--workers', '2']))"
     )
