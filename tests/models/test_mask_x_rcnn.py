@@ -374,6 +374,7 @@ def test_refresh_sees_new_box_rows() -> None:
     assert np.abs(predictor.segment(*asked.values(), BOXES, CHOSEN).masks - before.masks).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_predictor_takes_bytes_and_floats() -> None:
     predictor = Predictor(model_of(), CANVAS)
     asked = inputs()

@@ -117,6 +117,7 @@ def test_detections_of_the_predictor(freeze) -> None:
     np.testing.assert_allclose(again.masks, found.masks, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_detections_of_the_portable_model() -> None:
     pixels, sizes = letterboxed("b")
     model = torchvision_model(portable=True)

@@ -274,6 +274,7 @@ def test_parts_do_what_the_whole_does(recipe: Path) -> None:
     assert across / norm[0] / norm[1] > 0.99
 
 
+@pytest.mark.slow
 def test_stock_callbacks_and_optimizer(recipe: Path, tmp_path: Path) -> None:
     """compile and fit as in any Keras program."""
     config = small(recipe)

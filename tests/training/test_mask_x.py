@@ -76,7 +76,7 @@ def test_mask_stage_changes_the_mask_branch_alone(recipe: Path, tmp_path: Path) 
     assert all(not np.array_equal(fresh[name], after[name]) for name in mask_names)
 
 
-@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize("stop", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_stopped_gradient_after_real_steps(recipe: Path, stop: bool) -> None:
     config = named(recipe, f"model.transfer.stop_gradient={str(stop).lower()}")
     model = fit.compiled(config)
