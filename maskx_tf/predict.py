@@ -151,6 +151,7 @@ def _letterbox_graph(canvas: tuple[int, int], short: int, long: int) -> Any:
     return tf.function(
         functools.partial(image_ops.letterbox, canvas=canvas, short_side=short, long_side=long),
         input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
+        autograph=False,
     )
 
 

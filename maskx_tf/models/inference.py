@@ -82,8 +82,8 @@ class Predictor:
 
     def _compile(self, function: Callable[..., Detections], specs: list[tf.TensorSpec]) -> Callable[..., Detections]:
         if not self.freeze:
-            return tf.function(function, jit_compile=self.jit).get_concrete_function(*specs)
-        traced = tf.function(function).get_concrete_function(*specs)
+            return tf.function(function, autograph=False, jit_compile=self.jit).get_concrete_function(*specs)
+        traced = tf.function(function, autograph=False).get_concrete_function(*specs)
         structure = traced.structured_outputs
         # The loops stay functional: lowered ones could not be frozen a second time, at export.
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
@@ -94,4 +94,4 @@ class Predictor:
             leaves = [None if leaf is None else next(found) for leaf in tf.nest.flatten(structure)]
             return tf.nest.pack_sequence_as(structure, leaves)
 
-        return tf.function(run, jit_compile=True) if self.jit else run
+        return tf.function(run, autograph=False, jit_compile=True) if self.jit else run

@@ -234,11 +234,11 @@ def _found(model: MaskRCNN, batches: Callable[[], Iterable[Batch]], views: int, 
         flat = tf.reshape(wanted, [tf.shape(wanted)[0], wanted.shape[1], -1])
         return tf.cast(pooled, tf.float16), classes, pack_bits(flat > 0.5), has_mask
 
-    @tf.function
+    @tf.function(autograph=False)
     def plain(batch: Batch, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return pool(batch["images"], batch["image_sizes"], targets_of(batch), own)
 
-    @tf.function
+    @tf.function(autograph=False)
     def turned(batch: Batch, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
         images, truth = mirrored(batch)
         return pool(images, batch["image_sizes"], truth, own)

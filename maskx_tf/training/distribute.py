@@ -90,7 +90,7 @@ class Agreement:
         self.devices = strategy.num_replicas_in_sync
         self.every = every if self.several else 1
 
-        @tf.function
+        @tf.function(autograph=False)
         def total(value: tf.Tensor) -> tf.Tensor:
             def summed(value: tf.Tensor) -> tf.Tensor:
                 here = tf.identity(value)  # on this device: what comes from outside is on none

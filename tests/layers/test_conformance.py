@@ -185,7 +185,7 @@ def test_eager_is_graph(name) -> None:
     """Traced once for batches of one shape, and with the eager shapes known beforehand."""
     case, layer, expected = shared(name)
     inputs = tensors(case)
-    traced = tf.function(lambda *values: case.run(layer, *values))
+    traced = tf.function(lambda *values: case.run(layer, *values), autograph=False)
     assert_same(tf.nest.flatten(traced(*inputs)), expected, tolerance=1e-5)
     turned = tf.nest.map_structure(lambda values: values[::-1], inputs)
     assert_same(tf.nest.flatten(traced(*turned)), outputs_of(case, layer, turned), tolerance=1e-5)
@@ -197,7 +197,7 @@ def test_eager_is_graph(name) -> None:
 @cases(spared=LARGE)
 def test_eager_is_xla(name) -> None:
     case, layer, expected = shared(name)
-    compiled = tf.function(lambda *values: case.run(layer, *values), jit_compile=True)
+    compiled = tf.function(lambda *values: case.run(layer, *values), autograph=False, jit_compile=True)
     if not case.compiled:
         # Should this ever compile, the catalogue can promise it.
         with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
@@ -248,7 +248,7 @@ def test_export(name, tmp_path) -> None:
 
     module = tf.Module()
     module.layer = layer
-    module.run = tf.function(lambda *values: case.run(layer, *values), input_signature=signature)
+    module.run = tf.function(lambda *values: case.run(layer, *values), autograph=False, input_signature=signature)
     tf.saved_model.save(module, str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
     assert_same(tf.nest.flatten(loaded.run(*inputs)), expected, tolerance=1e-5)

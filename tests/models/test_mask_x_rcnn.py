@@ -396,7 +396,9 @@ def test_inference_does_not_run_the_transfer() -> None:
     model = model_of()
     asked = inputs()
     filters = tuple(tf.constant(value) for value in model.constants())
-    traced = tf.function(lambda *values: model.infer(*values, filters)).get_concrete_function(*asked.values())
+    traced = tf.function(lambda *values: model.infer(*values, filters), autograph=False).get_concrete_function(
+        *asked.values()
+    )
     read = {variable.ref() for variable in traced.variables}
     assert model.box_predictor.class_rows.value.ref() in read
     assert not read & {weight.value.ref() for weight in model.transfer.weights}
@@ -422,7 +424,7 @@ def input_dependent(function: Any) -> set[str]:
 
 def class_tensors(function: Any, *specs: tf.TensorSpec) -> dict[str, tuple[int, ...]]:
     """Shapes with a dimension made of K or K + 1, of all tensors that depend on the inputs and of those in loops."""
-    traced = tf.function(function).get_concrete_function(*specs)
+    traced = tf.function(function, autograph=False).get_concrete_function(*specs)
     dependent = input_dependent(traced)
     graph = traced.graph.as_graph_def(add_shapes=True)
     nodes = [node for node in graph.node if node.name in dependent]

@@ -121,7 +121,7 @@ def test_detections_of_the_predictor(freeze) -> None:
 def test_detections_of_the_portable_model() -> None:
     pixels, sizes = letterboxed("b")
     model = torchvision_model(portable=True)
-    assert_same_detections("b", tf.function(lambda *inputs: model.infer(*inputs, ()))(pixels, sizes))
+    assert_same_detections("b", tf.function(lambda *inputs: model.infer(*inputs, ()), autograph=False)(pixels, sizes))
 
 
 def training_truth() -> Targets:
