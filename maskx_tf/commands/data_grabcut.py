@@ -30,10 +30,8 @@ def grabcut(
     """Write a COCO file with GrabCut's masks of the boxes. The paper's baseline is trained on it."""
     from maskx_tf.data import coco_write, splits
     from maskx_tf.data.readers import Source, read
-    from maskx_tf.evaluation.grabcut import require
     from maskx_tf.study.cutting import cut
 
-    require()
     dataset = read(Source(images, annotations, form))
     kept = frozenset[str]() if keep is None else splits.a_classes(splits.parse_text(keep), dataset.class_names)
     with progress_bar("cutting", len(dataset.images)) as bar:

@@ -28,8 +28,9 @@ def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = l
         advance: is called after each image.
 
     Raises:
-        BadInput: an image cannot be read.
+        BadInput: an image cannot be read, or OpenCV is not installed.
     """
+    require()
 
     def one_image(place: int, report: Report) -> ImageRecord:
         del report

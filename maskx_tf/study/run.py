@@ -18,7 +18,6 @@ from maskx_tf.data import coco_write, examples, files, opening, pipeline, stats
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.synthetic.generate import generate
 from maskx_tf.errors import BadInput
-from maskx_tf.evaluation import grabcut
 from maskx_tf.models.mask_rcnn import MaskRCNN
 from maskx_tf.study import cells as cells_
 from maskx_tf.study import controls, cutting, regions, results, scoring
@@ -245,7 +244,6 @@ def cut_masks(group: Group, classes_a: frozenset[str]) -> None:
     fresh(path, repr(facts), group.say)
     if path.exists():
         return
-    grabcut.require()
     group.say("cutting masks for B out of its boxes")
     plain = cells_.cell_config(group.study, group.cell, group.places)
     coco_write.write(cutting.cut(_seen(group), classes_a), path, Path(plain.data.train[0].images))

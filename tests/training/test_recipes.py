@@ -34,8 +34,6 @@ def test_recipe_takes_a_step(recipe: Path) -> None:
     reduced = list(REDUCED)
     if load(recipe).model.backbone.name.startswith("resne"):  # random weights between norms that do nothing explode
         reduced.append("model.backbone.norm=group")
-    if load(recipe).model.transfer.embedding is not None:
-        reduced += ["model.transfer.input=cls", "model.transfer.embedding=null"]
     # In a process of its own: TensorFlow keeps so much of sixty models of full width that they fill the memory.
     output = runs.finished(runs.python("-m", "maskx_tf", "train", str(recipe), "--dry-run", "--json", *reduced))
     found = json.loads(output[output.index("{") :])
