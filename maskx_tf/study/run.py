@@ -86,7 +86,7 @@ def run(study: StudyConfig, out: Path, only: Sequence[str] = (), say: Say = lamb
         if line is not None and line["digest"] == digest:
             continue
         say(f"{cell.name}, cell {place} of {len(wanted)}")
-        facts = run_cell(Group(study, cell, places, say), digest)
+        facts = run_cell(Group(study, cell, places, say))
         say(f"{cell.name}: {_in_words(facts['figures'])}")
         results.add(path, {**facts, "digest": digest})
         if not any(_waits(study, other, places, path) for other in every if other.group == cell.group):
@@ -99,7 +99,7 @@ def _waits(study: StudyConfig, cell: Cell, places: Places, path: Path) -> bool:
     return line is None or line["digest"] != cells_.digest(study, cell, places)
 
 
-def run_cell(group: Group, digest: str) -> dict[str, Any]:
+def run_cell(group: Group) -> dict[str, Any]:
     """Trains and evaluates a cell; what was done before is not done again.
 
     Returns:
@@ -114,10 +114,13 @@ def run_cell(group: Group, digest: str) -> dict[str, Any]:
     if cell.method.masks == "grabcut":
         cut_masks(group, classes_a)
     config = group.config()
-    folder = places.detector(cell.group) if cell.method.start == "grabcut" else places.cell(cell)
-    if cell.method.start != "grabcut":
-        fresh(folder, digest, say)
-        train_cell(group, config, folder, classes_a)
+    if cell.method.start == "grabcut":
+        folder = places.detector(cell.group)
+    else:
+        own = group._replace(cell=cells_.learner(study, cell))
+        folder = places.cell(own.cell)
+        fresh(folder, cells_.digest(study, own.cell, places), say)
+        train_cell(own, own.config(), folder, a_of(own))
     model = io.load(folder / fit.MODEL).model
     figures = scoring.of_parts(study, cell, places, config, model, classes_a)
     del model

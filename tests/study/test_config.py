@@ -86,6 +86,18 @@ def test_only_the_oracle_is_told_of_masks_of_b(tmp_path: Path) -> None:
     assert places.regions(cell.group, "a") != places.regions(cell.group, "all")
 
 
+def test_what_sees_every_mask_learns_once_for_all_splits(tmp_path: Path) -> None:
+    groups = [{"name": name, "masks": {"random": {"a": 17, "seed": 1}}, "detector": "all"} for name in ("one", "two")]
+    groups = [{"name": "all", "masks": "all"}, groups[0], {**groups[1], "seed": 1}]
+    changes = {"synthetic": None, "groups": groups, "figures": []}
+    study = small.load(tmp_path, **changes)
+    learners = {cell.name: cells.learner(study, cell).name for cell in cells.cells_of(study)}
+    assert {name for name, other in learners.items() if name != other} == {"one/oracle"}
+    assert learners["one/oracle"] == "all/oracle"
+    drawn = small.load(tmp_path)
+    assert all(cells.learner(drawn, cell) == cell for cell in cells.cells_of(drawn))
+
+
 def test_a_cell_learns_its_mask_branch_on_its_groups_detector(tmp_path: Path) -> None:
     study, places = small.load(tmp_path), Places(tmp_path)
     found = cells.cell_config(study, _cell(study, "seed0-a20/two"), places)

@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cells that were run, by a stand-in; "stop" in the list stops the next one."""
     names: list[str] = []
 
-    def run_cell(group: run.Group, digest: str) -> dict[str, Any]:
+    def run_cell(group: run.Group) -> dict[str, Any]:
         if "stop" in names:
             raise run.Stopped
         names.append(group.cell.name)
