@@ -127,7 +127,7 @@ class DataConfig(Section):
         description="The share of training images onto which instances with masks are copied from another image.",
     )
     seed: Seed = Field(default=0, description="The seed of order and variation.")
-    workers: Int = Field(default=0, ge=0, description="Images prepared at a time; 0 lets tf.data choose.")
+    workers: Int = Field(default=0, ge=0, description="Images prepared at a time; 0: as many as there are cores.")
 
     @field_validator("scale_jitter")
     @classmethod

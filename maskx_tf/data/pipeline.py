@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import colours, transforms
+from maskx_tf.data import colours, files, transforms
 from maskx_tf.data.copy_paste import choose, paste
 from maskx_tf.data.examples import Examples
 from maskx_tf.data.sample import PACKED, Sample, drop_tiny, pad
@@ -258,11 +258,21 @@ def _entry(number: tf.Tensor, sample: Sample, size: tf.Tensor, original: tf.Tens
     }
 
 
-def _batches(counter: tf.data.Dataset, one: Callable[[tf.Tensor], Batch], share: int, workers: int) -> tf.data.Dataset:
-    plain = tf.autograph.experimental.do_not_convert(one)  # there is no Python on tensors to convert, which takes long
-    entries = counter.map(plain, num_parallel_calls=workers or tf.data.AUTOTUNE, deterministic=True)
+def steady() -> tf.data.Options:
+    """Options of a data set that keeps its order, and does without a thread that tunes it.
+
+    An iterator that goes may have to wait for that thread to wake, which it does once a minute.
+    """
     options = tf.data.Options()
     options.deterministic = True
+    options.autotune.enabled = False
+    return options
+
+
+def _batches(counter: tf.data.Dataset, one: Callable[[tf.Tensor], Batch], share: int, workers: int) -> tf.data.Dataset:
+    plain = tf.autograph.experimental.do_not_convert(one)  # there is no Python on tensors to convert, which takes long
+    entries = counter.map(plain, num_parallel_calls=workers or files.cores(), deterministic=True)
+    options = steady()
     # Workers are told their part; TensorFlow would divide what is already divided.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return entries.batch(share, drop_remainder=True).prefetch(2).with_options(options)

@@ -24,7 +24,7 @@ from maskx_tf.checkpoints import npz
 from maskx_tf.config import Config
 from maskx_tf.config.loader import replace_text
 from maskx_tf.data import cache
-from maskx_tf.data.pipeline import Batch, order
+from maskx_tf.data.pipeline import Batch, order, steady
 from maskx_tf.errors import BadInput
 from maskx_tf.models.mask_rcnn import MaskRCNN
 from maskx_tf.ops import sampling
@@ -144,9 +144,7 @@ def batches_of(regions: Regions, *, batch: int, seed: int, start: int = 0) -> tf
         return dict(zip(("pooled", "classes", "masks", "image_ids"), shaped, strict=True))
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    options = tf.data.Options()
-    options.deterministic = True
-    return steps.map(tf.autograph.experimental.do_not_convert(one)).prefetch(2).with_options(options)
+    return steps.map(tf.autograph.experimental.do_not_convert(one)).prefetch(2).with_options(steady())
 
 
 def mirrored(batch: Batch) -> tuple[tf.Tensor, Targets]:
