@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskx_tf import cli
-from maskx_tf.study import cells, results, statistics, summary
+from maskx_tf.study import cells, config, results, statistics, summary
 from maskx_tf.study.config import StudyConfig
 from tests.study import small
 
@@ -134,3 +134,13 @@ def test_the_command_summarises(tmp_path: Path, capsys: pytest.CaptureFixture) -
     found = json.loads(capsys.readouterr().out)
     assert found["tables"][0]["entries"][1]["b"]["mean"] == pytest.approx(16.0)
     assert cli.run(["study", str(tmp_path / "study.yaml"), "method=[]"]) == 2
+
+
+@pytest.mark.parametrize("name", ["synthetic"])
+def test_shipped_tables_come_out_of_the_shipped_lines(name: str) -> None:
+    folder = small.ROOT / "docs" / "results" / name
+    study = config.load(small.ROOT / "configs" / "study" / f"{name}.yaml")
+    made = summary.summarise(study, folder)
+    assert made.finished
+    assert made.other == 0
+    assert (folder / "summary.md").read_text(encoding="utf-8") == summary.as_markdown(made) + "\n"
