@@ -136,7 +136,7 @@ def test_the_command_summarises(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert cli.run(["study", str(tmp_path / "study.yaml"), "method=[]"]) == 2
 
 
-@pytest.mark.parametrize("name", ["synthetic"])
+@pytest.mark.parametrize("name", ["synthetic", "ccp"])
 def test_shipped_tables_come_out_of_the_shipped_lines(name: str) -> None:
     folder = small.ROOT / "docs" / "results" / name
     study = config.load(small.ROOT / "configs" / "study" / f"{name}.yaml")
