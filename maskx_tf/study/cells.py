@@ -90,9 +90,14 @@ def _every(study: StudyConfig) -> Iterator[Cell]:
                 yield Cell(group, method)
 
 
+def owner_of(study: StudyConfig, group: GroupConfig) -> GroupConfig:
+    """The group whose detector a group takes: itself, or another."""
+    return next(one for one in study.groups if one.name == (group.detector or group.name))
+
+
 def learner(study: StudyConfig, cell: Cell) -> Cell:
     """The cell whose run a cell scores: what sees all masks learns the same in every split of one detector."""
-    owner = next((one for one in study.groups if one.name == cell.group.detector), cell.group)
+    owner = owner_of(study, cell.group)
     is_same = study.synthetic is None and cell.method.masks == "all" and owner.seed == cell.group.seed
     return cell._replace(group=owner) if is_same else cell
 
@@ -179,7 +184,7 @@ def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
 
 def detector_digest(study: StudyConfig, group: GroupConfig, places: Places) -> str:
     """The same of a group's detector. Which classes have masks is nothing to it."""
-    owner = next(one for one in study.groups if one.name == (group.detector or group.name))
+    owner = owner_of(study, group)
     plain = _settings(detector_config(study, owner, places))
     plain.get("data", {}).pop("masks", None)
     facts = data_facts(study, owner)

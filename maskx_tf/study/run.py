@@ -185,7 +185,7 @@ def prepare_data(group: Group) -> None:
 def train_detector(group: Group) -> None:
     """Stage 1 of a group, unless it is finished."""
     study, places = group.study, group.places
-    owner = next(one for one in study.groups if one.name == (group.cell.group.detector or group.cell.group.name))
+    owner = cells_.owner_of(study, group.cell.group)
     folder = places.detector(owner)
     fresh(folder, cells_.detector_digest(study, owner, places), group.say)
     if (folder / fit.SUMMARY).exists():

@@ -67,9 +67,8 @@ class Scene:
         plain = {"images": 14, "per_image": 3, "limit_mib": 100, "mirror": True, "seed": 1}
         model = options.pop("model", self.model)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                tf, "function", lambda autograph: lambda function: function
-            )  # to make graphs would take most of the time
+            # To make graphs would take most of the time.
+            patch.setattr(tf, "function", lambda autograph: lambda function: function)
             return regions.get_or_make(folder, mark, model, self.batches(masks), **{**plain, **options})
 
 
