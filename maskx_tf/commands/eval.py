@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskx_tf.commands.data import Annotations, Format, Images, MasksB
+from maskx_tf.commands.data import FORMATS
 from maskx_tf.commands.models import is_recipe, open_or_build
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.commands.quiet import import_tensorflow
@@ -16,11 +16,12 @@ from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:
     from maskx_tf.config import Config
+    from maskx_tf.config.schema import DataConfig
     from maskx_tf.data.dataset import Dataset
-    from maskx_tf.data.readers import Source
     from maskx_tf.evaluation.metrics import Metrics
 
 EXAMPLE = "Example: maskx eval runs/my_model --images val --annotations instances_val.json --masks voc --out evals/a"
+NO_DATA = "expected --images and --annotations, or a run whose configuration has data.val"
 
 
 def eval_(
@@ -28,10 +29,20 @@ def eval_(
         str,
         typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder; a .yaml: random weights."),
     ],
-    images: Images,
-    annotations: Annotations,
-    form: Format = "coco",
-    masks_b: MasksB = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Folder of the images; the run's data.val unless given."),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations", metavar="PATH", help="File or folder of their annotations, as the format has it."
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", metavar="NAME", help=FORMATS)] = "coco",
+    masks_b: Annotated[
+        Path | None, typer.Option("--masks-b", metavar="FILE", help="COCO file of their masks that are kept apart.")
+    ] = None,
     masks: Annotated[
         str | None,
         typer.Option(
@@ -69,13 +80,12 @@ def eval_(
     """Measure average precision of boxes and masks. It is told for classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):
         raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
-    from maskx_tf.data.readers import Source
     from maskx_tf.evaluation.table import as_text, gap_text, read_metrics
 
+    data = _data(images, annotations, form, masks_b)
     best = None if oracle is None else read_metrics(oracle)
-    source = Source(images, annotations, form, masks_b)
     import_tensorflow()
-    metrics, facts = run(source, model, masks, out, boxes, batch, grabcut=grabcut, faster=faster)
+    metrics, facts = run(data, model, masks, out, boxes, batch, grabcut=grabcut, faster=faster)
     figures = {**facts, **metrics.as_json()}
     text = json.dumps(figures, ensure_ascii=False) + "\n"
     from maskx_tf.config.loader import replace_text
@@ -88,8 +98,26 @@ def eval_(
         print("\n" + gap_text(figures, best))
 
 
+def _data(images: Path | None, annotations: Path | None, form: str, masks_b: Path | None) -> DataConfig | None:
+    """What the options name, as data.val would; None for what the run itself names."""
+    from maskx_tf.config.schema import DataConfig, Source
+    from maskx_tf.data.readers import READERS
+
+    if images is None or annotations is None:
+        given = {"--images": images, "--annotations": annotations, "--masks-b": masks_b}
+        for option, path in given.items():
+            if path is not None:
+                raise BadInput(f"{option} {path}: expected --images and --annotations with it")
+        return None
+    if form not in READERS:
+        raise BadInput(f"--format: expected one of {', '.join(READERS)}, found {form!r}")
+    kept = None if masks_b is None else str(masks_b)
+    source = Source(images=str(images), annotations=str(annotations), format=form, masks_b=kept)  # type: ignore[arg-type]
+    return DataConfig(val=(source,))
+
+
 def run(
-    source: Source,
+    data: DataConfig | None,
     model: str,
     masks: str | None,
     out: Path | None,
@@ -100,17 +128,23 @@ def run(
     faster: bool,
 ) -> tuple[Metrics, dict[str, Any]]:
     """Opens data and model and evaluates; the figures, and where they are from."""
-    from maskx_tf.data import coco_write, examples, pipeline
-    from maskx_tf.data.readers import for_evaluation
+    from maskx_tf.data import coco_write, examples, opening, pipeline
     from maskx_tf.evaluation.evaluate import evaluate
     from maskx_tf.models.inference import Predictor
     from maskx_tf.study.cutting import of_boxes
 
-    dataset = for_evaluation([source])
-    network, config, meta = open_or_build(model, dataset.class_names)
+    if data is None and is_recipe(model):
+        raise BadInput(f"{model}: {NO_DATA}")
+    names = () if data is None else opening.validation_set(data).class_names
+    network, config, meta = open_or_build(model, names)
     class_names = config.model.class_names
-    classes_a = _classes_a(masks, dataset, source, config, meta)
-    truth = coco_write.as_coco(dataset, source.images)
+    if data is None:
+        data = config.data
+        if not data.val:
+            raise BadInput(f"{model}: {NO_DATA}")
+    dataset = opening.validation_set(data)
+    classes_a = _classes_a(masks, dataset, data, config, meta)
+    truth = coco_write.as_coco(dataset, Path())
     if boxes == "truth" and not grabcut and config.model.family == "faster_rcnn":
         raise BadInput(f"{model}: --boxes truth: expected a model with masks, found family faster_rcnn")
     predictor = Predictor(network, config.model.input.canvas)
@@ -137,15 +171,24 @@ def run(
             on_image=bar.advance,
             say=lambda text: bar.say(f"maskx: {text}"),
         )
-    where = {"images": source.images, "annotations": source.annotations, "masks_b": source.masks_b}
-    data = {key: None if path is None else str(path.resolve()) for key, path in where.items()}
     known = {name for name in class_names if classes_a is not None and name in classes_a}
     return metrics, {
         "model": None if is_recipe(model) else str(Path(model).resolve()),
         "name": _title(Path(model).resolve()) + (" with GrabCut" if grabcut else ""),
-        "data": {**data, "format": source.format, "name": dataset.name},
+        "data": {"name": dataset.name, **_where(data)},
         "a_classes": None if classes_a is None else sorted(known),
     }
+
+
+def _where(data: DataConfig) -> dict[str, Any]:
+    """The data sets and the file of new names, as a configuration has them, with paths that hold anywhere."""
+    plain = data.model_dump(mode="json", include={"val", "names"})
+    for source in plain["val"]:
+        found = {key: source[key] for key in ("images", "annotations", "masks_b") if source[key] is not None}
+        source |= {key: str(Path(path).resolve()) for key, path in found.items()}
+    if plain["names"] is not None:
+        plain["names"] = str(Path(plain["names"]).resolve())
+    return plain
 
 
 def _title(model: Path) -> str:
@@ -156,10 +199,10 @@ def _title(model: Path) -> str:
 
 
 def _classes_a(
-    masks: str | None, dataset: Dataset, source: Source, config: Config, meta: dict[str, Any]
+    masks: str | None, dataset: Dataset, data: DataConfig, config: Config, meta: dict[str, Any]
 ) -> frozenset[str] | None:
     """The classes whose masks training saw; None where that is all of them."""
-    from maskx_tf.data import readers, splits, stats
+    from maskx_tf.data import opening, splits, stats
 
     names = config.model.class_names
     plain = config.model_dump(mode="json")
@@ -171,8 +214,9 @@ def _classes_a(
         found = frozenset(meta["a_classes"])
     elif known is not None:
         found = splits.a_classes(splits.parse(known), names)
-    elif source.masks_b is not None:
-        found = stats.a_set(readers.read(source), "all")
+    elif any(source.masks_b is not None for source in data.val):
+        seen = tuple(source.model_copy(update={"masks_b": None}) for source in data.val)
+        found = stats.a_set(opening.validation_set(data.model_copy(update={"val": seen})), "all")
     else:
         return None
     return None if found >= set(dataset.class_names) else found

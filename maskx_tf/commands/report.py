@@ -109,21 +109,21 @@ def _gallery(
     folder: Path, figures: dict[str, Any], each: int, score: float, seed: int
 ) -> tuple[list[Shown], list[str]]:
     """The pictures, or why there are none."""
+    from maskx_tf.config.schema import DataConfig
     from maskx_tf.data import coco_write, files
     from maskx_tf.data.fields import Unfit
-    from maskx_tf.data.readers import Source, for_evaluation
+    from maskx_tf.data.opening import validation_set
     from maskx_tf.evaluation import gallery, store
 
     data = figures.get("data") or {}
     if not (folder / DETECTIONS).is_file():
         return [], [f"No pictures: {folder} holds no {DETECTIONS}, which maskx eval --out writes."]
-    images, annotations, masks_b = (
-        Path(data[key]) if data.get(key) else None for key in ("images", "annotations", "masks_b")
-    )
-    if images is None or annotations is None or not (images.exists() and annotations.exists()):
+    asked = DataConfig.model_validate({key: data[key] for key in ("val", "names") if key in data})
+    places = [Path(place) for source in asked.val for place in (source.images, source.annotations)]
+    if not places or not all(place.exists() for place in places):
         return [], ["No pictures: the data set that was evaluated is no longer where it was."]
-    dataset = for_evaluation([Source(images, annotations, data.get("format", "coco"), masks_b)])
-    truth = coco_write.as_coco(dataset, images)
+    dataset = validation_set(asked)
+    truth = coco_write.as_coco(dataset, Path())
     records = {entry["id"]: record for entry, record in zip(truth["images"], dataset.images, strict=True)}
 
     def pixels(image_id: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, field_validator
 
+from maskx_tf.config.schema import Source
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.metrics import gap
 
@@ -24,6 +25,14 @@ class _Class(BaseModel):
     figures: dict[str, float | None]
 
 
+class _Data(BaseModel):
+    """What was evaluated, in the words of a configuration."""
+
+    name: str | None = None
+    val: tuple[Source, ...] = ()
+    names: str | None = None
+
+
 class _Stored(BaseModel):
     """What metrics.json must have to be shown; it may have more."""
 
@@ -34,7 +43,7 @@ class _Stored(BaseModel):
     curves: dict[str, dict[str, dict[str, list[float]]]]
     name: str | None = None
     model: str | None = None
-    data: dict[str, str | None] = {}
+    data: _Data = _Data()
     a_classes: list[str] | None = None
 
     @field_validator("groups")

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from maskx_tf.checkpoints import io
 from maskx_tf.cli import run
 from maskx_tf.commands import eval as command
 from maskx_tf.config import Config
-from maskx_tf.data.readers import Source, read
+from maskx_tf.config.schema import DataConfig, Source
+from maskx_tf.data import readers
+from maskx_tf.data.readers import read
+from maskx_tf.models.build import build
 from tests.data.samples import coco, coco_data, write_json
 
 SETTINGS = {
@@ -55,7 +59,7 @@ def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(os.listdir("out")) == ["detections.jsonl", "metrics.json", "results.json"]
     figures = json.loads(Path("out/metrics.json").read_text())
     assert figures["a_classes"] == ["dog"]
-    assert figures["data"]["annotations"] == str(here / "instances.json")
+    assert figures["data"]["val"][0]["annotations"] == str(here / "instances.json")
     assert set(figures["groups"]) == {"box", "mask"}
     results = json.loads(Path("out/results.json").read_text())
     assert {one["image_id"] for one in results} == {one["id"] for one in coco_data()["images"]}
@@ -67,6 +71,31 @@ def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "maskx: out/detections.jsonl: its detections are of another model, data set or settings: starting anew\n"
     )
     assert set(json.loads(Path("m.json").read_text())["groups"]["box"]) == {"all"}
+
+
+def test_the_data_that_a_run_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("names.yml").write_text("dog: hound")
+    data = {"val": [{"images": "images", "annotations": "instances.json"}], "names": "names.yml"}
+    names = ["hound", "traffic light"]
+    config = Config.model_validate({**SETTINGS, "model": {**SETTINGS["model"], "class_names": names}, "data": data})
+    io.save(build(config.model), config, Path("model"))
+    assert run(["eval", "model", "--out", "out", "--per-class"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("hound") for line in lines)
+    assert not any("dog" in line for line in lines)
+    assert run(["report", "out", "--out", "page.html"]) == 0
+    assert "No pictures" not in Path("page.html").read_text()
+    capsys.readouterr()
+
+    for options, said in (
+        (["model", "--images", "images"], "--images images: expected --images and --annotations with it"),
+        (
+            ["recipe.yaml"],
+            "recipe.yaml: expected --images and --annotations, or a run whose configuration has data.val",
+        ),
+    ):
+        assert run(["eval", *options]) == 2
+        assert capsys.readouterr().err == f"maskx: error: {said}\n"
 
 
 def test_masks_of_true_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +173,7 @@ def test_whose_masks_training_saw(here: Path, settings, meta, masks, apart: bool
         if one["category_id"] == data["categories"][1]["id"]:
             one.pop("segmentation", None)
     write_json(Path("instances.json"), data)
-    source = Source(Path("images"), Path("instances.json"), masks_b=Path("apart.json") if apart else None)
-    dataset = read(source)
+    source = Source(images="images", annotations="instances.json", masks_b="apart.json" if apart else None)
+    dataset = read(readers.Source(Path("images"), Path("instances.json")))
     config = Config.model_validate({"model": {"class_names": dataset.class_names}, **settings})
-    assert command._classes_a(masks, dataset, source, config, meta) == expected
+    assert command._classes_a(masks, dataset, DataConfig(val=(source,)), config, meta) == expected

@@ -59,7 +59,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for image in truth["images"]:
                 held.add(image["id"], [one for one in results if one["image_id"] == image["id"]])
         figures = measure(truth, results, kinds=("box", "mask"), classes_a=made_up.A).as_json()
-        where = {"images": str(Path("images").resolve()), "annotations": str(Path("instances.json").resolve())}
+        places = {"images": str(Path("images").resolve()), "annotations": str(Path("instances.json").resolve())}
+        where = {"val": [places]}
         facts = {"name": f"<{folder.parts[0]}> & co", "a_classes": sorted(made_up.A), "data": where, "model": None}
         (folder / "metrics.json").write_text(json.dumps({**facts, **figures}))
     log = ["step,loss,loss_mask,mask/B/AP", "20,2.5,1.5,", "40,2.0,nan,", "40,,,0.21", "60,1.5,0.5"]
@@ -165,7 +166,8 @@ def test_a_report_without_classes_divided_and_without_objects() -> None:
         ("classes", {"mask": [{"name": "cat"}]}),
         ("curves", [1]),
         ("boxes", None),
-        ("data", {"images": 3}),
+        ("data", {"val": 3}),
+        ("data", {"val": [{"images": "images"}]}),
         ("a_classes", "cat"),
     ],
 )
