@@ -118,18 +118,6 @@ def _centres(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tens
     return 0.5 * (x1 + x2), 0.5 * (y1 + y2), tf.maximum(x2 - x1, MIN_SIDE), tf.maximum(y2 - y1, MIN_SIDE)
 
 
-def from_xywh(boxes_xywh: tf.Tensor) -> tf.Tensor:
-    """COCO's (left, top, width, height) to (x1, y1, x2, y2)."""
-    x, y, width, height = tf.unstack(boxes_xywh, axis=-1)
-    return tf.stack([x, y, x + width, y + height], axis=-1)
-
-
-def to_xywh(boxes: tf.Tensor) -> tf.Tensor:
-    """(x1, y1, x2, y2) to COCO's (left, top, width, height)."""
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
-    return tf.stack([x1, y1, x2 - x1, y2 - y1], axis=-1)
-
-
 def swap_xy(boxes: tf.Tensor) -> tf.Tensor:
     """(x1, y1, x2, y2) to TensorFlow's (y1, x1, y2, x2), and back."""
     first, second, third, fourth = tf.unstack(boxes, axis=-1)
