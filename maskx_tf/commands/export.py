@@ -112,7 +112,13 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return
-    parts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in summary.items()}
-    print(f"wrote {parts.pop('path')}")
-    for key, value in parts.items():
-        print(f"  {key}: {value}")
+    print(f"wrote {summary['path']}")
+    for key, value in summary.items():
+        if key != "path":
+            print(f"  {key}: {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_text(one)}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

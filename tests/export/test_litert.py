@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -38,7 +40,11 @@ def _written(precision: str, parts: bool) -> Path:
         for index, pixels in enumerate(PICTURES):
             (photos / f"{index}.png").write_bytes(encoded(pixels))
         arguments += ["--images", str(photos)]
-    assert cli.run([*arguments, *(["--parts"] if parts else [])]) == 0
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert cli.run([*arguments, *(["--parts"] if parts else [])]) == 0
+    assert said.getvalue().startswith(f"wrote {path}\n")
+    assert "  pixels: mean 123." in said.getvalue()
     return path
 
 
