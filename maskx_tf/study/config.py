@@ -174,6 +174,16 @@ class StudyConfig(Section):
                 raise impossible("groups.detector", f"one of seed {group.seed}: others see other images", other.name)
         return self
 
+    @model_validator(mode="after")
+    def _choices(self) -> StudyConfig:
+        if self.choices and self.synthetic is None:
+            raise impossible("choices", "synthetic data, which have a part to choose by", self.choices[0].name)
+        among = {name for choice in self.choices for name in choice.among}
+        for method in self.methods:
+            if method.start == "grabcut" and method.name in among:
+                raise impossible("choices.among", "methods that learn, for others see the test part alone", method.name)
+        return self
+
 
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> StudyConfig:
     """Reads and checks a study; recipes become paths from here.

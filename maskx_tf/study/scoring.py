@@ -23,13 +23,16 @@ FIGURES = ("AP", "AP50", "AP75")
 def of_parts(
     study: StudyConfig, cell: Cell, places: Places, config: Config, model: RCNN, classes_a: Collection[str]
 ) -> dict[str, dict[str, float]]:
-    """The figures of each part that there is; of other than synthetic data, data.val is the test part."""
+    """The figures of each part that there is; of other than synthetic data, data.val is the test part.
+
+    GrabCut, which takes longest, has no part to be chosen by, for there is nothing about it to choose.
+    """
+    cut = cell.method.start == "grabcut"
     if study.synthetic is None:
         sources = {"test": config.data.val}
     else:
         folder = places.data(study, cell.group)
-        sources = {part: (Source(**source(folder, part)),) for part in PARTS}
-    cut = cell.method.start == "grabcut"
+        sources = {part: (Source(**source(folder, part)),) for part in (PARTS[-1:] if cut else PARTS)}
     with model.scores_above(config.evaluate.score):
         predictor = Predictor(model, config.model.input.canvas)
         return {part: score(config, given, predictor, classes_a, cut=cut) for part, given in sources.items()}

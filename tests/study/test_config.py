@@ -13,6 +13,9 @@ from maskx_tf.study.cells import Cell, Places
 from maskx_tf.study.config import StudyConfig
 from tests.study import small
 
+METHODS = [
+    {**method, "start": "grabcut"} if method["name"] == "two" else method for method in small.settings()["methods"]
+]
 STUDIES = sorted((small.ROOT / "configs" / "study").glob("*.yaml"))
 
 
@@ -44,6 +47,8 @@ def test_every_cell_of_a_shipped_study_has_a_configuration(path: Path, tmp_path:
         ({"groups": [{"name": "one", "detector": "two"}]}, "groups.detector: expected a group that trains one"),
         ({"synthetic": None}, "groups.a: expected masks instead"),
         ({"choices": [{"name": "plain", "among": ["two"]}]}, "methods: expected no name twice, found 'plain'"),
+        ({"synthetic": None, "groups": [{"name": "one"}], "figures": []}, "choices: expected synthetic data"),
+        ({"methods": METHODS, "groups": [{"name": "one"}]}, "choices.among: expected methods that learn"),
         ({"figures": [{"title": "size", "baseline": "x", "methods": ["two"]}]}, "figures: expected one of plain"),
     ],
 )
@@ -89,7 +94,7 @@ def test_only_the_oracle_is_told_of_masks_of_b(tmp_path: Path) -> None:
 def test_what_sees_every_mask_learns_once_for_all_splits(tmp_path: Path) -> None:
     groups = [{"name": name, "masks": {"random": {"a": 17, "seed": 1}}, "detector": "all"} for name in ("one", "two")]
     groups = [{"name": "all", "masks": "all"}, groups[0], {**groups[1], "seed": 1}]
-    changes = {"synthetic": None, "groups": groups, "figures": []}
+    changes = {"synthetic": None, "groups": groups, "choices": [], "tables": [], "figures": []}
     study = small.load(tmp_path, **changes)
     learners = {cell.name: cells.learner(study, cell).name for cell in cells.cells_of(study)}
     assert {name for name, other in learners.items() if name != other} == {"one/oracle"}
