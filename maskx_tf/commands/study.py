@@ -46,8 +46,8 @@ def study(
         except run.Stopped:
             print("stopped; the same command goes on from there", file=sys.stderr)
             raise typer.Exit(STOPPED) from None
-    from maskx_tf.study import summary
+    from maskx_tf.study import summary, tables
 
     found = summary.summarise(loaded, folder)
-    summary.write(found, folder)
-    print(json.dumps(summary.as_json(found), indent=2) if as_json else summary.as_markdown(found))
+    tables.write(found, folder)
+    print(json.dumps(tables.as_json(found), indent=2, allow_nan=False) if as_json else tables.as_markdown(found))

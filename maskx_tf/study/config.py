@@ -116,11 +116,12 @@ class TableConfig(Section):
 
 
 class FigureConfig(Section):
-    """Figure 3: AP on B over the number of classes in A."""
+    """Figure 3: what is gained on B over the number of classes in A."""
 
     name: Name = Field(default="3", description="Of the file.")
     title: Text = Field(description="What it shows.")
     baseline: Name = Field(description="A method.")
+    groups: tuple[Name, ...] | None = Field(default=None, description="Null: all.")
     methods: tuple[Name, ...] = Field(min_length=1, description="Methods that are compared with it.")
 
 
@@ -155,6 +156,7 @@ class StudyConfig(Section):
             _known("tables.baseline", [table.baseline], [*methods, *choices])
         for figure in self.figures:
             _known("figures", [figure.baseline, *figure.methods], [*methods, *choices])
+            _known("figures.groups", figure.groups or (), groups)
         return self
 
     @model_validator(mode="after")

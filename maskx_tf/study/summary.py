@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from maskx_tf.config.loader import replace_text
 from maskx_tf.evaluation import svg
 from maskx_tf.study import cells, results
 from maskx_tf.study.config import FigureConfig, StudyConfig, TableConfig
 from maskx_tf.study.results import Line
 from maskx_tf.study.statistics import Spread, gain, paired, spread
 
-B, A = "mask/B/AP", "mask/A/AP"
+B, A, BOXES = "mask/B/AP", "mask/A/AP", "box/all/AP"
 TEST, VAL = "test", "val"
 COLOURS = ("#666666", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
 Lines = dict[tuple[str, str], Line]
@@ -55,6 +55,16 @@ class Table(NamedTuple):
     entries: list[Entry]
 
 
+class Scored(NamedTuple):
+    """A cell's AP on B, on A and of boxes, of the test part in per cent; None where it has none."""
+
+    method: str
+    group: str
+    b: float | None
+    a: float | None
+    boxes: float | None
+
+
 class Summary(NamedTuple):
     """What a study has found so far.
 
@@ -65,6 +75,7 @@ class Summary(NamedTuple):
         other: how many of the finished ones were run with other settings than the study has now.
         tables: in their order, those of figures last.
         charts: name and HTML of each figure.
+        cells: those that are finished.
     """
 
     name: str
@@ -73,6 +84,7 @@ class Summary(NamedTuple):
     other: int
     tables: list[Table]
     charts: dict[str, str]
+    cells: list[Scored]
 
 
 def summarise(study: StudyConfig, out: Path) -> Summary:
@@ -89,7 +101,14 @@ def summarise(study: StudyConfig, out: Path) -> Summary:
         points = _sizes(study, figure, lines)
         tables += [_of_size(study, figure, size, groups, lines) for size, groups in points.items()]
         charts[figure.name] = _chart(study, figure, points, lines)
-    return Summary(study.name, len(finished), len(planned), other, tables, charts)
+    scored = [_scored(cell, lines) for cell in finished]
+    return Summary(study.name, len(finished), len(planned), other, tables, charts, scored)
+
+
+def _scored(cell: cells.Cell, lines: Lines) -> Scored:
+    group, method = cell.group.name, cell.method.name
+    b, a, boxes = (values(lines, method, [group], figure).get(group) for figure in (B, A, BOXES))
+    return Scored(method, group, b, a, boxes)
 
 
 def table_of(study: StudyConfig, table: TableConfig, lines: Lines) -> Table:
@@ -155,6 +174,8 @@ def _sizes(study: StudyConfig, figure: FigureConfig, lines: Lines) -> dict[int, 
     names = (figure.baseline, *figure.methods)
     sizes: dict[int, list[str]] = {}
     for group in study.groups:
+        if figure.groups is not None and group.name not in figure.groups:
+            continue
         line = next((lines[group.name, name] for name in names if (group.name, name) in lines), None)
         if line is not None:
             sizes.setdefault(int(line["a"]), []).append(group.name)
@@ -170,97 +191,24 @@ def _of_size(study: StudyConfig, figure: FigureConfig, size: int, groups: list[s
 
 
 def _chart(study: StudyConfig, figure: FigureConfig, points: dict[int, list[str]], lines: Lines) -> str:
-    """AP on B over the number of classes in A, a line for each method."""
+    """What methods gain on B over the baseline by the number of classes in A: a line of means, a dot for each group.
+
+    AP itself says nothing from one size to the next, for B is another set of classes.
+    """
+    base = chosen(study, figure.baseline, lines)
     drawn = []
-    for name, colour in zip((figure.baseline, *figure.methods), COLOURS, strict=False):
+    for name, colour in zip(figure.methods, COLOURS, strict=False):
         method = chosen(study, name, lines)
-        means = {size: spread(list(values(lines, method or "", of, B).values())) for size, of in points.items()}
-        known = {size: found.mean for size, found in means.items() if found is not None}
-        drawn.append(svg.Line(name, list(known), list(known.values()), colour))
-    return svg.chart(drawn, title=figure.title, x_label="classes in A", y_label="mask AP on B")
+        more = {size: _more(method, base, groups, lines) for size, groups in points.items()}
+        means = [(size, sum(found) / len(found)) for size, found in more.items() if found]
+        dots = [(size, value) for size, found in more.items() for value in found]
+        alone = [pair for dot in dots for pair in ((math.nan, math.nan), dot)]  # a gap before each makes it a dot
+        xs, ys = zip(*means, *alone, strict=True) if means else ((), ())
+        drawn.append(svg.Line(name, xs, ys, colour))
+    label = f"mask AP on B, minus {figure.baseline}"
+    return svg.chart(drawn, title=figure.title, x_label="classes in A", y_label=label)
 
 
-def as_markdown(summary: Summary) -> str:
-    """The tables as Markdown that is aligned, so that a terminal shows it as well."""
-    state = f"{summary.finished} of {summary.planned} cells have run"
-    if summary.other:
-        state += f", {summary.other} of them with other settings than the study has now"
-    text = [
-        f"# {summary.name}",
-        "",
-        f"{state}. Mask AP in per cent on the test part: mean and standard deviation over n groups (seeds or splits). "
-        "Differences to the baseline are of the same group, with the 95 % confidence interval of their mean by "
-        "Student's t; gain is that of the mean on B. The paper's columns: COCO, voc to nonvoc and nonvoc to voc.",
-    ]
-    for table in summary.tables:
-        text += ["", f"## {table.name}: {table.title}", ""]
-        head = ["method", "n", "B", "A", f"B - {table.baseline}", f"A - {table.baseline}", "gain on B"]
-        with_paper = any(entry.paper for entry in table.entries)
-        head += ["paper v>n: B", "A", "n>v: B", "A"] if with_paper else []
-        text += _table(head, [_cells(entry, with_paper, len(table.groups)) for entry in table.entries])
-    return "\n".join(text)
-
-
-def _cells(entry: Entry, with_paper: bool, groups: int) -> list[str]:
-    count = str(groups) if not entry.missing else f"{groups - entry.missing} of {groups}"
-    more = [_difference(entry.more_b), _difference(entry.more_a)]
-    share = "-" if entry.gain_b is None else f"{100 * entry.gain_b:+.0f} %"
-    paper = [f"{value:.1f}" for value in entry.paper] if entry.paper else ["-"] * 4
-    return [entry.title, count, _mean(entry.b), _mean(entry.a), *more, share, *(paper if with_paper else [])]
-
-
-def _mean(found: Spread | None) -> str:
-    if found is None:
-        return "-"
-    return f"{found.mean:.1f}" + (f" ± {found.deviation:.1f}" if found.n > 1 else "")
-
-
-def _difference(found: Spread | None) -> str:
-    if found is None:
-        return "-"
-    interval = f" [{found.mean - found.half:+.1f}, {found.mean + found.half:+.1f}]" if found.n > 1 else ""
-    return f"{found.mean:+.1f}{interval}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(3, *(len(row[column]) for row in [head, *rows])) for column in range(len(head))]
-
-    def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        return f"| {' | '.join(cells)} |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return [line(head), line(rule), *(line(row) for row in rows)]
-
-
-def as_json(summary: Summary) -> dict[str, Any]:
-    """The figures as plain data."""
-    plain = summary._asdict()
-    plain.pop("charts")
-    tables = []
-    for table in summary.tables:
-        entries = [
-            {key: value._asdict() if isinstance(value, Spread) else value for key, value in entry._asdict().items()}
-            for entry in table.entries
-        ]
-        tables.append({**table._asdict(), "entries": entries})
-    return {**plain, "tables": tables}
-
-
-def write(summary: Summary, out: Path) -> None:
-    """Writes summary.md and a page for each figure into the study folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    replace_text(out / "summary.md", as_markdown(summary) + "\n")
-    for name, chart in summary.charts.items():
-        if chart:
-            replace_text(out / f"figure_{name}.html", PAGE.format(title=f"{summary.name}, figure {name}", chart=chart))
-
-
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>body{{font:15px sans-serif;max-width:40em;margin:1em}} svg text{{font-size:11px;fill:currentColor}}
-.key{{margin-right:1em}}</style>
-{chart}
-</html>
-"""
+def _more(method: str | None, base: str | None, groups: Sequence[str], lines: Lines) -> list[float]:
+    ours, theirs = (values(lines, name or "", groups, B) for name in (method, base))
+    return [value - theirs[group] for group, value in ours.items() if group in theirs]

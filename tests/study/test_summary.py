@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskx_tf import cli
-from maskx_tf.study import cells, config, results, statistics, summary
+from maskx_tf.study import cells, config, results, statistics, summary, tables
 from maskx_tf.study.config import StudyConfig
 from tests.study import small
 
@@ -63,7 +63,7 @@ def _fill(study: StudyConfig, out: Path) -> None:
         if found is None:
             continue
         b, a, val = found
-        figures = {"val": {"mask/B/AP": val}, "test": {"mask/B/AP": b, "mask/A/AP": a}}
+        figures = {"val": {"mask/B/AP": val}, "test": {"mask/B/AP": b, "mask/A/AP": a, "box/all/AP": 0.5}}
         line = {"group": cell.group.name, "method": cell.method.name, "figures": figures}
         size = 20 if cell.group.a else 17
         out.mkdir(exist_ok=True)
@@ -90,12 +90,16 @@ def test_a_table_of_made_up_results(tmp_path: Path) -> None:
     assert oracle.missing == 1
     assert oracle.more_b is not None
     assert oracle.more_b.mean == pytest.approx(30.0)
-    text = summary.as_markdown(found)
+    text = tables.as_markdown(found)
     cells_of_row = [cell.strip() for cell in next(row for row in text.split("\n") if "chosen" in row).split("|")[1:-1]]
     assert cells_of_row[:5] == ["chosen: three", "2", "16.0 ± 1.4", "30.0 ± 0.0", "+4.0 [-8.7, +16.7]"]
     assert cells_of_row[6:] == ["+33 %", "-", "-", "-", "-"]
     assert "| 1 of 2 |" in next(row for row in text.split("\n") if row.startswith("| oracle"))
     assert "| 14.2 | 34.4 |" in " ".join(text.split()).replace("  ", " ")
+    assert [" ".join(row.split()) for row in text.split("\n")][-2:] == [
+        "| three | 15.0 / 30.0 / 50.0 | 17.0 / 30.0 / 50.0 | - |",
+        "| oracle | 40.0 / 35.0 / 50.0 | - | - |",
+    ]
 
 
 def test_the_figure_has_a_table_for_each_size_of_a(tmp_path: Path) -> None:
@@ -107,11 +111,22 @@ def test_the_figure_has_a_table_for_each_size_of_a(tmp_path: Path) -> None:
         ("size: 17 classes in A", ("seed0", "seed1")),
         ("size: 20 classes in A", ("seed0-a20",)),
     ]
-    summary.write(found, tmp_path / "out")
+    tables.write(found, tmp_path / "out")
     page = (tmp_path / "out" / "figure_3.html").read_text(encoding="utf-8")
-    assert page.count("<polyline") == 2
+    # One method: its means, +11 and +12, as a line, and a dot for each of the three groups.
+    assert page.count("<polyline") == 1
+    assert page.count("<circle") == 3
+    assert "mask AP on B, minus plain" in page
     assert "classes in A" in page
     assert "http" not in page
+
+
+def test_a_figure_of_some_groups(tmp_path: Path) -> None:
+    figure = {"title": "size", "baseline": "plain", "methods": ["two"], "groups": ["seed1", "seed0-a20"]}
+    study = small.load(tmp_path, figures=[figure])
+    _fill(study, tmp_path / "out")
+    of_figure = summary.summarise(study, tmp_path / "out").tables[1:]
+    assert [table.groups for table in of_figure] == [("seed1",), ("seed0-a20",)]
 
 
 def test_results_of_other_settings_are_counted(tmp_path: Path) -> None:
@@ -120,7 +135,7 @@ def test_results_of_other_settings_are_counted(tmp_path: Path) -> None:
     changed = small.load(tmp_path, mask_settings={"train": {"steps": 6}})
     found = summary.summarise(changed, tmp_path / "out")
     assert found.other == 9
-    assert "9 of them with other settings" in summary.as_markdown(found)
+    assert "9 of them with other settings" in tables.as_markdown(found)
 
 
 def test_the_command_summarises(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -131,7 +146,9 @@ def test_the_command_summarises(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert cli.run(arguments) == 0
     assert capsys.readouterr().out == (out / "summary.md").read_text(encoding="utf-8")
     assert cli.run([*arguments, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # NaN and the like are not JSON
+    assert found["tables"][0]["entries"][2]["b"]["deviation"] is None
+    assert found["cells"][0] == {"method": "plain", "group": "seed0", "b": 10.0, "a": 30.0, "boxes": 50.0}
     assert found["tables"][0]["entries"][1]["b"]["mean"] == pytest.approx(16.0)
     assert cli.run(["study", str(tmp_path / "study.yaml"), "method=[]"]) == 2
 
@@ -143,4 +160,4 @@ def test_shipped_tables_come_out_of_the_shipped_lines(name: str) -> None:
     made = summary.summarise(study, folder)
     assert made.finished
     assert made.other == 0
-    assert (folder / "summary.md").read_text(encoding="utf-8") == summary.as_markdown(made) + "\n"
+    assert (folder / "summary.md").read_text(encoding="utf-8") == tables.as_markdown(made) + "\n"
