@@ -20,8 +20,8 @@ MARGIN = 0.25  # of the box's sides, on each side of it: where the background is
 # encloses, so that boxes of 20 pixels come out whole; a larger one only takes longer.
 LEAST_SIDE, MOST_SIDE = 128, 256
 ROUNDS = 5
-# The share of its box that a mask reaches over at least. Below it, the filled box was nearer to the true mask on Clothing
-# Co-Parsing, and on the synthetic benchmark it makes no difference (docs/evaluation.md).
+# The share of its box that a mask reaches over at least. Below it, the filled box was nearer to the true mask on
+# Clothing Co-Parsing; on the synthetic benchmark it makes no difference (docs/evaluation.md).
 LEAST_REACH = 0.4
 
 
