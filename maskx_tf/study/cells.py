@@ -53,6 +53,10 @@ class Places(NamedTuple):
         """The annotations of a group in which GrabCut's masks stand for those of B."""
         return self.out / "grabcut" / f"{group.name}.json"
 
+    def cut(self, group: GroupConfig) -> Path:
+        """What GrabCut cut out of the boxes of a group's detector."""
+        return self.out / "grabcut" / (group.detector or group.name)
+
     def cell(self, cell: Cell) -> Path:
         """The run of a cell."""
         return self.out / "cells" / cell.group.name / cell.method.name

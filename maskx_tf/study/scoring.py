@@ -27,7 +27,7 @@ def of_parts(
 
     GrabCut, which takes longest, has no part to be chosen by, for there is nothing about it to choose.
     """
-    cut = cell.method.start == "grabcut"
+    cut = places.cut(cell.group) if cell.method.start == "grabcut" else None
     if study.synthetic is None:
         sources = {"test": config.data.val}
     else:
@@ -39,7 +39,12 @@ def of_parts(
 
 
 def score(
-    config: Config, sources: tuple[Source, ...], predictor: Predictor, classes_a: Collection[str], *, cut: bool = False
+    config: Config,
+    sources: tuple[Source, ...],
+    predictor: Predictor,
+    classes_a: Collection[str],
+    *,
+    cut: Path | None = None,
 ) -> dict[str, float]:
     """Average precision on data sets, such as {"mask/B/AP": .2}.
 
@@ -48,7 +53,8 @@ def score(
         sources: the data sets.
         predictor: of the model, with its weights.
         classes_a: names of the classes of A.
-        cut: masks are GrabCut's of the model's boxes.
+        cut: masks are GrabCut's of the model's boxes. They stay in this folder, for other divisions of the classes and
+            for a cell that was stopped.
 
     Raises:
         BadInput: there is none, or something is wrong with it.
@@ -66,7 +72,9 @@ def score(
             class_names=config.model.class_names,
             classes_a=classes_a,
             paste=config.model.detections.paste,
-            masks=of_boxes(dataset) if cut else None,
+            masks=of_boxes(dataset) if cut is not None else None,
             engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
+            out=cut,
+            facts={"model": config.model.model_dump(mode="json"), "score": config.evaluate.score},
         )
     return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}
