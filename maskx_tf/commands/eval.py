@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskx_tf.commands.data import FORMATS
+from maskx_tf.commands.data import Format, MasksB
 from maskx_tf.commands.models import is_recipe, open_or_build
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.commands.quiet import import_tensorflow
@@ -39,10 +39,8 @@ def eval_(
             "--annotations", metavar="PATH", help="File or folder of their annotations, as the format has it."
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", metavar="NAME", help=FORMATS)] = "coco",
-    masks_b: Annotated[
-        Path | None, typer.Option("--masks-b", metavar="FILE", help="COCO file of their masks that are kept apart.")
-    ] = None,
+    form: Format = "coco",
+    masks_b: MasksB = None,
     masks: Annotated[
         str | None,
         typer.Option(
@@ -135,14 +133,14 @@ def run(
 
     if data is None and is_recipe(model):
         raise BadInput(f"{model}: {NO_DATA}")
-    names = () if data is None else opening.validation_set(data).class_names
-    network, config, meta = open_or_build(model, names)
+    dataset = None if data is None else opening.validation_set(data)
+    network, config, meta = open_or_build(model, () if dataset is None else dataset.class_names)
     class_names = config.model.class_names
-    if data is None:
+    if data is None or dataset is None:
         data = config.data
         if not data.val:
             raise BadInput(f"{model}: {NO_DATA}")
-    dataset = opening.validation_set(data)
+        dataset = opening.validation_set(data)
     classes_a = _classes_a(masks, dataset, data, config, meta)
     truth = coco_write.as_coco(dataset, Path())
     if boxes == "truth" and not grabcut and config.model.family == "faster_rcnn":

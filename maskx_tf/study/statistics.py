@@ -42,9 +42,14 @@ def spread(values: Sequence[float]) -> Spread | None:
     return Spread(count, mean, deviation, t_quantile(count - 1) * deviation / math.sqrt(count))
 
 
+def differences(values: Mapping[str, float], others: Mapping[str, float]) -> list[float]:
+    """Value minus other, in the groups that have both."""
+    return [value - others[group] for group, value in values.items() if group in others]
+
+
 def paired(values: Mapping[str, float], others: Mapping[str, float]) -> Spread | None:
     """Of the differences, value minus other, in the groups that have both."""
-    return spread([value - others[group] for group, value in values.items() if group in others])
+    return spread(differences(values, others))
 
 
 def gain(values: Mapping[str, float], others: Mapping[str, float]) -> float | None:

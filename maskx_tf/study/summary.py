@@ -11,7 +11,7 @@ from maskx_tf.evaluation import svg
 from maskx_tf.study import cells, results
 from maskx_tf.study.config import FigureConfig, StudyConfig, TableConfig
 from maskx_tf.study.results import Line
-from maskx_tf.study.statistics import Spread, gain, paired, spread
+from maskx_tf.study.statistics import Spread, differences, gain, paired, spread
 
 B, A, BOXES = "mask/B/AP", "mask/A/AP", "box/all/AP"
 TEST, VAL = "test", "val"
@@ -197,9 +197,13 @@ def _chart(study: StudyConfig, figure: FigureConfig, points: dict[int, list[str]
     """
     base = chosen(study, figure.baseline, lines)
     drawn = []
+
+    def of(method: str | None, groups: Sequence[str]) -> dict[str, float]:
+        return values(lines, method, groups, B) if method else {}
+
     for name, colour in zip(figure.methods, COLOURS, strict=False):
         method = chosen(study, name, lines)
-        more = {size: _more(method, base, groups, lines) for size, groups in points.items()}
+        more = {size: differences(of(method, groups), of(base, groups)) for size, groups in points.items()}
         means = [(size, sum(found) / len(found)) for size, found in more.items() if found]
         dots = [(size, value) for size, found in more.items() for value in found]
         alone = [pair for dot in dots for pair in ((math.nan, math.nan), dot)]  # a gap before each makes it a dot
@@ -207,8 +211,3 @@ def _chart(study: StudyConfig, figure: FigureConfig, points: dict[int, list[str]
         drawn.append(svg.Line(name, xs, ys, colour))
     label = f"mask AP on B, minus {figure.baseline}"
     return svg.chart(drawn, title=figure.title, x_label="classes in A", y_label=label)
-
-
-def _more(method: str | None, base: str | None, groups: Sequence[str], lines: Lines) -> list[float]:
-    ours, theirs = (values(lines, name or "", groups, B) for name in (method, base))
-    return [value - theirs[group] for group, value in ours.items() if group in theirs]
