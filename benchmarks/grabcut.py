@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.data import files
 from maskx_tf.data.dataset import bitmap
-from maskx_tf.data.readers import Source, for_evaluation
+from maskx_tf.data.formats.readers import Source, for_evaluation
 from maskx_tf.evaluation import grabcut
 
 SETTINGS = ((0.5, 1), (0.5, 64), (0.5, 128), (0.5, 192), (0.25, 128), (1.0, 128))  # margin, least window

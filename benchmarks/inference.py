@@ -17,11 +17,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from benchmarks.measure import Cost, machine, measure, show
 from maskx_tf.config import ModelConfig
+from maskx_tf.masks import paste as paste_ops
 from maskx_tf.models.build import build
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.mask_rcnn import MaskRCNN
 from maskx_tf.ops import images as image_ops
-from maskx_tf.ops import paste as paste_ops
 
 CANVAS = (800, 1216)
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}

@@ -21,8 +21,8 @@ from maskx_tf.commands.pictures import find_images
 from maskx_tf.export import litert
 from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import open_source
-from maskx_tf.ops.paste import paste
-from maskx_tf.predict import ImagePredictor, read_image
+from maskx_tf.masks.paste import paste
+from maskx_tf.predict.images import ImagePredictor, read_image
 from maskx_tf.structures import Detections
 
 REPEAT = 3

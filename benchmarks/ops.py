@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import Cost, machine, measure, show
+from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import detections as detection_ops
 from maskx_tf.ops import masks as mask_ops
-from maskx_tf.ops import paste as paste_ops
 from maskx_tf.ops import roi_align as align_ops
 
 HEIGHT, WIDTH = 800, 1216

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from maskx_tf import visualize
-from maskx_tf.commands.data_show import picture
+from maskx_tf.commands.data.show import picture
 from maskx_tf.commands.predict import at_least
 from maskx_tf.commands.quiet import import_tensorflow
-from maskx_tf.data import readers
+from maskx_tf.data.formats import readers
 from maskx_tf.errors import BadInput
 
 CELL = 400  # side of the place for a picture, in pixels
@@ -42,7 +42,7 @@ def main() -> None:
 
     import_tensorflow()  # without its notes about the machine
     from maskx_tf.checkpoints.io import open_model
-    from maskx_tf.predict import ImagePredictor, read_image
+    from maskx_tf.predict.images import ImagePredictor, read_image
 
     dataset = readers.for_evaluation([readers.Source(asked.images, asked.annotations, masks_b=asked.masks_b)])
     files = {Path(str(record.file)).name: record for record in dataset.images}

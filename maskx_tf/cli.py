@@ -25,8 +25,6 @@ from maskx_tf.commands import (
     ask,
     config,
     data,
-    data_grabcut,
-    data_records,
     doctor,
     export,
     import_,
@@ -38,6 +36,7 @@ from maskx_tf.commands import (
     vocabulary,
 )
 from maskx_tf.commands import eval as evaluate
+from maskx_tf.commands.data import grabcut, records
 from maskx_tf.errors import BadInput
 
 BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
@@ -61,8 +60,8 @@ app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=ask.EXAMPLE)(ask.ask)
-data.app.command(epilog=data_records.EXAMPLE)(data_records.records)
-data.app.command(epilog=data_grabcut.EXAMPLE)(data_grabcut.grabcut)
+data.app.command(epilog=records.EXAMPLE)(records.records)
+data.app.command(epilog=grabcut.EXAMPLE)(grabcut.grabcut)
 app.add_typer(data.app)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(export.app)

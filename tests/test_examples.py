@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskx_tf.data import readers, stats
+from maskx_tf.data import stats
+from maskx_tf.data.formats import readers
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

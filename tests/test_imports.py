@@ -14,37 +14,42 @@ PACKAGE = Path(__file__).resolve().parents[1] / "maskx_tf"
 # A room is a file or a folder directly under maskx_tf/. It may import the rooms of every tier above its own in this
 # list, never one of its own tier: whoever stands below wires them together.
 TIERS: list[set[str]] = [
-    {"errors"},
-    {"structures"},
-    {"ops"},
+    {"errors", "names"},
+    {"structures", "files"},
+    {"ops", "masks"},
     {"targets", "losses"},
     {"layers"},
     {"models"},
     {"checkpoints"},
+    {"importers"},
     {"training", "evaluation", "export", "predict"},
+    {"report"},
+    {"tasks"},
     {"study"},
     {"serving"},
     {"commands"},
     {"cli"},
     {"__main__"},
 ]
-# Rooms beside the tiers: what they may import, and the first tier that may import them.
+GROUND = {"errors", "names", "structures", "files", "ops", "masks"}
+# Rooms next to the tiers: what they may import, and the first tier that may import them.
 ASIDE: dict[str, tuple[set[str], str]] = {
-    "config": ({"errors"}, "models"),  # layers take plain arguments
-    "visualize": ({"errors", "structures", "ops", "config"}, "training"),
-    "data": ({"errors", "structures", "ops", "config"}, "study"),  # others get their data sets as arguments
+    "config": ({"errors", "names", "files"}, "models"),  # layers take plain arguments
+    "visualize": (GROUND | {"config"}, "training"),
+    "data": (GROUND | {"config"}, "tasks"),  # the tools receive their data sets as arguments
+    "synthetic": (GROUND | {"config", "data"}, "tasks"),
 }
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "tensorflow_serving"}  # the last one imports the first
 # Files that work without TensorFlow, with all that they import. The flag says whether imports inside functions count:
 # the command imports TensorFlow in the functions that need it.
 WITHOUT_TENSORFLOW = {
-    "serving/client.py": True,
+    "serving/client/__init__.py": True,
     "config/__init__.py": True,
     "structures.py": True,
     "visualize/__init__.py": True,
     "data/checks.py": True,
     "data/opening.py": False,
-    "data/readers.py": True,
+    "data/formats/readers.py": True,
     "cli.py": False,
 }
 
@@ -174,7 +179,7 @@ def tree(tmp_path: Path) -> Path:
     """A package with an empty file in each room."""
     package = tmp_path / "maskx_tf"
     for room in ["__init__", *allowed()]:
-        is_folder = room in ("ops", "config", "layers", "models", "data", "training", "evaluation", "serving")
+        is_folder = room in ("ops", "masks", "config", "layers", "models", "data", "training", "evaluation", "serving")
         file = package / room / "__init__.py" if is_folder else package / f"{room}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -201,11 +206,11 @@ def _write(package: Path, path: str, text: str) -> None:
         ("models/build.py", "from maskx_tf.data import coco", "models may not import data"),
         ("training/fit.py", "from maskx_tf.data import coco", "training may not import data"),
         ("training/fit.py", "from maskx_tf.evaluation import runner", "training may not import evaluation"),
-        ("data/coco.py", "from maskx_tf.models import build", "data may not import models"),
-        ("data/coco.py", "import maskx_tf.visualize", "data may not import visualize"),
+        ("data/formats/coco.py", "from maskx_tf.models import build", "data may not import models"),
+        ("data/formats/coco.py", "import maskx_tf.visualize", "data may not import visualize"),
         ("config/schema.py", "import maskx_tf.ops", "config may not import ops"),
         ("structures.py", "import maskx_tf.ops", "structures may not import ops"),
-        ("serving/server.py", "import maskx_tf.cli", "serving may not import cli"),
+        ("serving/server/server.py", "import maskx_tf.cli", "serving may not import cli"),
         ("__init__.py", "from maskx_tf.config import load", "__init__ may not import config"),
         ("registry/all.py", "", "registry has no place in TIERS"),
     ],
@@ -251,37 +256,49 @@ def test_stopped_gradient_is_found(tree: Path, text: str) -> None:
 
 
 def test_setting_of_that_name_is_no_stopped_gradient(tree: Path) -> None:
-    _write(tree, "predict.py", "stop_gradient = config.transfer.stop_gradient\nf(stop_gradient=True)")
+    _write(tree, "predict/images.py", "stop_gradient = config.transfer.stop_gradient\nf(stop_gradient=True)")
     assert wrong_stops(tree) == []
 
 
 @pytest.mark.parametrize(
     ("files", "where"),
     [
-        ({"serving/client.py": "import tensorflow as tf"}, "serving/client.py:1"),
-        ({"serving/client.py": "def f():\n    from keras import ops"}, "serving/client.py:2"),
-        ({"serving/client.py": "from tensorflow_serving.apis import predict_pb2"}, "serving/client.py:1"),
-        ({"serving/client.py": "import maskx_tf.ops.paste", "ops/paste.py": "import tensorflow.nn"}, "ops/paste.py:1"),
-        ({"serving/client.py": "from maskx_tf.ops import paste", "ops/paste.py": "import keras"}, "ops/paste.py:1"),
-        ({"serving/client.py": "import maskx_tf.ops.paste", "ops/__init__.py": "import keras"}, "ops/__init__.py:1"),
+        ({"serving/client/client.py": "import tensorflow as tf"}, "serving/client/client.py:1"),
+        ({"serving/client/client.py": "def f():\n    from keras import ops"}, "serving/client/client.py:2"),
         (
-            {"serving/client.py": "from . import protocol", "serving/protocol.py": "import keras"},
+            {"serving/client/client.py": "from tensorflow_serving.apis import predict_pb2"},
+            "serving/client/client.py:1",
+        ),
+        (
+            {"serving/client/client.py": "import maskx_tf.masks.paste", "masks/paste.py": "import tensorflow.nn"},
+            "masks/paste.py:1",
+        ),
+        (
+            {"serving/client/client.py": "from maskx_tf.masks import paste", "masks/paste.py": "import keras"},
+            "masks/paste.py:1",
+        ),
+        (
+            {"serving/client/client.py": "import maskx_tf.masks.paste", "masks/__init__.py": "import keras"},
+            "masks/__init__.py:1",
+        ),
+        (
+            {"serving/client/client.py": "from .. import protocol", "serving/protocol.py": "import keras"},
             "serving/protocol.py:1",
         ),
-        ({"serving/client.py": "", "__init__.py": "import keras"}, "__init__.py:1"),
+        ({"serving/client/client.py": "", "__init__.py": "import keras"}, "__init__.py:1"),
     ],
 )
 def test_tensorflow_is_found(tree: Path, files: dict[str, str], where: str) -> None:
     for path, text in files.items():
         _write(tree, path, text)
-    found = wrong_tensorflow(tree, "serving/client.py", lazy=True)
+    found = wrong_tensorflow(tree, "serving/client/client.py", lazy=True)
     assert len(found) == 1
     assert found[0].startswith(where)
 
 
 def test_tensorflow_may_stand_where_it_does_not_run(tree: Path) -> None:
-    _write(tree, "serving/client.py", "if TYPE_CHECKING:\n    import tensorflow")
+    _write(tree, "serving/client/client.py", "if TYPE_CHECKING:\n    import tensorflow")
     _write(tree, "cli.py", "def train():\n    import tensorflow")
-    assert wrong_tensorflow(tree, "serving/client.py", lazy=True) == []
+    assert wrong_tensorflow(tree, "serving/client/client.py", lazy=True) == []
     assert wrong_tensorflow(tree, "cli.py", lazy=False) == []
     assert wrong_tensorflow(tree, "cli.py", lazy=True) != []

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from maskx_tf import losses, targets
+from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import anchors as anchor_ops
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import detections as detection_ops
 from maskx_tf.ops import masks as mask_ops
 from maskx_tf.ops import nms as nms_ops
-from maskx_tf.ops import paste as paste_ops
 from maskx_tf.ops import roi_align as align_ops
 from maskx_tf.structures import Proposals, Targets
 from tests.oracle import level_rows, matched_share, needs_oracle, nhwc, outputs

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskx_tf.ops.paste import paste_crop
+from maskx_tf.masks.paste import paste_crop
 from maskx_tf.structures import Detections
 from maskx_tf.visualize import class_colour, contact_sheet, draw, enlarged, legend, objects, paint
 

@@ -99,7 +99,7 @@ def eval_(
 def _data(images: Path | None, annotations: Path | None, form: str, masks_b: Path | None) -> DataConfig | None:
     """What the options name, as data.val would; None for what the run itself names."""
     from maskx_tf.config.schema import DataConfig, Source
-    from maskx_tf.data.readers import READERS
+    from maskx_tf.data.formats.readers import READERS
 
     if images is None or annotations is None:
         given = {"--images": images, "--annotations": annotations, "--masks-b": masks_b}
@@ -126,7 +126,10 @@ def run(
     faster: bool,
 ) -> tuple[Metrics, dict[str, Any]]:
     """Opens data and model and evaluates; the figures, and where they are from."""
-    from maskx_tf.data import coco_write, examples, opening, pipeline
+    from maskx_tf.data import opening
+    from maskx_tf.data.formats import coco_write
+    from maskx_tf.data.pipeline import batches as pipeline
+    from maskx_tf.data.pipeline import examples
     from maskx_tf.evaluation.evaluate import evaluate
     from maskx_tf.models.inference import Predictor
     from maskx_tf.study.cutting import of_boxes

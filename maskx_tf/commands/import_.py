@@ -49,8 +49,8 @@ def import_(
     import_tensorflow()
     import keras
 
-    from maskx_tf.checkpoints.importing import import_file
-    from maskx_tf.checkpoints.plan import Request
+    from maskx_tf.importers.plan import Request
+    from maskx_tf.importers.run import import_file
 
     keras.utils.set_random_seed(0)  # for what the file does not have, so that an import can be repeated
     request = Request(file, tuple(overrides or ()), classes, all_ids, without_rpn)

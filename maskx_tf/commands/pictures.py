@@ -67,7 +67,7 @@ def as_results(
     """COCO's results of one image; category ids are the data set's where the model knows them, or else 1..K."""
     from pycocotools import mask as coco_mask
 
-    from maskx_tf.ops.paste import paste
+    from maskx_tf.masks.paste import paste
 
     height, width = size
     results = []

@@ -11,9 +11,9 @@ import typer
 from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:
-    from maskx_tf.evaluation.embeddings import Map
-    from maskx_tf.evaluation.gallery import Shown
-    from maskx_tf.evaluation.report import Subject
+    from maskx_tf.report.embeddings import Map
+    from maskx_tf.report.gallery import Shown
+    from maskx_tf.report.page import Subject
 
 EXAMPLE = "Example: maskx report runs/mask_x evals/mask_x evals/oracle --out report.html"
 METRICS, DETECTIONS, LOG = "metrics.json", "detections.jsonl", "log.csv"
@@ -36,7 +36,7 @@ def report(
 ) -> None:
     """Write one HTML page about runs and evaluations. Tables, curves, classes, and truth beside prediction."""
     from maskx_tf.config.loader import replace_text
-    from maskx_tf.evaluation.report import page
+    from maskx_tf.report.page import page
 
     subjects = told_apart([subject(Path(folder), pictures, score, seed) for folder in folders], folders)
     text = page(subjects)
@@ -53,9 +53,9 @@ def told_apart(subjects: Sequence[Subject], folders: Sequence[str]) -> list[Subj
 
 def subject(path: Path, pictures: int, score: float, seed: int) -> Subject:
     """What can be told about one argument of the command."""
-    from maskx_tf.evaluation import logs
-    from maskx_tf.evaluation.report import Subject
     from maskx_tf.evaluation.table import read_metrics
+    from maskx_tf.report import logs
+    from maskx_tf.report.page import Subject
 
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder")
@@ -100,7 +100,7 @@ def _has_model(path: Path) -> bool:
 
 def _classes(model: Path) -> Map | None:
     """The map of a model's classes; None where the model has moved away."""
-    from maskx_tf.evaluation.embeddings import of_model
+    from maskx_tf.report.embeddings import of_model
 
     return of_model(model) if model.exists() else None
 
@@ -110,10 +110,12 @@ def _gallery(
 ) -> tuple[list[Shown], list[str]]:
     """The pictures, or why there are none."""
     from maskx_tf.config.schema import DataConfig
-    from maskx_tf.data import coco_write, files
-    from maskx_tf.data.fields import Unfit
+    from maskx_tf.data import files
+    from maskx_tf.data.formats import coco_write
+    from maskx_tf.data.formats.records import Unfit
     from maskx_tf.data.opening import validation_set
-    from maskx_tf.evaluation import gallery, store
+    from maskx_tf.evaluation import store
+    from maskx_tf.report import gallery
 
     data = figures.get("data") or {}
     if not (folder / DETECTIONS).is_file():

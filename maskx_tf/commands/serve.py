@@ -40,10 +40,10 @@ def serve(
 
     import_tensorflow()
     try:
-        from maskx_tf.serving.server import Options, Server
+        from maskx_tf.serving.server.server import Options, Server
     except ImportError as error:
         raise BadInput(f"{error.name} is missing: pip install 'maskx_tf[serving]'") from None
-    from maskx_tf.serving.batching import Parameters, read_parameters
+    from maskx_tf.serving.server.batching import Parameters, read_parameters
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options = Options(

@@ -78,7 +78,8 @@ def train(
 
 def _train(config: Config, run: Path, resume: bool, say: Any, advance: Any) -> dict[str, Any]:
     """Opens the data, runs, and gives what came out."""
-    from maskx_tf.data import opening, pipeline, stats
+    from maskx_tf.data import opening, stats
+    from maskx_tf.data.pipeline import batches as pipeline
     from maskx_tf.training import fit, start
 
     if (config.evaluate.every or config.train.pictures_every) and not config.data.val:
@@ -134,7 +135,10 @@ def _classes_a(config: Config, dataset: Dataset) -> frozenset[str]:
 
 def _hooks(config: Config, classes_a: frozenset[str], say: Any, advance: Any) -> Hooks:
     """What the run calls between its steps."""
-    from maskx_tf.data import coco_write, examples, opening, pipeline
+    from maskx_tf.data import opening
+    from maskx_tf.data.formats import coco_write
+    from maskx_tf.data.pipeline import batches as pipeline
+    from maskx_tf.data.pipeline import examples
     from maskx_tf.evaluation.evaluate import evaluate
     from maskx_tf.models.inference import Predictor
     from maskx_tf.training.callbacks import Hooks

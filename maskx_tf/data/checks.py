@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maskx_tf.data import files, segmentations, splits
+from maskx_tf.data import files, splits
 from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, clip, is_usable
-from maskx_tf.data.fields import Unfit
+from maskx_tf.data.formats import segmentations
+from maskx_tf.data.formats.readers import Source, check_policy, read, with_masks_b
+from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.problems import KINDS, Problem, Report, noted
-from maskx_tf.data.readers import Source, check_policy, read, with_masks_b
 from maskx_tf.errors import BadInput
 
 EXAMPLES = 5  # of each kind, that are kept

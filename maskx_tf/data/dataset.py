@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskx_tf.errors import BadInput
-from maskx_tf.ops import mask_crops
+from maskx_tf.masks import crops as mask_crops
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 # Each x1, y1, x2, y2, ...; an eighth of what a list of numbers takes. In quotes for Python 3.11's array.

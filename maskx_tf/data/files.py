@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from maskx_tf.data.dataset import ImageRecord
-from maskx_tf.data.fields import MAX_SIDE, Unfit, show
+from maskx_tf.data.formats.records import MAX_SIDE, Unfit, show
 from maskx_tf.data.problems import Problem, Report
 from maskx_tf.errors import BadInput
-from maskx_tf.ops.rgb import to_rgb
+from maskx_tf.masks.rgb import to_rgb
 
 # What is taken for an image, by what it holds; MPO is how Pillow calls the JPEG files of some cameras.
 IMAGE_TYPES = {

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskx_tf.config import schema
-from maskx_tf.data import readers, splits
+from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset
-from maskx_tf.data.join import Names, join, ordered, read_names
+from maskx_tf.data.formats import readers
+from maskx_tf.data.formats.join import Names, join, ordered, read_names
 from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:
-    from maskx_tf.data.examples import Examples
+    from maskx_tf.data.pipeline.examples import Examples
 
 
 def training_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Dataset:
@@ -37,7 +38,7 @@ def training_examples(data: schema.DataConfig, dataset: Dataset) -> Examples:
     Raises:
         BadInput: the records are of another data set, or of this one with other masks.
     """
-    from maskx_tf.data import examples, tfrecords_write  # TensorFlow
+    from maskx_tf.data.pipeline import examples, tfrecords_write  # TensorFlow
 
     if data.records is None:
         return examples.from_dataset(dataset)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from maskx_tf.data.fields import Unfit
+from maskx_tf.data.formats.records import Unfit
 from maskx_tf.errors import BadInput
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from maskx_tf.config.text import YamlError, parse_yaml
 from maskx_tf.data.dataset import Dataset, ImageRecord
-from maskx_tf.data.fields import show
-from maskx_tf.data.join import nearest
-from maskx_tf.data.names import COCO, VOC, VOC_IN_COCO
+from maskx_tf.data.formats.join import nearest
+from maskx_tf.data.formats.records import show
 from maskx_tf.errors import BadInput
+from maskx_tf.names import COCO, VOC, VOC_IN_COCO
 
 PUBLISHED = re.compile(r"E([1-5])_A(20|30|40|50|60)")
 PUBLISHED_SEED, DRAWS, SIZES = 3, 5, (20, 30, 40, 50, 60)

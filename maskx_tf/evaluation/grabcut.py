@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskx_tf.errors import BadInput
-from maskx_tf.ops.paste import Crop
+from maskx_tf.masks.paste import Crop
 
 MARGIN = 0.25  # of the box's sides, on each side of it: where the background is learnt from
 # Pixels of the window's longer side: others are resized. In a smaller window the cost of an outline outweighs what it

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from maskx_tf.evaluation.store import Store
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image, category_of
+from maskx_tf.masks.paste import Crop, paste_crop
+from maskx_tf.masks.rle import encode_crop
 from maskx_tf.models.inference import Predictor
-from maskx_tf.ops.paste import Crop, paste_crop
-from maskx_tf.ops.rle import encode_crop
 from maskx_tf.structures import Detections
 
 Boxes = Literal["detected", "truth"]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from maskx_tf.config import Config
 from maskx_tf.config.loader import read
-from maskx_tf.data.synthetic.parameters import Recipe
 from maskx_tf.errors import BadInput
 from maskx_tf.study.config import GroupConfig, MethodConfig, StudyConfig
+from maskx_tf.synthetic.parameters import Recipe
 
 # What figures do not depend on: where things lie, for a study may move, and what is told on the way.
 ASIDE: tuple[str, ...] = ("data.train", "data.val", "data.names", "data.records", "data.workers", "train.weights")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.fields import Unfit
+from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.problems import Report, refuse
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.grabcut import require, segment
-from maskx_tf.ops.rle import encode_crop
+from maskx_tf.masks.rle import encode_crop
 
 if TYPE_CHECKING:
     from maskx_tf.evaluation.runner import Masks
@@ -58,7 +58,7 @@ def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = l
 
 def of_boxes(dataset: Dataset) -> Masks:
     """What cuts boxes out of the image with a number, as it is in its file."""
-    from maskx_tf.data import examples  # brings TensorFlow, which `cut` does without
+    from maskx_tf.data.pipeline import examples  # brings TensorFlow, which `cut` does without
 
     require()
     places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}

@@ -23,8 +23,8 @@ from maskx_tf.checkpoints import folder as model_folder
 from maskx_tf.checkpoints import npz
 from maskx_tf.config import Config
 from maskx_tf.config.loader import replace_text
-from maskx_tf.data import cache
-from maskx_tf.data.pipeline import Batch, order, steady
+from maskx_tf.data.pipeline import cache
+from maskx_tf.data.pipeline.batches import Batch, order, steady
 from maskx_tf.errors import BadInput
 from maskx_tf.models.mask_rcnn import MaskRCNN
 from maskx_tf.ops import sampling

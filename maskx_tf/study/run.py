@@ -14,15 +14,18 @@ import keras
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
 from maskx_tf.config.loader import replace_text
-from maskx_tf.data import coco_write, examples, files, opening, pipeline, stats
+from maskx_tf.data import files, opening, stats
 from maskx_tf.data.dataset import Dataset
-from maskx_tf.data.synthetic.generate import generate
+from maskx_tf.data.formats import coco_write
+from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
 from maskx_tf.models.mask_rcnn import MaskRCNN
 from maskx_tf.study import cells as cells_
 from maskx_tf.study import controls, cutting, regions, results, scoring
 from maskx_tf.study.cells import Cell, Places
 from maskx_tf.study.config import StudyConfig
+from maskx_tf.synthetic.generate import generate
 from maskx_tf.training import fit, start
 from maskx_tf.training.callbacks import Hooks
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from maskx_tf.config import Config
 from maskx_tf.config.schema import Source
-from maskx_tf.data import coco_write, examples, opening, pipeline
+from maskx_tf.data import opening
+from maskx_tf.data.formats import coco_write
+from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.data.pipeline import examples
 from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maskx_tf.evaluation import svg
+from maskx_tf.report import svg
 from maskx_tf.study import cells, results
 from maskx_tf.study.config import FigureConfig, StudyConfig, TableConfig
 from maskx_tf.study.results import Line

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from maskx_tf.ops.paste import paste_crop
+from maskx_tf.masks.paste import paste_crop
 from maskx_tf.structures import Detections
 from maskx_tf.visualize.paint import (
     Area,

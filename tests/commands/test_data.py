@@ -14,9 +14,9 @@ from PIL import Image
 
 from maskx_tf import cli, visualize
 from maskx_tf.commands import data as command
-from maskx_tf.data import rle
-from maskx_tf.data.names import COCO
-from maskx_tf.data.synthetic.parameters import usual_a
+from maskx_tf.data.formats import rle
+from maskx_tf.names import COCO
+from maskx_tf.synthetic.parameters import usual_a
 from tests.data import samples
 from tests.data.samples import coco_data, write_json
 

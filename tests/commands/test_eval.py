@@ -13,8 +13,8 @@ from maskx_tf.cli import run
 from maskx_tf.commands import eval as command
 from maskx_tf.config import Config
 from maskx_tf.config.schema import DataConfig, Source
-from maskx_tf.data import readers
-from maskx_tf.data.readers import read
+from maskx_tf.data.formats import readers
+from maskx_tf.data.formats.readers import read
 from maskx_tf.models.build import build
 from tests.data.samples import coco, coco_data, write_json
 

@@ -12,8 +12,8 @@ from maskx_tf import cli
 from maskx_tf.checkpoints import io
 from maskx_tf.checkpoints.messages import listed, reason
 from maskx_tf.commands.import_ import describe
-from tests.checkpoints.files import python2_pickle, random_tensors
-from tests.checkpoints.test_detectron import detector
+from tests.importers.files import python2_pickle, random_tensors
+from tests.importers.test_detectron import detector
 
 
 @pytest.fixture(autouse=True)

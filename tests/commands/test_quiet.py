@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from maskx_tf.data.synthetic import generate
-from maskx_tf.data.synthetic.parameters import Recipe
+from maskx_tf.synthetic import generate
+from maskx_tf.synthetic.parameters import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = "I0000 port.cc] a note about the machine"

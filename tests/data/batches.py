@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import pipeline
+from maskx_tf.data.pipeline import batches as pipeline
 
 INPUT = InputConfig(canvas=(96, 96), short_side=64, long_side=96)
 PLAIN = DataConfig(flip=False, max_instances=8)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from maskx_tf.data import examples
 from maskx_tf.data.dataset import Dataset
+from maskx_tf.data.pipeline import examples
 from tests.data import scenes
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskx_tf.data.names import COCO
-from maskx_tf.data.readers import Source
-from maskx_tf.data.visual_genome import OVERRIDES
+from maskx_tf.data.formats.readers import Source
+from maskx_tf.data.formats.visual_genome import OVERRIDES
+from maskx_tf.names import COCO
 
 WIDTH, HEIGHT = 48, 36
 POLYGON = [4.0, 4.0, 20.0, 5.0, 18.0, 20.0, 6.0, 18.0]

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from maskx_tf.data import rle
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.sample import PACKED, SIDE, Sample
-from maskx_tf.ops.mask_crops import crop_mask
+from maskx_tf.data.formats import rle
+from maskx_tf.data.pipeline.sample import PACKED, SIDE, Sample
+from maskx_tf.masks.crops import crop_mask
 
 HEIGHT, WIDTH = 260, 340
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskx_tf.data.cache import ArrayCache, fingerprint
+from maskx_tf.data.pipeline.cache import ArrayCache, fingerprint
 from maskx_tf.errors import BadInput
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskx_tf.data import files, rle
+from maskx_tf.data import files
 from maskx_tf.data.checks import EXAMPLES, Findings, check
-from maskx_tf.data.fields import Unfit
+from maskx_tf.data.formats import rle
+from maskx_tf.data.formats.readers import Source, for_training, read
+from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.problems import KINDS
-from maskx_tf.data.readers import Source, for_training, read
 from maskx_tf.errors import BadInput
 from tests.data import samples
 from tests.data.samples import HEIGHT, POLYGON, WIDTH, blob, coco_data, write_json

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskx_tf.data import coco, rle, segmentations
 from maskx_tf.data.dataset import Dataset, Instance, bitmap
+from maskx_tf.data.formats import coco, rle, segmentations
+from maskx_tf.data.formats.readers import Source, for_evaluation, for_training, read
 from maskx_tf.data.problems import Problem
-from maskx_tf.data.readers import Source, for_evaluation, for_training, read
 from maskx_tf.errors import BadInput
 from tests.data.samples import HEIGHT, POLYGON, WIDTH, blob, coco_data, runs, write_json
 

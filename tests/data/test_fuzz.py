@@ -15,7 +15,7 @@ import pytest
 
 from maskx_tf import cli
 from maskx_tf.data.checks import check
-from maskx_tf.data.readers import Source, for_training, read
+from maskx_tf.data.formats.readers import Source, for_training, read
 from maskx_tf.errors import BadInput
 from tests.data.samples import SAMPLES
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.join import join, read_names
-from maskx_tf.data.readers import for_training
+from maskx_tf.data.formats.join import join, read_names
+from maskx_tf.data.formats.readers import for_training
 from maskx_tf.errors import BadInput
 from tests.data import samples
 

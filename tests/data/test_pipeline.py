@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskx_tf import predict
-from maskx_tf.data import examples, pipeline, readers, splits
+from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, bitmap
-from maskx_tf.data.readers import Source
-from maskx_tf.data.sample import SIDE
+from maskx_tf.data.formats import readers
+from maskx_tf.data.formats.readers import Source
+from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.data.pipeline import examples
+from maskx_tf.data.pipeline.sample import SIDE
+from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import images as image_ops
-from maskx_tf.ops import paste as paste_ops
 from maskx_tf.ops.batches import targets_of
+from maskx_tf.predict import images as predict
 from tests.data.batches import INPUT, PLAIN, VARIED, Batches, assert_equal, take
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,7 +234,7 @@ tf.config.set_logical_device_configuration(
 )
 from pathlib import Path
 from tests.data import batches as t, scenes
-from maskx_tf.data import examples, pipeline
+from maskx_tf.data.pipeline import examples, batches as pipeline
 from maskx_tf.ops.batches import targets_of
 images = examples.from_dataset(scenes.dataset(Path(sys.argv[1])))
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -15,10 +15,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskx_tf.data import coco_write, files
+from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile, bitmap
+from maskx_tf.data.formats import coco_write
+from maskx_tf.data.formats.readers import READERS, Source, for_evaluation, for_training, read
 from maskx_tf.data.problems import Problem
-from maskx_tf.data.readers import READERS, Source, for_evaluation, for_training, read
 from maskx_tf.errors import BadInput
 from tests.data import samples
 from tests.data.samples import HEIGHT, SAMPLES, WIDTH, blob
@@ -251,8 +252,8 @@ def test_a_thread_tells_its_problems_in_order() -> None:
 
 def test_readers_need_no_tensorflow() -> None:
     code = (
-        "import sys, maskx_tf.commands.data, maskx_tf.commands.data_show, maskx_tf.data.readers, maskx_tf.data.checks, "
-        "maskx_tf.data.stats, maskx_tf.data.coco_write, maskx_tf.data.synthetic.generate; "
+        "import sys, maskx_tf.commands.data, maskx_tf.commands.data.show, maskx_tf.data.formats.readers, "
+        "maskx_tf.data.checks, maskx_tf.data.stats, maskx_tf.data.formats.coco_write, maskx_tf.synthetic.generate; "
         "sys.exit(bool({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
 
-from maskx_tf.data import rle
-from maskx_tf.data.fields import Unfit
+from maskx_tf.data.formats import rle
+from maskx_tf.data.formats.records import Unfit
 
 BITMAPS = npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 

@@ -15,10 +15,10 @@ import pytest
 from maskx_tf.config.schema import Config
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile
-from maskx_tf.data.names import COCO, VOC, VOC_IN_COCO
-from maskx_tf.data.readers import Source, for_training
+from maskx_tf.data.formats.readers import Source, for_training
 from maskx_tf.data.splits import Random, a_classes, apply, parse, parse_text
 from maskx_tf.errors import BadInput
+from maskx_tf.names import COCO, VOC, VOC_IN_COCO
 from tests.data.samples import coco_data, write_json
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "spec" / "randsplits_indices.json"

@@ -15,14 +15,16 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from maskx_tf import predict
-from maskx_tf.commands import data_records
+from maskx_tf.commands.data import records as data_records
 from maskx_tf.config import load
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import examples, opening, pipeline, splits, tfrecords, tfrecords_write
+from maskx_tf.data import opening, splits
 from maskx_tf.data.dataset import Dataset, ImageRecord
+from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.errors import BadInput
+from maskx_tf.predict import images as predict
 from tests.data import samples, scenes
 from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
 

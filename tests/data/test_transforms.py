@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from maskx_tf.data import copy_paste, transforms
-from maskx_tf.data.sample import SIDE, Sample, drop_tiny
-from maskx_tf.ops import paste as paste_ops
+from maskx_tf.data.pipeline import copy_paste, transforms
+from maskx_tf.data.pipeline.sample import SIDE, Sample, drop_tiny
+from maskx_tf.masks import paste as paste_ops
 from tests.data.scenes import HEIGHT, WIDTH, Thing, box_of, iou, photographed, sample, things
 
 DRAWS = 1000

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from maskx_tf.data import splits
-from maskx_tf.data.names import COCO
+from maskx_tf.data.formats.readers import Source, for_training, read
+from maskx_tf.data.formats.visual_genome import OVERRIDES, vocabulary
 from maskx_tf.data.problems import Problem
-from maskx_tf.data.readers import Source, for_training, read
-from maskx_tf.data.visual_genome import OVERRIDES, vocabulary
 from maskx_tf.errors import BadInput
+from maskx_tf.names import COCO
 from tests.data import samples
 from tests.data.samples import write_json
 
@@ -61,7 +61,7 @@ def test_coco_classes_count_though_they_are_rare() -> None:
 
 
 def test_images_of_minival_are_for_validation_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskx_tf.data.visual_genome.TESTED", 2)
+    monkeypatch.setattr("maskx_tf.data.formats.visual_genome.TESTED", 2)
     source = samples.visual_genome(tmp_path)
     parts = {
         form: [image.id for image in read(source._replace(format=form)).images]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskx_tf.data import colours, copy_paste, transforms
-from maskx_tf.data.sample import PACKED, Sample, pad
+from maskx_tf.data.pipeline import colours, copy_paste, transforms
+from maskx_tf.data.pipeline.sample import PACKED, Sample, pad
 from maskx_tf.ops import images as image_ops
 from tests.data.scenes import sample, things
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from maskx_tf.data.workers import in_processes
+from maskx_tf.data.pipeline.workers import in_processes
 from maskx_tf.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,5 +53,5 @@ def test_failure_ends_the_others(task: int, words: str) -> None:
 
 
 def test_processes_start_without_tensorflow() -> None:
-    code = "import sys, maskx_tf.data.workers; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, maskx_tf.data.pipeline.workers; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0

@@ -11,12 +11,13 @@ import typer
 
 from maskx_tf import cli
 from maskx_tf.config import Config, explain
+from maskx_tf.study.config import StudyConfig
 
 SUFFIXES = (".py", ".md", ".yaml", ".yml", ".txt", ".toml", ".cfg", ".json", ".html", ".png", ".config", ".tflite")
 FAMILIES = "ablation|faster_rcnn|mask_rcnn|mask_x_rcnn|oracle|random_split"
 RECIPE = re.compile(rf"({FAMILIES})_[a-z0-9_*]*_(coco|vg3k)[a-z_*]*")
 OF_KERAS = ("model.fit", "model.compile", "model.summary")  # of any model, which has nothing to do with settings
-KEYS = set(explain.valid_keys(Config))
+KEYS = {*explain.valid_keys(Config), *explain.valid_keys(StudyConfig)}
 
 
 def wrong(name: str, place: Path, root: Path) -> str | None:

@@ -12,8 +12,8 @@ import yaml
 from maskx_tf import cli
 from maskx_tf.config import Config, explain
 from maskx_tf.config.text import parse_yaml
-from maskx_tf.data.synthetic import generate
-from maskx_tf.data.synthetic.parameters import Recipe
+from maskx_tf.synthetic import generate
+from maskx_tf.synthetic.parameters import Recipe
 from tests.documents import commands, markdown, names
 
 ROOT = Path(__file__).resolve().parents[2]

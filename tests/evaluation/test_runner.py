@@ -15,10 +15,10 @@ from pycocotools import mask as coco_mask
 from maskx_tf.evaluation import runner, store
 from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.evaluation.store import Store
+from maskx_tf.masks.paste import Crop, paste
+from maskx_tf.masks.rle import encode_crop
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.mask_rcnn import MaskRCNN
-from maskx_tf.ops.paste import Crop, paste
-from maskx_tf.ops.rle import encode_crop
 from maskx_tf.structures import Detections
 from tests.models.small import CLASSES, IMAGE_SIZES, SIDE, config, images, small_model
 

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
+from maskx_tf.masks import paste as paste_ops
 from maskx_tf.models.inference import Predictor
 from maskx_tf.ops import images as image_ops
-from maskx_tf.ops import paste as paste_ops
 from maskx_tf.structures import Detections, Proposals, Targets
 from tests.models.torchvision_models import sources, torchvision_model
 from tests.oracle import level_rows, matched_pairs, matched_share, needs_oracle, nhwc, outputs

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from maskx_tf.checkpoints.importing import Imported, convert
-from maskx_tf.checkpoints.plan import Request
-from maskx_tf.checkpoints.torchvision import plan
 from maskx_tf.checkpoints.variables import named
+from maskx_tf.importers.plan import Request
+from maskx_tf.importers.run import Imported, convert
+from maskx_tf.importers.torchvision import plan
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from tests import oracle

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
-from maskx_tf.ops import mask_crops
+from maskx_tf.masks import crops as mask_crops
+from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import masks as mask_ops
-from maskx_tf.ops import paste as paste_ops
 from tests import reference_masks as reference
 from tests.checks import assert_forms_agree
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskx_tf.serving.batching import Parameters
-from maskx_tf.serving.server import Options, Server
+from maskx_tf.serving.server.batching import Parameters
+from maskx_tf.serving.server.server import Options, Server
 from tests.export.exported import exported
 
 ANY_PORTS = {"grpc_port": 0, "rest_port": 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskx_tf.serving.answers import of_image
+from maskx_tf.serving.client.answers import of_image
 from maskx_tf.visualize import draw
 
 OUTPUTS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskx_tf.errors import BadInput
-from maskx_tf.serving.batching import Batcher, Parameters, Task, read_parameters
+from maskx_tf.serving.server.batching import Batcher, Parameters, Task, read_parameters
 from maskx_tf.serving.status import ServingError
 
 FOREVER = float("inf")

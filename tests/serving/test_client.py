@@ -16,8 +16,7 @@ import tensorflow as tf
 pytest.importorskip("tensorflow_serving.apis", reason="the extra dev is missing")
 
 from maskx_tf import cli
-from maskx_tf.serving import transport
-from maskx_tf.serving.client import Client, ServingError, Tls
+from maskx_tf.serving.client import Client, ServingError, Tls, transport
 from tests.export.exported import CATEGORY_IDS, detections, encoded, exported, picture, signatures
 from tests.models.small import assert_same_detections
 from tests.serving.official import server

@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import config_pb2 as session_pb2
 from tensorflow.core.protobuf import rewriter_config_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from maskx_tf.serving.batching import read_parameters
+from maskx_tf.serving.server.batching import read_parameters
 from serving import load_test
 from tests.export.exported import encoded, picture
 from tests.serving.running import shared

@@ -11,9 +11,9 @@ import tensorflow as tf
 from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.export import device, litert, saved_model
 from maskx_tf.export.source import open_source
-from maskx_tf.predict import ImagePredictor
-from maskx_tf.serving.answers import of_image
+from maskx_tf.predict.images import ImagePredictor
 from maskx_tf.serving.client import Client
+from maskx_tf.serving.client.answers import of_image
 from maskx_tf.structures import Detections
 from tests import oracle
 from tests.export.exported import SIZES, encoded, exported, model_folder, picture

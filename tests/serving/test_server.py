@@ -27,8 +27,8 @@ from tensorflow_serving.apis import (
 )
 
 from maskx_tf import cli
-from maskx_tf.serving.batching import Parameters
 from maskx_tf.serving.client import Client, ServingError, Tls
+from maskx_tf.serving.server.batching import Parameters
 from tests.export.exported import SIZES, detections, encoded, picture, signatures
 from tests.models.small import assert_same_detections
 from tests.serving.running import command, fetch, running, shared

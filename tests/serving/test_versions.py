@@ -11,10 +11,10 @@ import pytest
 
 from maskx_tf.errors import BadInput
 from maskx_tf.serving import protocol
-from maskx_tf.serving.batching import Parameters
-from maskx_tf.serving.service import Service
+from maskx_tf.serving.server.batching import Parameters
+from maskx_tf.serving.server.service import Service
+from maskx_tf.serving.server.versions import Versions, require_versions
 from maskx_tf.serving.status import ServingError
-from maskx_tf.serving.versions import Versions, require_versions
 from tests.serving.toys import write_toy, x
 
 

@@ -12,8 +12,10 @@ import tensorflow as tf
 
 from maskx_tf.config import Config
 from maskx_tf.config.loader import read
-from maskx_tf.data import examples, opening, pipeline
+from maskx_tf.data import opening
 from maskx_tf.data.dataset import Dataset
+from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
 from maskx_tf.models.build import build
 from maskx_tf.models.mask_rcnn import MaskRCNN

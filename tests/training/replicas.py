@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.config import load
-from maskx_tf.data import examples, opening, pipeline
+from maskx_tf.data import opening
+from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.data.pipeline import examples
 from maskx_tf.training import distribute
 from maskx_tf.training.fit import compiled
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from maskx_tf.data.synthetic import generate
-from maskx_tf.data.synthetic.parameters import Recipe
+from maskx_tf.synthetic import generate
+from maskx_tf.synthetic.parameters import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -113,8 +113,8 @@ def test_eight_images_are_learned_by_heart(name: str, tmp_path: Path) -> None:
             ],
             0.02,
         )
-    from maskx_tf.data.synthetic import generate
-    from maskx_tf.data.synthetic.parameters import Recipe
+    from maskx_tf.synthetic import generate
+    from maskx_tf.synthetic.parameters import Recipe
 
     data = tmp_path / "data"
     generate.generate(Recipe(images=20, size=128, classes=24, a=17), data, workers=1)

@@ -1,0 +1,71 @@
+"""The contact sheet of `maskx data show`."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Set
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskx_tf import visualize
+from maskx_tf.data import files, splits
+from maskx_tf.data.dataset import Dataset, ImageRecord, area_of, for_learning, loaded
+from maskx_tf.data.formats.records import Unfit
+from maskx_tf.errors import BadInput
+from maskx_tf.masks.crops import crop_mask
+from maskx_tf.structures import Detections
+
+MASK_SIDE = 112
+MOST_COLUMNS = 6
+
+
+def contact_sheet(
+    dataset: Dataset, policy: splits.Policy, a_names: Set[str], count: int, cell: int, seed: int
+) -> bytes:
+    """So many images of a data set, drawn at random, as one PNG.
+
+    Args:
+        dataset: with every mask that the files have.
+        policy: whose masks are drawn.
+        a_names: the classes of A, which have masks to learn from.
+        count: at most so many images.
+        cell: side of the place for each, in pixels.
+        seed: of the choice.
+    """
+    seen = for_learning(splits.apply(dataset, policy))
+    if not seen.images:
+        raise BadInput(f"{dataset.name}: expected images to show, found none")
+    chosen = np.random.RandomState(seed).permutation(len(seen.images))[:count]
+    records = [seen.images[index] for index in sorted(chosen.tolist())]
+    pictures = [picture(record, seen, a_names, cell) for record in records]
+    columns = min(MOST_COLUMNS, math.ceil(math.sqrt(len(pictures))))
+    captions = [str(record.id) if isinstance(record.file, bytes) else record.file.name for record in records]
+    sheet = visualize.contact_sheet(pictures, columns, (cell, cell), captions)
+    shown = {one.label for record in records for one in record.instances}
+    if shown:
+        strip = visualize.legend(seen.class_names, a_names, sheet.shape[1], classes=shown)
+        sheet = np.vstack([sheet, strip])
+    stream = io.BytesIO()
+    Image.fromarray(sheet).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int) -> NDArray[np.uint8]:
+    """One image, drawn in the size in which it is shown, so that its lines and letters can be seen."""
+    try:
+        pixels = files.pixels(record)
+    except Unfit as problem:
+        raise BadInput(f"{dataset.name}: image {record.id}: {problem}") from None
+    instances = sorted(record.instances, key=lambda one: -area_of(one.box))
+    masks = np.zeros([len(instances), MASK_SIDE, MASK_SIDE], np.float32)
+    for index, one in enumerate(instances):
+        if one.segmentation is not None:
+            form = loaded(one.segmentation, record.height, record.width)
+            masks[index] = crop_mask(form, one.box, record.height, record.width, MASK_SIDE)
+    boxes = np.array([one.box for one in instances], np.float32).reshape(-1, 4)
+    classes = np.array([one.label for one in instances], np.int32)
+    detections = Detections(boxes, None, classes, np.ones(len(instances), bool), masks)
+    return visualize.draw(*visualize.resized(pixels, detections, cell), dataset.class_names, a_classes=a_names)

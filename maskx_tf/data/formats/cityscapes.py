@@ -1,0 +1,66 @@
+"""Reads Cityscapes: instances from the maps *_instanceIds.png, the eight classes that have them.
+
+    leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
+    gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png
+
+`images` is leftImg8bit/train, `annotations` gtFine/train, or another part. A pixel of 26003 belongs to the fourth car;
+one of 26, without a number, to a group of cars that nobody told apart: a crowd.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskx_tf.data import files
+from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
+from maskx_tf.data.formats import rle
+from maskx_tf.data.problems import Problem, Report, noted, refuse
+
+# The ids of the labels that have instances and are evaluated; they serve as category ids.
+CLASSES = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
+FIRST = 24  # smaller ids are road, sky and the like
+NUMBERED = 1000  # from here on an id is label x 1000 + number
+SUFFIX = "_instanceIds.png"
+
+
+def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
+    """Reads a data set.
+
+    Args:
+        images: the folder of the images, with the same folders of cities as `annotations`.
+        annotations: the folder of the maps.
+        report: is told of every problem.
+    """
+    paths = files.listed(annotations, f"*{SUFFIX}", "maps of instances")
+    labels = {category: label for label, category in enumerate(CLASSES, 1)}
+
+    def read_one(path: Path, tell: Report) -> ImageRecord | None:
+        city = path.relative_to(annotations).parent
+        scene = path.name.removesuffix(SUFFIX).removesuffix("_gtFine").removesuffix("_gtCoarse")
+        with noted(tell, f"{annotations.name}/{path.relative_to(annotations).as_posix()}"):
+            ids = files.id_map(path)
+            instances = tuple(
+                Instance(region.box, labels[category], region.value < NUMBERED, region.rle, region.value)
+                for region in rle.regions(ids, FIRST)
+                if (category := region.value // NUMBERED if region.value >= NUMBERED else region.value) in labels
+            )
+            image = images / city / f"{scene}_leftImg8bit.png"
+            return ImageRecord(scene, image, ids.shape[1], ids.shape[0], instances)
+        return None
+
+    found: dict[str, ImageRecord] = {}
+    for record in files.in_threads(read_one, paths, report):
+        if record is not None and str(record.id) in found:
+            report(Problem("duplicate", str(record.id), "expected one map of a scene, found another"))
+        elif record is not None:
+            found[str(record.id)] = record
+    return Dataset(annotations.name, tuple(CLASSES.values()), tuple(CLASSES), tuple(found.values()))

@@ -1,0 +1,147 @@
+"""Reads COCO's JSON format: instances with polygons, run-length masks, or no mask at all.
+
+Absent masks are told apart from present ones by what stands in `segmentation`: nothing, null, an empty list or an empty
+mapping mean that the object is known by its box alone. So do polygons and run lengths without a pixel. A rectangle that
+equals the box is read as the mask that it claims to be; `maskx data check` reports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.data import files
+from maskx_tf.data.dataset import Dataset, Id, ImageRecord, Instance, Segmentation
+from maskx_tf.data.formats import records as fields
+from maskx_tf.data.formats import segmentations
+from maskx_tf.data.formats.records import MAX_ID, MAX_SIDE, Unfit
+from maskx_tf.data.problems import Report, noted, refuse
+from maskx_tf.errors import BadInput
+
+
+def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
+    """Reads a data set.
+
+    Args:
+        images: the folder to which the file names in the JSON are relative.
+        annotations: the JSON file.
+        report: is told of every problem.
+    """
+    data, name = read_lists(annotations), annotations.name
+    names = _categories(data, name, report)
+    records: dict[Id, ImageRecord] = {}
+    for where, entry in _records(data, "images", name):
+        with noted(report, where):
+            record = _image(entry, images)
+            if record.id in records:
+                raise Unfit(f"id: expected another than before, found {record.id!r}", "duplicate")
+            records[record.id] = record
+    instances = _instances(data, name, records, {category: label for label, category in enumerate(names, 1)}, report)
+    whole = tuple(image._replace(instances=tuple(instances[image.id])) for image in records.values())
+    return Dataset(name, tuple(names.values()), tuple(names), whole)
+
+
+def attach_masks(dataset: Dataset, path: Path, report: Report = refuse) -> Dataset:
+    """The data set with the masks that a second file has for its annotations.
+
+    That file is in COCO's format, too; of its annotations, id, image_id and segmentation are read.
+    """
+    images = {image.id: image for image in dataset.images}
+    known = {(image.id, one.id) for image in dataset.images for one in image.instances}
+    masks: dict[tuple[Id, Id], Segmentation | None] = {}
+    for where, entry in _records(read_lists(path), "annotations", path.name):
+        with noted(report, where):
+            key = (fields.identity(entry, "image_id"), fields.identity(entry, "id"))
+            if key not in known:
+                raise Unfit(f"expected an annotation of {dataset.name}, found id {key[1]!r} of image {key[0]!r}")
+            masks[key] = segmentations.read(entry.get("segmentation"), images[key[0]], where, report)
+
+    def complete(image: ImageRecord) -> ImageRecord:
+        instances = (
+            one._replace(segmentation=masks.get((image.id, one.id), one.segmentation)) for one in image.instances
+        )
+        return image._replace(instances=tuple(instances))
+
+    return dataset._replace(images=tuple(complete(image) for image in dataset.images))
+
+
+def read_class_names(annotations: Path) -> tuple[str, ...]:
+    """The classes of a file, in its order."""
+    return tuple(_categories(read_lists(annotations), annotations.name, refuse).values())
+
+
+def read_lists(path: Path) -> Mapping[str, Any]:
+    """The JSON of a COCO file, with its three lists in place."""
+    data = files.read_json(path)
+    expected = "a COCO file with the lists images, annotations and categories"
+    if not isinstance(data, Mapping):
+        raise BadInput(f"{path}: expected {expected}, found {fields.show(data)}")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data.get(key), list):
+            raise BadInput(f"{path}: expected {expected}, found {key}: {fields.show(data.get(key))}")
+    return data
+
+
+def _records(data: Mapping[str, Any], key: str, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The records of a list, each beside the place where it stands; one that is no mapping has no fields."""
+    for index, entry in enumerate(data[key]):
+        known = entry.get("id") if isinstance(entry, Mapping) else None
+        identity = f" (id {known})" if isinstance(known, int) else ""
+        yield f"{name}: {key}[{index}]{identity}", entry if isinstance(entry, Mapping) else {}
+
+
+def _categories(data: Mapping[str, Any], name: str, report: Report) -> dict[int, str]:
+    """The name of each category, by its id."""
+    names: dict[int, str] = {}
+    for where, entry in _records(data, "categories", name):
+        with noted(report, where):
+            category, class_name = fields.whole(entry, "id", -MAX_ID, MAX_ID), fields.text(entry, "name")
+            if category in names or class_name in names.values():
+                raise Unfit(f"expected another id and name than before, found {category} {class_name!r}", "duplicate")
+            names[category] = class_name
+    return names
+
+
+def _image(entry: Mapping[str, Any], folder: Path) -> ImageRecord:
+    identity, file = fields.identity(entry, "id"), folder / fields.text(entry, "file_name")
+    if entry.get("width") is None and entry.get("height") is None:
+        width, height = files.size_of(file)
+    else:
+        width, height = (fields.whole(entry, side, 1, MAX_SIDE) for side in ("width", "height"))
+    return ImageRecord(identity, file, width, height)
+
+
+def _instances(
+    data: Mapping[str, Any], name: str, images: Mapping[Id, ImageRecord], labels: Mapping[int, int], report: Report
+) -> dict[Id, list[Instance]]:
+    """The instances of each image."""
+    found: dict[Id, list[Instance]] = {image: [] for image in images}
+    seen: set[Id] = set()
+    for where, entry in _records(data, "annotations", name):
+        with noted(report, where):
+            image_id, category = fields.identity(entry, "image_id"), fields.identity(entry, "category_id")
+            if image_id not in images:
+                raise Unfit(f"image_id: expected the id of an image, found {image_id!r}", "unknown_image")
+            if category not in labels:
+                raise Unfit(f"category_id: expected the id of a category, found {category!r}", "unknown_category")
+            instance = _instance(entry, images[image_id], labels[int(category)], where, report)
+            if instance.id in seen:
+                raise Unfit(f"id: expected another than before, found {instance.id!r}", "duplicate")
+            seen.add(instance.id)
+            found[image_id].append(instance)
+    return found
+
+
+def _instance(entry: Mapping[str, Any], image: ImageRecord, label: int, where: str, report: Report) -> Instance:
+    numbers = entry.get("bbox")
+    if not isinstance(numbers, list) or len(numbers) != 4:
+        raise fields.unfit("bbox", "[x, y, width, height]", numbers)
+    named = dict(zip(("bbox.x", "bbox.y", "bbox.width", "bbox.height"), numbers, strict=True))
+    x, y = fields.number(named, "bbox.x"), fields.number(named, "bbox.y")
+    width, height = fields.number(named, "bbox.width", 0), fields.number(named, "bbox.height", 0)
+    crowd = entry.get("iscrowd", 0)
+    if crowd not in (0, 1, None):
+        raise fields.unfit("iscrowd", "0 or 1", crowd)
+    segmentation = segmentations.read(entry.get("segmentation"), image, where, report)
+    return Instance((x, y, x + width, y + height), label, bool(crowd), segmentation, fields.identity(entry, "id"))

@@ -1,0 +1,73 @@
+"""Writes a data set in COCO's JSON format, with masks where they are known."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.config.loader import replace_text
+from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, Segmentation, area_of, bitmap
+from maskx_tf.data.formats import rle
+from maskx_tf.errors import BadInput
+
+
+def write(dataset: Dataset, path: Path, images: Path) -> None:
+    """Writes the file, so that nobody ever sees half of it.
+
+    Ids stay where COCO's tools take them, which is where all are whole numbers; otherwise images and annotations are
+    numbered from 1 on. A mask in a file becomes run lengths.
+
+    Args:
+        dataset: what to write.
+        path: the JSON file.
+        images: the folder to which file names are to be relative.
+    """
+    replace_text(path, json.dumps(as_coco(dataset, images), ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def as_coco(dataset: Dataset, images: Path) -> dict[str, Any]:
+    """The data set as COCO's mapping of lists."""
+    keeps_images = all(isinstance(image.id, int) for image in dataset.images)
+    ids = [one.id for image in dataset.images for one in image.instances]
+    keeps_ids = len(set(ids)) == len(ids) and all(isinstance(one, int) and one > 0 for one in ids)
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(dataset.images, 1):
+        image_id = image.id if keeps_images else number
+        name = _name(image, images)
+        records.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height})
+        for one in image.instances:
+            annotation_id = one.id if keeps_ids else len(annotations) + 1
+            category = dataset.category_ids[one.label - 1]
+            head = {"id": annotation_id, "image_id": image_id, "category_id": category}
+            annotations.append(head | _annotation(one, image))
+    categories = [
+        {"id": category, "name": name} for category, name in zip(dataset.category_ids, dataset.class_names, strict=True)
+    ]
+    return {"images": records, "annotations": annotations, "categories": categories}
+
+
+def _annotation(one: Instance, image: ImageRecord) -> dict[str, Any]:
+    x1, y1, x2, y2 = one.box
+    entry: dict[str, Any] = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area_of(one.box), "iscrowd": int(one.crowd)}
+    if one.segmentation is None:
+        return entry
+    written = _written(one.segmentation, image)
+    mask = written if isinstance(written, dict) else rle.encode(bitmap(one.segmentation, image.height, image.width))
+    return entry | {"segmentation": written, "area": rle.area(mask)}
+
+
+def _written(segmentation: Segmentation, image: ImageRecord) -> list[list[float]] | dict[str, Any]:
+    if isinstance(segmentation, dict):
+        return segmentation
+    if isinstance(segmentation, tuple):
+        return [numbers.tolist() for numbers in segmentation]
+    return rle.encode(bitmap(segmentation, image.height, image.width))
+
+
+def _name(image: ImageRecord, images: Path) -> str:
+    if isinstance(image.file, bytes):
+        raise BadInput(f"image {image.id}: expected an image in a file of its own, which COCO's JSON can name")
+    return Path(os.path.relpath(image.file, images)).as_posix()

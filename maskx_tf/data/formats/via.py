@@ -1,0 +1,108 @@
+"""Reads the JSON of VGG Image Annotator (VIA 2): an export of annotations, or a saved project.
+
+Polygons, circles and ellipses are masks; rectangles are boxes only. The class is the value of the region's attribute:
+the only one, or the one named class, label, name, category or type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.data import files
+from maskx_tf.data.dataset import Dataset, ImageRecord
+from maskx_tf.data.formats import records as fields
+from maskx_tf.data.formats import shapes
+from maskx_tf.data.formats.records import MAX_SIDE, Unfit
+from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.errors import BadInput
+
+ATTRIBUTES = ("class", "label", "name", "category", "type")
+OPEN_SHAPES = ("polyline", "point")  # they enclose nothing
+
+
+def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
+    """Reads a data set.
+
+    Args:
+        images: the folder of the images.
+        annotations: the JSON file, or a folder of several.
+        report: is told of every problem.
+    """
+    several = annotations.is_dir()
+    paths = files.listed(annotations, "*.json", "VIA's JSON files") if several else [annotations]
+    drawings = []
+    for path in paths:
+        for where, entry in _files(path):
+            with noted(report, where):
+                drawings.append(_drawing(fields.mapping(entry), where, images, report))
+    return shapes.dataset(annotations.name, drawings, report)
+
+
+def _files(path: Path) -> Iterator[tuple[str, Any]]:
+    """What the file says of each image, beside where."""
+    data = files.read_json(path)
+    if isinstance(data, Mapping) and "_via_img_metadata" in data:
+        data = data["_via_img_metadata"]
+    if not isinstance(data, Mapping) or not data:
+        raise BadInput(f"{path}: expected VIA's JSON, an entry for each image, found {fields.show(data)}")
+    for key, entry in data.items():
+        yield f"{path.name}: {fields.show(key)}", entry
+
+
+def _drawing(entry: Mapping[str, Any], where: str, images: Path, report: Report) -> shapes.Drawing:
+    name = fields.text(entry, "filename")
+    file = images / name
+    width, height = files.size_of(file)
+    regions = entry.get("regions")
+    if isinstance(regions, Mapping):  # VIA 1
+        regions = list(regions.values())
+    drawn = []
+    for number, region in fields.entries({"regions": regions}, "regions"):
+        place = f"{where}: regions[{number}]"
+        with noted(report, place):
+            record = fields.mapping(region)
+            attributes = fields.mapping(record.get("shape_attributes"), "shape_attributes")
+            if attributes.get("name") in OPEN_SHAPES:
+                what = f"expected a shape that encloses something, found {attributes['name']}"
+                report(Problem("skipped_shape", place, what))
+            else:
+                drawn.append(_shape(attributes, _class(record)))
+    return shapes.Drawing(where, ImageRecord(name, file, width, height), drawn)
+
+
+def _class(region: Mapping[str, Any]) -> str:
+    attributes = fields.mapping(region.get("region_attributes"), "region_attributes")
+    keys = [key for key in ATTRIBUTES if key in attributes] or list(attributes)
+    if not keys or (len(keys) > 1 and keys[0] not in ATTRIBUTES):
+        raise fields.unfit("region_attributes", f"one, or one of {', '.join(ATTRIBUTES)}", dict(attributes))
+    value = attributes[keys[0]]
+    if isinstance(value, Mapping):  # a row of check boxes
+        ticked = [name for name, is_ticked in value.items() if is_ticked]
+        if len(ticked) != 1:
+            raise fields.unfit(keys[0], "one ticked name", dict(value))
+        value = ticked[0]
+    return fields.as_text(value, keys[0]).strip()
+
+
+def _shape(attributes: Mapping[str, Any], name: str) -> shapes.Shape:
+    kind = attributes.get("name")
+    if kind == "polygon":
+        xs, ys = (
+            [fields.as_number(value, key) for _, value in fields.entries(attributes, key)]
+            for key in ("all_points_x", "all_points_y")
+        )
+        if len(xs) != len(ys):
+            raise Unfit(f"all_points_y: expected as many numbers as all_points_x, {len(xs)}, found {len(ys)}")
+        return shapes.outlined(name, list(zip(xs, ys, strict=True)))
+    if kind == "rect":
+        x, y = fields.number(attributes, "x"), fields.number(attributes, "y")
+        width, height = (fields.number(attributes, side, 0) for side in ("width", "height"))
+        return shapes.rectangle(name, x, y, x + width, y + height)
+    if kind not in ("circle", "ellipse"):
+        raise fields.unfit("shape_attributes.name", "polygon, rect, circle or ellipse", kind)
+    keys = ("r", "r") if kind == "circle" else ("rx", "ry")
+    rx, ry = (fields.number(attributes, key, 0, MAX_SIDE) for key in keys)
+    turn = fields.number(attributes, "theta") if "theta" in attributes else 0.0
+    return shapes.ellipse(name, fields.number(attributes, "cx"), fields.number(attributes, "cy"), rx, ry, turn)

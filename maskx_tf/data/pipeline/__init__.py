@@ -1,0 +1,1 @@
+"""From a data set to batches: decoding, augmentation, padding, and TFRecord files."""

@@ -1,0 +1,288 @@
+"""From images in any order to batches: shuffled, varied and endless for training; whole and in order for evaluation.
+
+Which image stands at which position of training, and how it is varied, depends on the seed, the epoch and the image
+alone. So a run that starts at a later step goes on exactly as one that came there, without looking at what lies before,
+and several workers take their parts of the very batches that a single one would make.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from maskx_tf.config.detector import InputConfig
+from maskx_tf.config.schema import DataConfig
+from maskx_tf.data import files
+from maskx_tf.data.pipeline import colours, transforms
+from maskx_tf.data.pipeline.copy_paste import choose, paste
+from maskx_tf.data.pipeline.examples import Examples
+from maskx_tf.data.pipeline.sample import PACKED, Sample, drop_tiny, pad
+from maskx_tf.errors import BadInput
+from maskx_tf.ops import images as image_ops
+
+Batch = dict[str, tf.Tensor]
+# Each step draws from a stream of its own, so that switching one on changes no other.
+WINDOW, FLIP, COLOUR, PASTE, PARTNER, CHOICE = range(6)
+
+
+def training(
+    examples: Examples,
+    data: DataConfig,
+    model_input: InputConfig,
+    *,
+    batch: int,
+    start: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+    devices: int = 1,
+) -> tf.data.Dataset:
+    """Endless batches, equal whenever the arguments are; docs/pipeline.md lists their fields.
+
+    Args:
+        examples: the images.
+        data: how they are varied.
+        model_input: the canvas.
+        batch: images a step, over all workers.
+        start: the step of the first batch; it is what a run from step 0 has there.
+        worker: the number of this worker, from 0 on.
+        workers: how many there are; worker i gets the i-th part of each batch.
+        devices: of this worker; its part comes in as many pieces, one after the other.
+
+    Raises:
+        BadInput: there is no image, or the workers cannot share a batch.
+    """
+    if not examples.total:
+        raise BadInput(f"{examples.name}: expected images to learn from, found none")
+    share = _share(batch, worker, workers)
+    prepare = functools.partial(_varied, examples, data, model_input)
+
+    def one(step_and_place: tf.Tensor) -> Batch:
+        position = _position(step_and_place, batch, share, worker)
+        epoch = position // examples.total
+        index = tf.numpy_function(
+            lambda at: order(examples.total, data.seed, int(at) // examples.total)[int(at) % examples.total],
+            [position],
+            tf.int64,
+        )
+        index = tf.ensure_shape(index, [])
+        number, sample, size, original = prepare(index, _seed(data.seed, epoch, index))
+        return _entry(number, sample, size, original, model_input.canvas)
+
+    counter = tf.data.Dataset.range(start * share, np.iinfo(np.int64).max)
+    return _batches(counter, one, _share(share, 0, devices, "devices"), data.workers)
+
+
+def evaluation(
+    examples: Examples,
+    data: DataConfig,
+    model_input: InputConfig,
+    *,
+    batch: int,
+    worker: int = 0,
+    workers: int = 1,
+) -> tf.data.Dataset:
+    """Each image once, in order and as it is; the last batch is filled up with black ones that are not valid.
+
+    Arguments and errors are those of `training`.
+    """
+    share = _share(batch, worker, workers)
+    steps = -(-examples.total // batch)
+
+    def one(step_and_place: tf.Tensor) -> Batch:
+        position = _position(step_and_place, batch, share, worker)
+        return tf.cond(
+            position < examples.total,
+            lambda: _as_it_is(examples, data, model_input, position),
+            lambda: _blank(model_input.canvas, data.max_instances),
+        )
+
+    return _batches(tf.data.Dataset.range(steps * share), one, share, data.workers)
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Turns what is wrong with an image, as TensorFlow reports it from its threads, back into the BadInput it was."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"BadInput: ([^\n]*)", error.message)
+        if found is None:
+            raise
+        raise BadInput(found[1]) from None
+
+
+@functools.lru_cache(maxsize=8)  # neighbouring epochs are read at a time
+def order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """In which order the images of an epoch are read: int64 [count]."""
+    return np.random.RandomState([seed, epoch]).permutation(count).astype(np.int64)
+
+
+def _share(batch: int, worker: int, workers: int, what: str = "workers") -> int:
+    """How many images of each batch a worker, or each of its devices, gets."""
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker {worker} of {workers}")
+    if batch % workers:
+        raise BadInput(f"train.batch: expected a multiple of {workers}, the number of {what}, found {batch}")
+    return batch // workers
+
+
+def _position(step_and_place: tf.Tensor, batch: int, share: int, worker: int) -> tf.Tensor:
+    """The position, counted over all workers, of the n-th image that this worker reads."""
+    return step_and_place // share * batch + worker * share + step_and_place % share
+
+
+def _seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """The seed, int32 [2], of how an image is varied in an epoch."""
+    first = tf.stack([tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32)])
+    return tf.random.experimental.stateless_fold_in(tf.bitcast(first, tf.int32), tf.cast(index, tf.int32))
+
+
+def _varied(
+    examples: Examples, data: DataConfig, model_input: InputConfig, index: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, Sample, tf.Tensor, tf.Tensor]:
+    """Number, Sample on the canvas, size float32 [2] in it, and original size, of an image for training."""
+    number, sample = examples.read(index)
+    original = tf.shape(sample.image)[:2]
+    sample, size = _on_canvas(sample, data, model_input, seed)
+    if data.copy_paste > 0.0:
+        draw = tf.random.stateless_uniform([], _stream(seed, PASTE))
+        sample = tf.cond(
+            draw < data.copy_paste,
+            lambda: _pasted(sample, size, examples, data, model_input, seed),
+            lambda: sample,
+        )
+    return number, pad(drop_tiny(sample), data.max_instances), size, original
+
+
+def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed: tf.Tensor) -> tuple[Sample, tf.Tensor]:
+    """The varied image on its canvas, and its size int32 [2] there."""
+    sample = _first(sample, data.max_instances)
+    window, size = transforms.random_window(
+        tf.shape(sample.image)[:2],
+        _stream(seed, WINDOW),
+        least=data.crop,
+        jitter=data.scale_jitter,
+        canvas=model_input.canvas,
+        short_side=model_input.short_side,
+        long_side=model_input.long_side,
+    )
+    if data.crop < 1.0 or data.scale_jitter[1] > 1.0:
+        sample = transforms.crop(sample, window)
+    if data.flip:
+        sample = transforms.random_flip(sample, _stream(seed, FLIP))
+    strengths = dict(data.photometric)
+    if any(strengths.values()):
+
+        def dyed(given: Sample) -> Sample:
+            return given._replace(image=colours.recolour(given.image, _stream(seed, COLOUR), **strengths))
+
+        # Where there are fewer pixels: a photograph of 12 million is not made floats for it.
+        sample = tf.cond(
+            tf.reduce_prod(tf.shape(sample.image)[:2]) <= tf.reduce_prod(size),
+            lambda: transforms.resize(dyed(sample), size),
+            lambda: dyed(transforms.resize(sample, size)),
+        )
+    else:
+        sample = transforms.resize(sample, size)
+    return sample._replace(image=transforms.place(sample.image, model_input.canvas)), size
+
+
+def _pasted(
+    sample: Sample,
+    size: tf.Tensor,
+    examples: Examples,
+    data: DataConfig,
+    model_input: InputConfig,
+    seed: tf.Tensor,
+) -> Sample:
+    """The image with instances of another one, drawn at random and varied by itself, on top."""
+    stream = _stream(seed, PARTNER)
+    partner = tf.random.stateless_uniform([], stream, 0, examples.total, tf.int64)
+    other, _ = _on_canvas(examples.read(partner)[1], data, model_input, stream)
+    other = drop_tiny(transforms.cut(other, tf.concat([[0, 0], size], axis=0)))
+    room = data.max_instances - tf.reduce_sum(tf.cast(sample.valid, tf.int32))
+    return paste(sample, other, choose(other, _stream(seed, CHOICE), room))
+
+
+def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, index: tf.Tensor) -> Batch:
+    """An image for evaluation, letterboxed as `predict` does it."""
+    number, sample = examples.read(index)
+    original = tf.shape(sample.image)[:2]
+    sample = _first(sample, data.max_instances)
+    pixels, size = image_ops.letterbox(
+        sample.image,
+        canvas=model_input.canvas,
+        short_side=model_input.short_side,
+        long_side=model_input.long_side,
+    )
+    boxes = image_ops.from_original(sample.boxes[None], size[None], tf.cast(original, tf.float32)[None])[0]
+    sample = sample._replace(image=tf.cast(tf.round(pixels), tf.uint8), boxes=boxes)
+    return _entry(number, pad(sample, data.max_instances), size, original, model_input.canvas)
+
+
+def _blank(canvas: tuple[int, int], limit: int) -> Batch:
+    """What fills up a batch: a black image, as large as the canvas, that is not valid."""
+    none = tf.zeros([limit], tf.bool)
+    sample = Sample(
+        image=tf.zeros([*canvas, 3], tf.uint8),
+        boxes=tf.zeros([limit, 4]),
+        classes=tf.zeros([limit], tf.int32),
+        valid=none,
+        crowd=none,
+        has_mask=none,
+        masks=tf.zeros([limit, PACKED], tf.uint8),
+    )
+    entry = _entry(tf.constant(-1, tf.int64), sample, tf.constant(canvas), tf.constant(canvas), canvas)
+    return entry | {"image_valid": tf.constant(0, tf.uint8)}
+
+
+def _entry(number: tf.Tensor, sample: Sample, size: tf.Tensor, original: tf.Tensor, canvas: tuple[int, int]) -> Batch:
+    """One image as an entry of a batch: neither bool nor text, which do not pass through a distribution strategy."""
+    return {
+        "images": tf.ensure_shape(sample.image, [*canvas, 3]),
+        "image_sizes": tf.cast(size, tf.float32),
+        "original_sizes": tf.cast(original, tf.float32),
+        "image_ids": number,
+        "image_valid": tf.constant(1, tf.uint8),
+        "gt_boxes": sample.boxes,
+        "gt_classes": sample.classes,
+        "gt_valid": tf.cast(sample.valid, tf.uint8),
+        "gt_crowd": tf.cast(sample.crowd, tf.uint8),
+        "gt_has_mask": tf.cast(sample.has_mask, tf.uint8),
+        "gt_masks": sample.masks,
+    }
+
+
+def steady() -> tf.data.Options:
+    """Options of a data set that keeps its order, and does without a thread that tunes it.
+
+    An iterator that goes may have to wait for that thread to wake, which it does once a minute.
+    """
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    return options
+
+
+def _batches(counter: tf.data.Dataset, one: Callable[[tf.Tensor], Batch], share: int, workers: int) -> tf.data.Dataset:
+    plain = tf.autograph.experimental.do_not_convert(one)  # there is no Python on tensors to convert, which takes long
+    entries = counter.map(plain, num_parallel_calls=workers or files.cores(), deterministic=True)
+    options = steady()
+    # Workers are told their part; TensorFlow would divide what is already divided.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return entries.batch(share, drop_remainder=True).prefetch(2).with_options(options)
+
+
+def _first(sample: Sample, limit: int) -> Sample:
+    """The first instances, as many as a batch has room for."""
+    return Sample(sample.image, *(values[:limit] for values in sample[1:]))
+
+
+def _stream(seed: tf.Tensor, step: int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, step)

@@ -1,0 +1,274 @@
+"""Writes the TFRecord files that `data.tfrecords` reads: in several processes, again and again until all are there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskx_tf.data import files
+from maskx_tf.data.dataset import Dataset, MaskFile
+from maskx_tf.data.formats import records as fields
+from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.pipeline import tfrecords
+from maskx_tf.data.pipeline.examples import Arrays, Examples, arrays, image_numbers, pixels
+from maskx_tf.data.pipeline.sample import SIDE
+from maskx_tf.data.pipeline.tfrecords import INDEX, LISTS, VERSION
+from maskx_tf.data.pipeline.workers import in_processes, nothing
+from maskx_tf.errors import BadInput
+
+PER_SHARD = 500  # images: about 80 MB of usual photos
+HEAD, FOOT = 12, 4  # bytes around a record: its length and that number's checksum; its own checksum
+
+
+class _Task(NamedTuple):
+    """One shard: where it goes, what it holds, and a checksum of that."""
+
+    path: Path
+    dataset: Dataset
+    numbers: tuple[int, ...]
+    fingerprint: str
+
+
+def write(
+    dataset: Dataset,
+    out: Path,
+    *,
+    per_shard: int = PER_SHARD,
+    workers: int = 1,
+    started: Callable[[int], None] = lambda images: None,
+    advance: Callable[[], None] = nothing,
+    prepare: Callable[[], None] = nothing,
+) -> dict[str, Any]:
+    """Writes a data set, or what is still missing of it.
+
+    Args:
+        dataset: as `readers.for_training` gives it: masks that training may not see are not written.
+        out: a new folder, an empty one, or one in which the same call was interrupted.
+        per_shard: images a file.
+        workers: processes; the files do not depend on it.
+        started: is called with the number of images.
+        advance: is called after each image.
+        prepare: is called first in each process.
+
+    Returns:
+        How many images, instances, masks, shards and bytes there are, and how many shards were there before.
+
+    Raises:
+        BadInput: an image or mask cannot be read, or the folder holds something else.
+    """
+    if not dataset.images:
+        raise BadInput(f"{dataset.name}: expected images to write, found none")
+    tasks = _tasks(dataset, out, per_shard)
+    started(len(dataset.images))
+    kept = _kept(out, tasks)
+    for shard in kept.values():
+        for _ in range(shard["images"]):
+            advance()
+    missing = [task for task in tasks if task.path.name not in kept]
+    if missing:
+        # Without its index the folder says that it is not finished.
+        for name, shard in kept.items():
+            files.write_bytes(_piece(out / name), _json(shard))
+        (out / INDEX).unlink(missing_ok=True)
+        written = in_processes(_write_shard, missing, min(workers, len(missing)), advance=advance, prepare=prepare)
+        kept |= {shard["file"]: shard for shard in written}
+    shards = [kept[task.path.name] for task in tasks]
+    totals = {key: sum(shard[key] for shard in shards) for key in ("images", "instances", "with_masks", "bytes")}
+    index = {
+        "version": VERSION,
+        "name": dataset.name,
+        "mask_side": SIDE,
+        "class_names": dataset.class_names,
+        "category_ids": dataset.category_ids,
+        **totals,
+        "shards": shards,
+    }
+    files.write_bytes(out / INDEX, _json(index))
+    for task in tasks:
+        _piece(task.path).unlink(missing_ok=True)
+    return {"out": str(out), **totals, "shards": len(shards), "shards_kept": len(shards) - len(missing)}
+
+
+def open_written(dataset: Dataset, folder: Path) -> Examples:
+    """The records of this very data set: the same images in the same order, with the same masks.
+
+    Raises:
+        BadInput: they are of another one, or as `tfrecords.open_records` does.
+    """
+    shards = tfrecords.read_index(folder)["shards"]
+    tasks = _tasks(dataset, folder, max((shard["images"] for shard in shards), default=PER_SHARD))
+    if [task.fingerprint for task in tasks] != [shard["fingerprint"] for shard in shards]:
+        what = f"expected records of {dataset.name} as it is now, with the same classes and the same masks"
+        raise BadInput(f"{folder}: {what}, found others; write them anew")
+    return tfrecords.open_records(folder)
+
+
+def _tasks(dataset: Dataset, out: Path, per_shard: int) -> list[_Task]:
+    numbers = image_numbers(dataset)
+    starts = range(0, len(numbers), per_shard)
+    tasks = []
+    for place, start in enumerate(starts):
+        part = dataset._replace(images=dataset.images[start : start + per_shard])
+        own = tuple(numbers[start : start + per_shard])
+        path = out / f"records-{place:05d}-of-{len(starts):05d}.tfrecord"
+        tasks.append(_Task(path, part, own, _fingerprint(part, own)))
+    return tasks
+
+
+def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
+    """A checksum of all that decides what stands in a shard, but for the pixels of the images."""
+    digest = hashlib.sha256()
+
+    def add(*values: object) -> None:
+        digest.update(repr(values).encode() + b"\n")
+
+    add(VERSION, SIDE, dataset.class_names, dataset.category_ids)
+    for number, image in zip(numbers, dataset.images, strict=True):
+        file = hashlib.sha256(image.file).hexdigest() if isinstance(image.file, bytes) else str(image.file)
+        add(number, file, image.width, image.height)
+        for one in image.instances:
+            add(one.box, one.label, one.crowd)
+            form = one.segmentation
+            if isinstance(form, tuple):
+                for polygon in form:
+                    digest.update(polygon.tobytes())
+            add(str(form.path) if isinstance(form, MaskFile) else form if isinstance(form, dict) else form is None)
+    return digest.hexdigest()
+
+
+def _kept(out: Path, tasks: list[_Task]) -> dict[str, dict[str, Any]]:
+    """What an earlier call finished, by the names of the files; it makes the folder where there is none.
+
+    Raises:
+        BadInput: the folder holds something else.
+    """
+    try:
+        out.mkdir(exist_ok=True)
+        present = sorted(path.name for path in out.iterdir())
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
+    tfrecords.remove_leftovers(out)
+    expected = {task.path.name: task.fingerprint for task in tasks}
+    known = {INDEX, *expected, *(_piece(task.path).name for task in tasks)}
+    foreign = next((name for name in present if name not in known and not name.startswith(".")), None)
+    if foreign is not None:
+        raise BadInput(f"{out}: expected a new folder, or one with a part of these records, found {foreign} in it")
+    kept = {}
+    for shard in _finished(out, present):
+        if expected.get(shard["file"]) != shard["fingerprint"]:
+            raise BadInput(f"{out}: expected a new folder, or one with a part of these records, found others")
+        path = out / shard["file"]
+        if path.is_file() and path.stat().st_size == shard["bytes"] and _sha256(path) == shard["sha256"]:
+            kept[path.name] = shard
+    return kept
+
+
+def _finished(out: Path, present: list[str]) -> Iterator[dict[str, Any]]:
+    """What the index says of each shard, or, without one, what stands beside each shard."""
+    if INDEX in present:
+        yield from tfrecords.read_index(out)["shards"]
+        return
+    for name in present:
+        if name.startswith("records-") and name.endswith(".json"):
+            shard = files.read_json(out / name)
+            try:
+                tfrecords.check_shard(fields.mapping(shard, name))
+            except Unfit as problem:
+                raise BadInput(f"{out / name}: {problem}; remove the file") from None
+            yield shard
+
+
+def _write_shard(task: _Task, step: Callable[[], None]) -> dict[str, Any]:
+    """Writes one shard and what the index is to say of it."""
+    beside = task.path.with_name(f".{task.path.name}.{os.getpid()}")
+    totals = dict.fromkeys(("images", "instances", "with_masks", "bytes"), 0)
+    lists: dict[str, list[int]] = {key: [] for key in LISTS}
+    try:
+        with tf.io.TFRecordWriter(str(beside)) as writer:
+            for place, number in enumerate(task.numbers):
+                found = arrays(task.dataset, place)
+                record = _serialised(number, _encoded(task.dataset, place), found)
+                writer.write(record)
+                lists["offsets"].append(totals["bytes"] + HEAD)
+                lists["lengths"].append(len(record))
+                lists["crc32"].append(zlib.crc32(record))
+                totals["images"] += 1
+                totals["instances"] += len(found.boxes)
+                totals["with_masks"] += int(found.has_mask.sum())
+                totals["bytes"] += HEAD + len(record) + FOOT
+                step()
+        checksum = _sha256(beside)
+        os.replace(beside, task.path)
+    except (OSError, tf.errors.OpError) as error:
+        raise BadInput(f"{task.path}: cannot be written: {str(error).splitlines()[0]}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    shard = {"file": task.path.name, **totals, "sha256": checksum, "fingerprint": task.fingerprint, **lists}
+    files.write_bytes(_piece(task.path), _json(shard))
+    return shard
+
+
+def _serialised(number: int, image: bytes, found: Arrays) -> bytes:
+    def whole(values: Any) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=np.ravel(values).tolist()))
+
+    def data(value: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    feature = {
+        "image": data(image),
+        "image_id": whole(number),
+        "boxes": tf.train.Feature(float_list=tf.train.FloatList(value=found.boxes.ravel().tolist())),
+        "classes": whole(found.classes),
+        "crowd": whole(found.crowd),
+        "has_mask": whole(found.has_mask),
+        "masks": data(found.masks.tobytes()),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+
+
+def _encoded(dataset: Dataset, place: int) -> bytes:
+    """The file of an image where TensorFlow decodes it to the pixels that we see, otherwise a PNG file of those."""
+    record = dataset.images[place]
+    seen = pixels(dataset, place)
+    data = record.file if isinstance(record.file, bytes) else record.file.read_bytes()
+    if _is_decoded_to(data, seen):
+        return data
+    stream = io.BytesIO()
+    Image.fromarray(seen).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _is_decoded_to(data: bytes, seen: NDArray[np.uint8]) -> bool:
+    try:
+        return np.array_equal(np.asarray(tfrecords.decode(data)), seen)
+    except tf.errors.InvalidArgumentError:  # a type that it does not know
+        return False
+
+
+def _sha256(path: Path) -> str:
+    """The checksum of a file, which is then on the disk for certain."""
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return checksum
+
+
+def _piece(path: Path) -> Path:
+    """Where the part of the index stands that belongs to a shard, until the index is written."""
+    return path.with_suffix(".json")
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()

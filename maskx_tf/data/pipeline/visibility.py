@@ -1,0 +1,100 @@
+"""What is left of instances of which a part can no longer be seen: their masks cut, and boxes around the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from maskx_tf.data.pipeline.sample import SIDE, Sample, grids_of, tidy
+from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import masks as mask_ops
+
+TINY = 1e-3  # pixels, by which rounding may move the centre of a cell
+
+
+def seen_through(
+    sample: Sample,
+    maybe: tf.Tensor,
+    visible: Callable[[], tf.Tensor],
+    size: tuple[tf.Tensor | int, tf.Tensor | int],
+    *,
+    least: float = 0.0,
+) -> Sample:
+    """The instances as far as they lie in the image and the cells of their boxes are visible.
+
+    Args:
+        sample: what is seen.
+        maybe: bool [G], instances that may be seen in part only; the others stay as they are.
+        visible: makes bool [G, S, S]; it is called if there are such instances.
+        size: height and width of the image.
+        least: the share of an instance that has to be seen.
+    """
+
+    def look() -> tuple[tf.Tensor, ...]:
+        # An instance without a mask may be anywhere in its box.
+        whole = grids_of(sample.masks) | ~sample.has_mask[:, None, None]
+        seen = whole & visible()
+        before, after = (tf.reduce_sum(tf.cast(grids, tf.float32), axis=[1, 2]) for grids in (whole, seen))
+        fitted = _fitted(sample.boxes, whole, seen, size)
+        changed = maybe & ((before != after) | tf.reduce_any(fitted != sample.boxes, axis=-1))
+        boxes = tf.where(changed[:, None], fitted, sample.boxes)
+        grids = _moved(seen, sample.boxes, boxes)
+        has_mask = sample.has_mask & (~changed | tf.reduce_any(grids, axis=[1, 2]))
+        packed = mask_ops.pack_bits(tf.reshape(grids, [-1, SIDE * SIDE]))
+        masks = tf.where(changed[:, None], packed, sample.masks)
+        valid = sample.valid & ~(changed & ((after == 0.0) | (after < least * before)))
+        return boxes, valid, has_mask, masks
+
+    boxes, valid, has_mask, masks = tf.cond(
+        tf.reduce_any(maybe), look, lambda: (sample.boxes, sample.valid, sample.has_mask, sample.masks)
+    )
+    return tidy(sample._replace(boxes=boxes, valid=valid, has_mask=has_mask, masks=masks))
+
+
+def _fitted(
+    boxes: tf.Tensor, whole: tf.Tensor, seen: tf.Tensor, size: tuple[tf.Tensor | int, tf.Tensor | int]
+) -> tf.Tensor:
+    """Boxes around what is seen of grids, exact where they end at the border of the image, else to a cell.
+
+    An edge where as much is seen as there was stays: the annotated box knows more than its grid.
+    """
+    height, width = (tf.cast(side, tf.float32) for side in size)
+    before, after = _extents(whole), _extents(seen)
+    start, cell = tf.tile(boxes[:, :2], [1, 2]), tf.tile((boxes[:, 2:] - boxes[:, :2]) / SIDE, [1, 2])
+    edges = start + after * cell
+    border = tf.stack([0.0, 0.0, width, height])
+    edges = tf.where(tf.abs(edges - border) <= 0.5 * cell + TINY, border, edges)
+    return box_ops.clip(tf.where(after == before, boxes, edges), height, width)
+
+
+def centres_of(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the centres of the cells of each box lie: y float32 [G, S], x float32 [G, S]."""
+    x1, y1, x2, y2 = tf.unstack(boxes[..., None], axis=1)  # [G, 1]
+    centre = (tf.range(SIDE, dtype=tf.float32) + 0.5) / SIDE
+    return y1 + (y2 - y1) * centre, x1 + (x2 - x1) * centre
+
+
+def _extents(grids: tf.Tensor) -> tf.Tensor:
+    """The boxes float32 [G, 4] around the cells that are set, in cells of bool [G, S, S]."""
+    columns, rows = (tf.cast(tf.reduce_any(grids, axis=axis), tf.int32) for axis in (1, 2))
+    first = [tf.argmax(line, axis=1) for line in (columns, rows)]
+    last = [SIDE - tf.argmax(tf.reverse(line, [1]), axis=1) for line in (columns, rows)]
+    return tf.cast(tf.stack(first + last, axis=1), tf.float32)
+
+
+def _moved(grids: tf.Tensor, boxes: tf.Tensor, new_boxes: tf.Tensor) -> tf.Tensor:
+    """Grids bool [G, S, S] over boxes inside those they had: interpolated between the centres of the old cells."""
+    values = tf.cast(grids, tf.float32)
+    old, new = centres_of(boxes), centres_of(new_boxes)
+    for axis in (1, 2):
+        first, last = old[axis - 1][:, :1], old[axis - 1][:, -1:]
+        place = (new[axis - 1] - first) / tf.maximum(last - first, box_ops.MIN_SIDE) * (SIDE - 1)
+        place = tf.clip_by_value(place, 0.0, SIDE - 1.0)
+        below = tf.cast(place, tf.int32)
+        share = tf.expand_dims(place - tf.floor(place), 3 - axis)
+        above = tf.minimum(below + 1, SIDE - 1)
+        values = (1.0 - share) * tf.gather(values, below, axis=axis, batch_dims=1) + share * tf.gather(
+            values, above, axis=axis, batch_dims=1
+        )
+    return values >= 0.5

@@ -1,0 +1,1 @@
+"""Reads the weights of other programs into our models."""

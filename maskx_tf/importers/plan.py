@@ -1,0 +1,157 @@
+"""What an importer makes of a file before any model is built, and the facts that shapes tell whatever the source."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskx_tf.checkpoints.messages import shown
+from maskx_tf.config import ModelConfig
+from maskx_tf.errors import BadInput
+from maskx_tf.importers.fill import Rule, Table
+from maskx_tf.importers.labels import Labels
+from maskx_tf.layers.resnet import VARIANTS
+
+Tensors = dict[str, np.ndarray]
+
+
+class Request(NamedTuple):
+    """What a user asks of an importer.
+
+    Attributes:
+        path: the file.
+        overrides: settings that win over the source's, such as "model.detections.score=0.3".
+        classes: a file of class names.
+        all_ids: keep the rows of all 90 ids of COCO (torchvision).
+        without_rpn: accept a file that has no region proposal network (Detectron's stage-wise training).
+    """
+
+    path: Path
+    overrides: tuple[str, ...] = ()
+    classes: Path | None = None
+    all_ids: bool = False
+    without_rpn: bool = False
+
+
+class Plan(NamedTuple):
+    """How a file becomes a model.
+
+    Attributes:
+        settings: of the `model` section: what the shapes tell, and the conventions of the source.
+        labels: the classes.
+        tensors: by the names that the table uses.
+        table: a resolved configuration to where everything goes.
+        rules: for tensors that are left out.
+        settled: tensors that were dealt with before, by reason.
+        embedding: the table that T reads, if it reads one.
+        may_stay: starts of names of variables for which the file may have nothing.
+        notes: what a user should know, a sentence each.
+    """
+
+    settings: dict[str, Any]
+    labels: Labels
+    tensors: Tensors
+    table: Callable[[ModelConfig], Table]
+    rules: tuple[Rule, ...] = ()
+    settled: Mapping[str, Sequence[str]] = {}
+    embedding: np.ndarray | None = None
+    may_stay: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def refuse(path: Path, tensors: Tensors, known: Sequence[tuple[str, str]]) -> None:
+    """Objects to a model of a kind that is known and not supported.
+
+    Args:
+        path: of the file.
+        tensors: of the file.
+        known: a pattern of the start of a name, and what a model with such a tensor is.
+
+    Raises:
+        BadInput: naming the tensor and the kind.
+    """
+    for pattern, kind in known:
+        for name in tensors:
+            if re.match(pattern, name):
+                raise BadInput(f"{path}: {shown(name)}: {kind} cannot be imported")
+
+
+def tensor(path: Path, tensors: Tensors, name: str, rank: int) -> np.ndarray:
+    """A tensor whose shape tells something.
+
+    Raises:
+        BadInput: it is not there, or has another number of dimensions.
+    """
+    if name not in tensors:
+        raise BadInput(f"{path}: expected a tensor {name}, found none")
+    if tensors[name].ndim != rank:
+        raise BadInput(f"{path}: {name}: expected {rank} dimensions, found shape {list(tensors[name].shape)}")
+    return tensors[name]
+
+
+def resnet_name(path: Path, tensors: Tensors, conv2: str) -> str:
+    """The name of a ResNet.
+
+    Args:
+        path: of the file.
+        tensors: of the file.
+        conv2: pattern of the names of the 3x3 convolutions, with groups for stage and index of the block.
+
+    Raises:
+        BadInput: it is none of `VARIANTS`.
+    """
+    found: dict[int, int] = {}
+    first = None
+    for name, array in tensors.items():
+        match = re.fullmatch(conv2, name)
+        if match:
+            stage = int(match.group(1))
+            found[stage] = found.get(stage, 0) + 1
+            first = array if (stage, match.group(2)) == (min(found), "0") else first
+    blocks = tuple(count for _, count in sorted(found.items()))
+    if first is None or first.ndim != 4:
+        raise BadInput(f"{path}: expected the convolutions of a ResNet, found none")
+    width, group_width = first.shape[:2]
+    for name, variant in VARIANTS.items():
+        if (variant.blocks, variant.groups * variant.group_width) == (blocks, width) and (
+            group_width == (variant.group_width if variant.groups > 1 else width)
+        ):
+            return name
+    raise BadInput(
+        f"{path}: a ResNet of blocks {blocks} whose first 3x3 convolutions have {width} channels in groups of "
+        f"{group_width}, expected one of {', '.join(VARIANTS)}"
+    )
+
+
+def class_count(path: Path, tensors: Tensors, scores: str) -> int:
+    """Rows of the class scores, background included."""
+    count = len(tensor(path, tensors, scores, 2))
+    if count < 2:
+        raise BadInput(f"{path}: {scores}: expected a row for the background and one for each class, found {count}")
+    return count
+
+
+def map_side(path: Path, tensors: Tensors, name: str, channels: int) -> int:
+    """The side of the map that a fully connected layer reads, flattened.
+
+    Raises:
+        BadInput: its inputs are no square map of so many channels.
+    """
+    inputs = tensor(path, tensors, name, 2).shape[1]
+    side = math.isqrt(inputs // channels)
+    if side * side * channels != inputs or not side:
+        raise BadInput(f"{path}: {name}: {inputs} inputs, expected a square map of {channels} channels")
+    return side
+
+
+def counted(tensors: Tensors, name: str, first: int) -> int:
+    """How many tensors there are of a numbered kind: name has {} for the number."""
+    count = 0
+    while name.format(first + count) in tensors:
+        count += 1
+    return count

@@ -1,0 +1,110 @@
+"""Tensors out of files of every form that the sources use; the form is told from the first bytes, not from the name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskx_tf.checkpoints import npz
+from maskx_tf.checkpoints.messages import listed, reason
+from maskx_tf.errors import BadInput
+from maskx_tf.importers.pickles import read_pickle
+from maskx_tf.importers.torch_zip import LEGACY_MAGIC, bfloat16, read_torch
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+LONGEST_HEADER = 100_000_000  # of safetensors, as its own reader has it
+# safetensors' types, as NumPy's.
+TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "bfloat16",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+
+
+def read(path: Path) -> Any:
+    """What a file holds: containers, text, numbers and arrays, nested as they are there.
+
+    Raises:
+        BadInput: no such file, a form that is not read here, or damage. Nothing that the file holds is run.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    if start.startswith(b"PK"):
+        return _read_zip(path)
+    if start.startswith(HDF5_MAGIC):
+        raise BadInput(f"{path}: a Keras file (HDF5), expected the source keras for it")
+    if start.startswith(LEGACY_MAGIC) or start[257:262] == b"ustar":
+        raise BadInput(
+            f"{path}: a torch file from before torch 1.6, expected its zip form: "
+            "load it in a newer torch and save it again with torch.save"
+        )
+    if start[8:9] == b"{":
+        return _read_safetensors(path)
+    return read_pickle(path)
+
+
+def tensors_of(path: Path, content: Any, keys: Sequence[str] = ("model", "state_dict")) -> dict[str, np.ndarray]:
+    """The named tensors in what a file holds: at its top, or under one of some keys.
+
+    Raises:
+        BadInput: there are none.
+    """
+    for key in keys:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise BadInput(f"{path}: holds a {type(content).__name__}, expected named tensors")
+    tensors = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
+    if not tensors or not all(isinstance(name, str) for name in tensors):
+        raise BadInput(f"{path}: holds {listed(map(str, content)) or 'nothing'}, expected named tensors")
+    return tensors
+
+
+def _read_zip(path: Path) -> Any:
+    with npz.open_zip(path) as archive:
+        names = archive.namelist()
+        if any(name.endswith("data.pkl") for name in names):
+            return read_torch(path, archive)
+        if names and all(name.endswith(".npy") for name in names):
+            return dict(npz.Archive(path, archive).items())
+    raise BadInput(f"{path}: a zip of {listed(names) or 'nothing'}, expected a .npz or a torch file")
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Eight bytes with the length of a JSON header, the header, then the tensors' bytes."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(min(length, LONGEST_HEADER))
+        data = memoryview(file.read())
+    try:
+        entries: dict[str, Any] = json.loads(header)
+        entries.pop("__metadata__", None)
+        return {name: _safetensor(data, **entry) for name, entry in entries.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path}: cut short, damaged or no safetensors: {reason(error)}") from None
+
+
+def _safetensor(data: memoryview, dtype: str, shape: list[int], data_offsets: tuple[int, int]) -> np.ndarray:
+    first, end = data_offsets
+    if not 0 <= first <= end <= len(data):
+        raise ValueError(f"a tensor lies at {first} to {end} of {len(data)} bytes")
+    values = bfloat16(data[first:end]) if dtype == "BF16" else np.frombuffer(data[first:end], TYPES[dtype])
+    if min(shape, default=1) < 0 or math.prod(shape) != len(values):
+        raise ValueError(f"a tensor of shape {shape} has {len(values)} numbers")
+    return values.reshape(shape)

@@ -1,0 +1,105 @@
+"""Runs an importer: a file and a request in, a model folder and a summary out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from maskx_tf.checkpoints.folder import refuse_other
+from maskx_tf.checkpoints.io import build_with, save
+from maskx_tf.checkpoints.settings import resolve
+from maskx_tf.config import Config
+from maskx_tf.errors import BadInput
+from maskx_tf.importers import detectron, detectron2, keras_applications, torchvision
+from maskx_tf.importers.fill import fill
+from maskx_tf.importers.plan import Plan, Request
+from maskx_tf.models.rcnn import RCNN
+
+SOURCES: dict[str, Callable[[Request], Plan]] = {
+    "torchvision": torchvision.plan,
+    "detectron2": detectron2.plan,
+    "detectron": detectron.plan,
+    "keras": keras_applications.plan,
+}
+
+
+class Imported(NamedTuple):
+    """A model made of a file.
+
+    Attributes:
+        model: with its weights.
+        config: its configuration.
+        meta: for model.json, and for the summary.
+    """
+
+    model: RCNN
+    config: Config
+    meta: dict[str, Any]
+
+
+def convert(source: str, request: Request) -> Imported:
+    """Makes a model of a file.
+
+    Raises:
+        BadInput: the file is damaged or unsupported, or the request does not fit it.
+    """
+    if request.all_ids and source != "torchvision":
+        raise BadInput(f"only torchvision's files have rows for all ids of COCO, not those of {source}")
+    if request.without_rpn and source != "detectron":
+        raise BadInput(f"only Detectron's files may lack a region proposal network, not those of {source}")
+    plan = SOURCES[source](request)
+    config = _configure(plan, request)
+    model = build_with(config.model, plan.embedding)
+    filled = fill(model, plan.tensors, plan.table(config.model), plan.rules, path=request.path, may_stay=plan.may_stay)
+    skipped: dict[str, list[str]] = {reason: list(names) for reason, names in plan.settled.items()}
+    for reason, names in filled.skipped.items():
+        skipped.setdefault(reason, []).extend(names)
+    ids, resolved = plan.labels.category_ids, config.model.model_dump(mode="json")
+    meta = {
+        "source": {"program": source, "file": request.path.name, "bytes": os.path.getsize(request.path)},
+        "category_ids": None if ids is None else list(ids),
+        "used": len(filled.used),
+        "skipped": skipped,
+        "fresh": list(filled.fresh),
+        "conventions": {key: value for key, value in _flat(resolved).items() if key in _flat(plan.settings)},
+        "notes": list(plan.notes),
+    }
+    return Imported(model, config, meta)
+
+
+def import_file(source: str, request: Request, out: str | os.PathLike[str]) -> Imported:
+    """Makes a model of a file and writes its folder.
+
+    Raises:
+        BadInput: as `convert` and `io.save` do.
+    """
+    refuse_other(out)
+    imported = convert(source, request)
+    save(imported.model, imported.config, out, **imported.meta)
+    return imported
+
+
+def _configure(plan: Plan, request: Request) -> Config:
+    settings: dict[str, Any] = {**plan.settings, "class_names": list(plan.labels.names)}
+    if plan.embedding is not None:
+        # The path of a file that `save` will write; until then it says where the table comes from.
+        settings["transfer"] = {**settings["transfer"], "embedding": str(request.path)}
+    config = resolve({"model": settings}, request.overrides, origin=str(request.path))
+    if len(config.model.class_names) != len(plan.labels.names):
+        raise BadInput(
+            f"model.class_names: expected the {len(plan.labels.names)} classes of {request.path}, "
+            f"found {len(config.model.class_names)}"
+        )
+    return config
+
+
+def _flat(settings: Mapping[str, Any], above: str = "model") -> dict[str, Any]:
+    """Settings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{above}.{key}")
+        else:
+            flat[f"{above}.{key}"] = value
+    return flat

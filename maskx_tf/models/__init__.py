@@ -1,0 +1,1 @@
+"""Model families: a trunk with branches, their losses, and inference."""

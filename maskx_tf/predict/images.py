@@ -1,0 +1,168 @@
+"""Image in, Detections out: letterbox, model, and back to the pixels of the original; test-time augmentation on top."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from maskx_tf.config import ModelConfig
+from maskx_tf.errors import BadInput
+from maskx_tf.masks.rgb import to_rgb
+from maskx_tf.models.inference import Predictor
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.ops import images as image_ops
+from maskx_tf.ops import nms as nms_ops
+from maskx_tf.structures import Detections
+
+# Canvases are multiples of this, the coarsest stride that is halved exactly.
+STRIDE = 32
+
+
+class View(NamedTuple):
+    """One way of looking at an image.
+
+    Attributes:
+        scale: of the configured short and long side.
+        flip: mirrored left to right.
+    """
+
+    scale: float = 1.0
+    flip: bool = False
+
+
+def read_image(path: Path | str) -> NDArray[np.uint8]:
+    """The pixels of an image file as people see them: uint8 [H, W, 3], turned upright by its EXIF orientation.
+
+    Grey images get three equal channels, of 16 bits the upper 8 stay, transparency is dropped.
+
+    Raises:
+        BadInput: the file is no readable image.
+    """
+    try:
+        with Image.open(path) as file:
+            return np.asarray(to_rgb(ImageOps.exif_transpose(file)))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path}: expected an image: {str(error).splitlines()[0]}") from None
+
+
+class ImagePredictor:
+    """Detections of single images of any size, in NumPy and in the image's own pixels.
+
+    Args:
+        model: of any family.
+        config: the `model` section that it was built from.
+    """
+
+    def __init__(self, model: RCNN, config: ModelConfig) -> None:
+        self.model = model
+        self.config = config
+        self._predictors: dict[tuple[int, int], Predictor] = {}
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M]."""
+        return self._detect_view(image, View())
+
+    def segment(self, image: NDArray[np.uint8], boxes: NDArray[Any], classes: NDArray[Any] | None = None) -> Detections:
+        """Masks of given boxes [N, 4] in the image's pixels, for classes [N] of 1..K or the likeliest ones."""
+        found = self._segment_view(image, View(), np.asarray(boxes, np.float32), classes)
+        return found._replace(boxes=np.asarray(boxes, np.float32))
+
+    def augmented(self, image: NDArray[np.uint8], views: Sequence[View]) -> Detections:
+        """Detections agreed on by several views: the union of their boxes, suppressed once more, and mean masks.
+
+        Each view's detector looks for boxes; then each view segments the boxes that were kept.
+        """
+        found = [self._detect_view(image, view) for view in views]
+        boxes, scores, classes = (np.concatenate([getattr(f, key) for f in found]) for key in Detections._fields[:3])
+        settings = self.config.detections
+        indices, valid = nms_ops.nms(
+            tf.constant(boxes[None]),
+            tf.constant(scores[None]),
+            tf.constant(classes[None]),
+            tf.ones([1, len(boxes)], tf.bool),
+            iou_threshold=settings.nms_iou,
+            limit=settings.limit,
+        )
+        kept = indices[0].numpy()[valid[0].numpy()]
+        merged = Detections(boxes[kept], scores[kept], classes[kept], np.ones(len(kept), bool))
+        if self.config.family == "faster_rcnn":
+            return merged
+        masks = [self._segment_view(image, view, merged.boxes, merged.classes).masks for view in views]
+        return merged._replace(masks=np.mean(masks, axis=0))
+
+    def _detect_view(self, image: NDArray[np.uint8], view: View) -> Detections:
+        canvas, size = self._letterbox(image, view)
+        found = self._predictor(view).detect(canvas, size)
+        original = found._replace(boxes=image_ops.to_original(found.boxes, size, _original_size(image)))
+        kept = found.valid[0].numpy()
+        result = Detections(*(None if part is None else part[0].numpy()[kept] for part in original))
+        return result._replace(boxes=_mirror(result.boxes, image.shape[1])) if view.flip else result
+
+    def _segment_view(
+        self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: NDArray[Any] | None
+    ) -> Detections:
+        canvas, size = self._letterbox(image, view)
+        # The number of boxes is a shape of the graph: rounding it up to the limit keeps one graph for most calls.
+        count = len(boxes)
+        padded = max(self.config.detections.limit, count)
+        fill = ((0, padded - count), (0, 0))
+        seen = np.pad(_mirror(boxes, image.shape[1]) if view.flip else boxes, fill)
+        given = None if classes is None else tf.constant(np.pad(classes, fill[0])[None], tf.int32)
+        in_canvas = image_ops.from_original(tf.constant(seen[None]), size, _original_size(image))
+        found = self._predictor(view).segment(canvas, size, in_canvas, given)
+        masks = found.masks[0, :count].numpy()
+        return Detections(
+            boxes=boxes,
+            scores=found.scores[0, :count].numpy(),
+            classes=found.classes[0, :count].numpy(),
+            valid=np.ones(count, bool),
+            masks=masks[:, :, ::-1] if view.flip else masks,
+        )
+
+    def _letterbox(self, image: NDArray[np.uint8], view: View) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = image[:, ::-1] if view.flip else image
+        canvas, short, long = self._sides(view)
+        boxed, size = _letterbox(tf.constant(np.ascontiguousarray(pixels)), canvas, short, long)
+        return boxed[None], size[None]
+
+    def _sides(self, view: View) -> tuple[tuple[int, int], int, int]:
+        """Canvas, short and long side of a view."""
+        settings = self.config.input
+        height, width = (math.ceil(side * view.scale / STRIDE) * STRIDE for side in settings.canvas)
+        return (height, width), round(settings.short_side * view.scale), round(settings.long_side * view.scale)
+
+    def _predictor(self, view: View) -> Predictor:
+        canvas = self._sides(view)[0]
+        if canvas not in self._predictors:
+            self._predictors[canvas] = Predictor(self.model, canvas)
+        return self._predictors[canvas]
+
+
+@functools.cache
+def _letterbox_graph(canvas: tuple[int, int], short: int, long: int) -> Any:
+    return tf.function(
+        functools.partial(image_ops.letterbox, canvas=canvas, short_side=short, long_side=long),
+        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
+        autograph=False,
+    )
+
+
+def _letterbox(image: tf.Tensor, canvas: tuple[int, int], short: int, long: int) -> tuple[tf.Tensor, tf.Tensor]:
+    return _letterbox_graph(canvas, short, long)(image)
+
+
+def _original_size(image: NDArray[Any]) -> tf.Tensor:
+    return tf.constant([image.shape[:2]], tf.float32)
+
+
+def _mirror(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Boxes [N, 4] in the picture mirrored left to right."""
+    return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)

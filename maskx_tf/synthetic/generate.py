@@ -1,0 +1,190 @@
+"""Writes the benchmark: images, COCO JSON with the masks of A, and the masks of B in files of their own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from maskx_tf.data.formats import rle
+from maskx_tf.errors import BadInput
+from maskx_tf.synthetic.parameters import Recipe
+from maskx_tf.synthetic.recipe import PARTS, SyntheticClass, a_classes, check, classes, sizes
+from maskx_tf.synthetic.report import readme
+from maskx_tf.synthetic.scene import scene
+
+COMPRESSION = 6  # of PNG; fixed, so that two runs write the same bytes
+IDS_OF_PART = 1_000_000  # image ids of a part begin at a multiple of it, so that none occurs twice
+IDS_OF_IMAGE = 10  # annotation ids of an image begin at a multiple of it
+CHUNK = 16  # scenes that a process draws at a time
+
+
+class _Task(NamedTuple):
+    part: str
+    number: int  # from 0 on
+
+
+def generate(
+    recipe: Recipe, out: Path, workers: int = 1, advance: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, int]]:
+    """Writes the benchmark into a new folder, which appears when it is whole.
+
+    Args:
+        recipe: its parameters.
+        out: the folder, absent or empty.
+        workers: processes that draw; the result does not depend on it.
+        advance: is called after each image.
+
+    Returns:
+        For each part, how many images, instances, and instances with masks it has.
+    """
+    check(recipe)
+    names = a_classes(recipe)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out {out}: expected a new folder, or an empty one")
+    out = out.resolve()  # "." has no name to write beside
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
+    try:
+        counts = _write_all(recipe, names, beside, workers, advance)
+        (beside / "README.md").write_text(
+            readme(recipe, classes(recipe), names, counts), encoding="utf-8", newline="\n"
+        )
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return counts
+
+
+def _write_all(
+    recipe: Recipe, names: frozenset[str], folder: Path, workers: int, advance: Callable[[], None]
+) -> dict[str, dict[str, int]]:
+    every = classes(recipe)
+    tasks = [_Task(part, index) for part, count in sizes(recipe).items() for index in range(count)]
+    records: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    annotations: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    for part in PARTS:
+        (folder / part).mkdir()
+    draw = partial(_draw, recipe, every, folder)
+    with closing(_in_processes(draw, tasks, workers)) as results:  # nobody writes any more when the folder is removed
+        for task, found in zip(tasks, results, strict=True):
+            records[task.part].append(_image(recipe, task))
+            annotations[task.part] += found
+            advance()
+    labels = {category for category, one in enumerate(every, 1) if one.name in names}
+    counts = {}
+    for part in PARTS:
+        whole = annotations[part]
+        known = [one if one["category_id"] in labels else _without_mask(one) for one in whole]
+        hidden = [one for one in whole if one["category_id"] not in labels]
+        for name, entries in ((f"instances_{part}.json", known), (f"masks_b_{part}.json", hidden)):
+            data = {"images": records[part], "annotations": entries, "categories": _categories(every, names)}
+            text = json.dumps(data, separators=(",", ":")) + "\n"
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        counts[part] = {
+            "images": len(records[part]),
+            "instances": len(whole),
+            "with_masks": len(whole) - len(hidden),
+        }
+    return counts
+
+
+def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, task: _Task) -> list[dict[str, Any]]:
+    """Writes one image and returns its annotations, all with masks."""
+    drawn = scene(recipe, every, task.part, task.number)
+    image = _image(recipe, task)
+    path = folder / task.part / image["file_name"]
+    Image.fromarray(drawn.pixels).save(path, format="PNG", compress_level=COMPRESSION)
+    found = []
+    for number, one in enumerate(drawn.objects):
+        rows, columns = np.flatnonzero(one.mask.any(axis=1)), np.flatnonzero(one.mask.any(axis=0))
+        x, y = int(columns[0]), int(rows[0])
+        found.append(
+            {
+                "id": IDS_OF_IMAGE * image["id"] + number,
+                "image_id": image["id"],
+                "category_id": one.label + 1,
+                "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                "area": int(one.mask.sum()),
+                "iscrowd": 0,
+                "segmentation": rle.encode(one.mask),
+            }
+        )
+    return found
+
+
+def _image(recipe: Recipe, task: _Task) -> dict[str, Any]:
+    identity = IDS_OF_PART * PARTS.index(task.part) + task.number + 1
+    return {
+        "id": identity,
+        "file_name": f"{task.number + 1:06d}.png",
+        "width": recipe.size,
+        "height": recipe.size,
+    }
+
+
+def _without_mask(annotation: dict[str, Any]) -> dict[str, Any]:
+    """The annotation as one of B: its area, too, is that of the box, for the mask's would say something about it."""
+    _, _, width, height = annotation["bbox"]
+    return {key: value for key, value in annotation.items() if key != "segmentation"} | {"area": width * height}
+
+
+def _categories(every: Sequence[SyntheticClass], names: frozenset[str]) -> list[dict[str, Any]]:
+    return [
+        {"id": category, "name": one.name, "supercategory": "A" if one.name in names else "B"}
+        for category, one in enumerate(every, 1)
+    ]
+
+
+def _in_processes(
+    function: Callable[[_Task], list[dict[str, Any]]], tasks: Sequence[_Task], workers: int
+) -> Generator[list[dict[str, Any]]]:
+    """The function of each task, in order."""
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    # Fresh processes: a fork of one that has threads may hang, and one of a process with TensorFlow does.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))  # starts no process of its own yet
+    try:
+        with _children_ignore_interrupts():
+            results = pool.map(function, tasks, chunksize=CHUNK)
+        yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Leaves Ctrl-C, which a terminal sends to all, to this process: what it starts meanwhile never sees one.
+
+    One that comes meanwhile waits, or a process would be left half started.
+    """
+    is_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    if not is_main or not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    waiting: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))  # other threads may receive it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which children inherit, as they do no handler
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if waiting:
+        raise KeyboardInterrupt

@@ -1,0 +1,42 @@
+"""What spares the tests of importers most of their time: files that are not written, models that are built once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maskx_tf.checkpoints.io import build_with
+from maskx_tf.config import ModelConfig
+from maskx_tf.importers import run as importing
+
+BUILT: dict[str, Any] = {}
+
+
+@pytest.fixture
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Path]:
+    """Lets a file seem to hold something; what real files hold is the business of test_readers."""
+
+    def put(content: Any) -> Path:
+        for source in ("torchvision", "detectron2", "detectron"):
+            monkeypatch.setattr(f"maskx_tf.importers.{source}.read", lambda _: content)
+        (tmp_path / "weights").touch()
+        return tmp_path / "weights"
+
+    return put
+
+
+@pytest.fixture
+def reuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importers fill models that others have filled before, where the configuration is the same."""
+
+    def build(config: ModelConfig, table: np.ndarray | None) -> Any:
+        key = config.model_dump_json()
+        if key not in BUILT:
+            BUILT[key] = build_with(config, table)
+        return BUILT[key]
+
+    monkeypatch.setattr(importing, "build_with", build)

@@ -1,0 +1,202 @@
+"""From image files to detections in their own pixels, and the `maskx predict` command around it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from maskx_tf.cli import run
+from maskx_tf.commands import predict as command
+from maskx_tf.config import ModelConfig
+from maskx_tf.errors import BadInput
+from maskx_tf.masks.paste import paste
+from maskx_tf.models.build import build
+from maskx_tf.predict.images import ImagePredictor, View, read_image
+from maskx_tf.structures import Detections
+
+SETTINGS = {
+    "family": "mask_x_rcnn",
+    "class_names": ["hat", "shoe", "bag"],
+    "backbone": {"name": "mobilenet_v2", "fpn_channels": 32},
+    "input": {"canvas": [96, 96], "short_side": 96, "long_side": 96},
+    "rpn": {"pre_nms_test": 50, "post_nms_test": 30},
+    "box": {"width": 32},
+    "mask": {"channels": 32},
+    "detections": {"score": 0.2, "limit": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> ImagePredictor:
+    tf.keras.utils.set_random_seed(3)
+    config = ModelConfig.model_validate(SETTINGS)
+    return ImagePredictor(build(config), config)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+
+
+def test_detections_are_in_the_images_own_pixels(predictor, picture) -> None:
+    found = predictor(picture)
+    assert len(found.boxes) == 10
+    assert found.masks.shape == (10, 28, 28)
+    assert (found.boxes >= 0).all()
+    assert (found.boxes[:, 2] <= 80).all()
+    assert (found.boxes[:, 3] <= 60).all()
+    # The canvas is 96 wide: a box in canvas pixels would reach beyond the image.
+    assert found.boxes[:, 2].max() > 60
+    assert (np.diff(found.scores) <= 0).all()
+    assert set(found.classes) <= {1, 2, 3}
+
+
+def test_one_plain_view_changes_nothing(predictor, picture) -> None:
+    plain, augmented = predictor(picture), predictor.augmented(picture, [View()])
+    for one, other in zip(plain, augmented, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_mirrored_view_of_the_mirrored_image(predictor, picture) -> None:
+    plain = predictor(picture)
+    mirrored = predictor.augmented(picture[:, ::-1], [View(flip=True)])
+    boxes = plain.boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [80, 0, 80, 0]
+    np.testing.assert_allclose(mirrored.boxes, boxes, atol=1e-3)
+    np.testing.assert_allclose(mirrored.masks, plain.masks[:, :, ::-1], atol=2e-3)
+
+
+def test_views_of_several_sizes_are_merged(predictor, picture) -> None:
+    found = predictor.augmented(picture, [View(), View(0.75), View(1.25, flip=True)])
+    assert len(found.boxes) == 10
+    for number in (1, 2, 3):
+        boxes = found.boxes[found.classes == number]
+        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+        shared = np.prod(np.maximum(high - low, 0), axis=-1)
+        area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
+        iou = shared / (area[:, None] + area[None] - shared)
+        assert (iou[~np.eye(len(boxes), dtype=bool)] <= 0.5 + 1e-5).all()
+
+
+def test_given_boxes_get_masks(predictor, picture) -> None:
+    found = predictor(picture)
+    again = predictor.segment(picture, found.boxes, found.classes)
+    np.testing.assert_allclose(again.masks, found.masks, atol=2e-3)
+    guessed = predictor.segment(picture, found.boxes)
+    assert guessed.classes.shape == (10,)
+    assert ((guessed.scores > 0) & (guessed.scores < 1)).all()
+
+
+def test_no_detection(picture) -> None:
+    config = ModelConfig.model_validate({**SETTINGS, "detections": {"score": 1.0}})
+    predictor = ImagePredictor(build(config), config)
+    for found in (predictor(picture), predictor.augmented(picture, [View(), View(flip=True)])):
+        assert found.boxes.shape == (0, 4)
+        assert found.masks.shape[0] == 0
+
+
+def test_image_files(tmp_path, picture) -> None:
+    Image.fromarray(picture).save(tmp_path / "plain.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "plain.png"), picture)
+    grey = picture[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, axis=2))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.repeat(grey[..., None], 3, axis=2))
+    Image.fromarray(np.dstack([picture, grey])).save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), picture)
+    rotated = Image.fromarray(picture)
+    exif = rotated.getexif()
+    exif[274] = 6  # to be turned by a quarter, clockwise
+    rotated.save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(picture, -1))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_broken_images(tmp_path, content) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"broken\.png: expected an image") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_image(tmp_path, picture) -> None:
+    Image.fromarray(picture).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "part.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadInput, match=r"part\.png"):
+        read_image(tmp_path / "part.png")
+
+
+def test_files_ids_and_names(tmp_path) -> None:
+    for name in ("b/2.jpg", "b/1.PNG", "a/3.jpg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list(command.find_images([str(tmp_path), str(tmp_path / "b/2.jpg"), str(tmp_path / "*/3.jpg")]))
+    assert [file.name for file in found] == ["3.jpg", "1.PNG", "2.jpg"]
+    assert list(command.image_ids(found).values()) == [3, 1, 2]
+    same = [Path("a/3.jpg"), Path("b/3.jpg"), Path("b/4.jpg")]
+    assert list(command.image_ids(same).values()) == [1, 2, 3]
+    assert list(command.picture_names(same).values()) == ["a_3.jpg.png", "b_3.jpg.png", "4.png"]
+    with pytest.raises(BadInput, match=r"nowhere: no such file"):
+        list(command.find_images(["nowhere"]))
+
+
+def test_results_are_cocos() -> None:
+    generator = np.random.default_rng(1)
+    boxes = np.array([[1.5, 2.5, 20.0, 17.25], [0.0, 0.0, 30.0, 20.0]], np.float32)
+    found = Detections(
+        boxes, np.array([0.9, 0.4]), np.array([2, 1]), np.ones(2, bool), generator.random((2, 28, 28), np.float32)
+    )
+    config = ModelConfig.model_validate(SETTINGS)
+    first, second = command.as_results(found, (20, 30), 7, [18, 44, 90], config)
+    assert (first["image_id"], first["category_id"], second["category_id"]) == (7, 44, 18)
+    assert first["bbox"] == [1.5, 2.5, 18.5, 14.75]
+    pixels = coco_mask.decode(first["segmentation"]).astype(bool)
+    np.testing.assert_array_equal(pixels, paste(found.masks[:1], boxes[:1], 20, 30)[0])
+    kept = command.at_least(found, 0.5)
+    assert len(kept.boxes) == len(kept.masks) == 1
+
+
+def test_command(tmp_path, monkeypatch, capsys, picture) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(json.dumps({"model": SETTINGS}))  # JSON is YAML
+    Path("photos").mkdir()
+    for name in ("4.png", "5.png"):
+        Image.fromarray(picture).save(Path("photos") / name)
+    assert run(["predict", "recipe.yaml", "photos", "--out", "out", "--json", "found.json", "--score", "0.2"]) == 0
+    assert "2 images, 20 detections" in capsys.readouterr().out
+    results = json.loads(Path("found.json").read_text())
+    assert {result["image_id"] for result in results} == {4, 5}
+    with Image.open("out/4.png") as drawn:
+        assert drawn.size == (480, 360)  # small pictures are enlarged before letters are put on them
+    assert sorted(file.name for file in Path("out").iterdir()) == ["4.png", "5.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["recipe.yaml", "missing.jpg", "--out", "out"], "missing.jpg: no such file"),
+        (["recipe.yaml", "."], "expected --out DIR"),
+        (["recipe.yaml", ".", "--no-images"], "leaves nothing to write"),
+        (["nothing", ".", "--out", "out"], "nothing"),
+        (["recipe.yaml", "empty", "--out", "out"], "no image there"),
+    ],
+)
+def test_bad_input(tmp_path, monkeypatch, capsys, picture, arguments, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(json.dumps({"model": SETTINGS}))
+    Path("empty").mkdir()
+    Image.fromarray(picture).save("one.png")
+    assert run(["predict", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("out").exists()
