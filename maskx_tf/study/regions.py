@@ -23,7 +23,6 @@ from maskx_tf.checkpoints import folder as model_folder
 from maskx_tf.checkpoints import npz
 from maskx_tf.config import Config
 from maskx_tf.config.loader import replace_text
-from maskx_tf.data.pipeline import cache
 from maskx_tf.data.pipeline.batches import Batch, order, steady
 from maskx_tf.errors import BadInput
 from maskx_tf.models.mask_rcnn import MaskRCNN
@@ -111,7 +110,18 @@ def mark_of(config: Config) -> str:
         arrays = [array for _, array in archive.items()]
     of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
     of_model["regions"] = [config.model.mask.regions, config.model.mask.jitter]
-    return cache.fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
+    return fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
+
+
+def fingerprint(arrays: Iterable[NDArray[Any]], *texts: str) -> str:
+    """A checksum of arrays, in their order, and of texts, such as all weights and the configuration."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(repr(text).encode() + b"\n")
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _contents(config: Config) -> list[str]:
