@@ -22,7 +22,7 @@ from maskx_tf.export import litert
 from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import open_source
 from maskx_tf.masks.paste import paste
-from maskx_tf.predict.images import ImagePredictor, read_image
+from maskx_tf.prediction.images import ImagePredictor, read_image
 from maskx_tf.structures import Detections
 
 REPEAT = 3

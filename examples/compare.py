@@ -42,7 +42,7 @@ def main() -> None:
 
     import_tensorflow()  # without its notes about the machine
     from maskx_tf.checkpoints.io import open_model
-    from maskx_tf.predict.images import ImagePredictor, read_image
+    from maskx_tf.prediction.images import ImagePredictor, read_image
 
     dataset = readers.for_evaluation([readers.Source(asked.images, asked.annotations, masks_b=asked.masks_b)])
     files = {Path(str(record.file)).name: record for record in dataset.images}

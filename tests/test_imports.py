@@ -22,7 +22,7 @@ TIERS: list[set[str]] = [
     {"models"},
     {"checkpoints"},
     {"importers"},
-    {"training", "evaluation", "export", "predict"},
+    {"training", "evaluation", "export", "prediction"},
     {"report"},
     {"tasks"},
     {"study"},
@@ -256,7 +256,7 @@ def test_stopped_gradient_is_found(tree: Path, text: str) -> None:
 
 
 def test_setting_of_that_name_is_no_stopped_gradient(tree: Path) -> None:
-    _write(tree, "predict/images.py", "stop_gradient = config.transfer.stop_gradient\nf(stop_gradient=True)")
+    _write(tree, "prediction/images.py", "stop_gradient = config.transfer.stop_gradient\nf(stop_gradient=True)")
     assert wrong_stops(tree) == []
 
 

@@ -87,7 +87,7 @@ def litert(
     from maskx_tf.export import litert as writer
     from maskx_tf.export.device import letterbox
     from maskx_tf.export.source import open_source
-    from maskx_tf.predict.images import read_image
+    from maskx_tf.prediction.images import read_image
 
     if (images is not None) != (precision is Precision.int8):
         raise BadInput("--images goes with --precision int8, and with nothing else")

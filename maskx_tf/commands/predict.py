@@ -47,7 +47,7 @@ def predict(
         raise BadInput("expected --out DIR for the pictures, or --no-images")
 
     import_tensorflow()
-    from maskx_tf.predict.images import ImagePredictor, View, read_image
+    from maskx_tf.prediction.images import ImagePredictor, View, read_image
 
     network, config, meta = open_or_build(model)
     predictor = ImagePredictor(network, config.model)

@@ -21,7 +21,7 @@ from maskx_tf.data.pipeline.sample import SIDE
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops.batches import targets_of
-from maskx_tf.predict import images as predict
+from maskx_tf.prediction import images as predict
 from tests.data.batches import INPUT, PLAIN, VARIED, Batches, assert_equal, take
 
 ROOT = Path(__file__).resolve().parents[2]

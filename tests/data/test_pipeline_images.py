@@ -19,7 +19,7 @@ from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.errors import BadInput
 from maskx_tf.names import COCO
-from maskx_tf.predict import images as predict
+from maskx_tf.prediction import images as predict
 from tests.data import samples
 from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
 

@@ -24,7 +24,7 @@ from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.errors import BadInput
-from maskx_tf.predict import images as predict
+from maskx_tf.prediction import images as predict
 from tests.data import samples, scenes
 from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
 

@@ -18,7 +18,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.export import device, litert
 from maskx_tf.export.source import open_source
 from maskx_tf.ops.images import letterbox, normalise
-from maskx_tf.predict.images import ImagePredictor
+from maskx_tf.prediction.images import ImagePredictor
 from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
 from tests.models.small import assert_same_detections
 

@@ -19,7 +19,7 @@ from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.export import saved_model, warmup
 from maskx_tf.export.source import open_source
-from maskx_tf.predict.images import ImagePredictor
+from maskx_tf.prediction.images import ImagePredictor
 from tests import oracle
 from tests.export.exported import (
     CATEGORY_IDS,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.export import device, litert, saved_model
 from maskx_tf.export.source import open_source
-from maskx_tf.predict.images import ImagePredictor
+from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.serving.client import Client
 from maskx_tf.serving.client.answers import of_image
 from maskx_tf.structures import Detections

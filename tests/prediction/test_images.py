@@ -17,7 +17,7 @@ from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import paste
 from maskx_tf.models.build import build
-from maskx_tf.predict.images import ImagePredictor, View, read_image
+from maskx_tf.prediction.images import ImagePredictor, View, read_image
 from maskx_tf.structures import Detections
 
 SETTINGS = {
