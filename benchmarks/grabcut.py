@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maskx_tf.data import files
 from maskx_tf.data.dataset import bitmap
 from maskx_tf.data.formats.readers import Source, for_evaluation
-from maskx_tf.evaluation import grabcut
+from maskx_tf.masks import grabcut
 
 SETTINGS = ((0.5, 1), (0.5, 64), (0.5, 128), (0.5, 192), (0.25, 128), (1.0, 128))  # margin, least window
 REACHES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

@@ -47,6 +47,7 @@ WITHOUT_TENSORFLOW = {
     "config/__init__.py": True,
     "structures.py": True,
     "visualize/__init__.py": True,
+    "masks/grabcut.py": True,
     "data/checks.py": True,
     "data/opening.py": False,
     "data/formats/readers.py": True,

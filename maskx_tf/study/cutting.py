@@ -10,7 +10,7 @@ from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.problems import Report, refuse
 from maskx_tf.errors import BadInput
-from maskx_tf.evaluation.grabcut import require, segment
+from maskx_tf.masks.grabcut import require, segment
 from maskx_tf.masks.rle import encode_crop
 
 if TYPE_CHECKING:
