@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import machine
-from maskx_tf.commands.pictures import find_images
 from maskx_tf.export import litert
 from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import open_source
 from maskx_tf.masks.paste import paste
 from maskx_tf.prediction.images import ImagePredictor, read_image
 from maskx_tf.structures import Detections
+from maskx_tf.tasks.images import find_images
 
 REPEAT = 3
 

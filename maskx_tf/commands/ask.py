@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskx_tf.commands.pictures import as_results, at_least, find_images, image_ids, picture_names
 from maskx_tf.errors import BadInput
+from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
 
 if TYPE_CHECKING:
     from maskx_tf.serving.client import Answer, Client
@@ -151,7 +151,6 @@ def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) ->
 
 
 def _results(answer: Answer, image_id: int) -> list[dict[str, Any]]:
-    from maskx_tf.config import DetectionsConfig, ModelConfig
+    from maskx_tf.masks.results import coco_results
 
-    config = ModelConfig(detections=DetectionsConfig.model_validate({"paste": answer.paste}))
-    return as_results(answer.detections, answer.size, image_id, None, config)
+    return coco_results(answer.detections, answer.size, image_id, None, answer.paste)

@@ -83,11 +83,11 @@ def litert(
     """Write a LiteRT model of builtin operators. It takes images of one size."""
     import_tensorflow()
 
-    from maskx_tf.commands.pictures import find_images
     from maskx_tf.export import litert as writer
     from maskx_tf.export.device import letterbox
     from maskx_tf.export.source import open_source
     from maskx_tf.prediction.images import read_image
+    from maskx_tf.tasks.images import find_images
 
     if (images is not None) != (precision is Precision.int8):
         raise BadInput("--images goes with --precision int8, and with nothing else")

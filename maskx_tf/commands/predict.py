@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskx_tf.commands.models import open_or_build
-from maskx_tf.commands.pictures import SUFFIXES, as_results, at_least, find_images, image_ids, picture_names
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+from maskx_tf.tasks.images import SUFFIXES, at_least, find_images, image_ids, picture_names
 
 if TYPE_CHECKING:
     from maskx_tf.structures import Detections
@@ -47,6 +47,7 @@ def predict(
         raise BadInput("expected --out DIR for the pictures, or --no-images")
 
     import_tensorflow()
+    from maskx_tf.masks.results import coco_results
     from maskx_tf.prediction.images import ImagePredictor, View, read_image
 
     network, config, meta = open_or_build(model)
@@ -61,7 +62,9 @@ def predict(
             found = at_least(found, score)
             if out is not None and not no_images:
                 _write_picture(out / pictures[file], image, found, config.model, meta)
-            results += as_results(found, image.shape[:2], numbers[file], meta.get("category_ids"), config.model)
+            results += coco_results(
+                found, image.shape[:2], numbers[file], meta.get("category_ids"), config.model.detections.paste
+            )
             bar.advance()
     if json_file is not None:
         _write_results(json_file, results)

@@ -12,13 +12,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskx_tf.cli import run
-from maskx_tf.commands import predict as command
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import paste
+from maskx_tf.masks.results import coco_results
 from maskx_tf.models.build import build
 from maskx_tf.prediction.images import ImagePredictor, View, read_image
 from maskx_tf.structures import Detections
+from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
 
 SETTINGS = {
     "family": "mask_x_rcnn",
@@ -139,14 +140,14 @@ def test_files_ids_and_names(tmp_path) -> None:
     for name in ("b/2.jpg", "b/1.PNG", "a/3.jpg", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = list(command.find_images([str(tmp_path), str(tmp_path / "b/2.jpg"), str(tmp_path / "*/3.jpg")]))
+    found = list(find_images([str(tmp_path), str(tmp_path / "b/2.jpg"), str(tmp_path / "*/3.jpg")]))
     assert [file.name for file in found] == ["3.jpg", "1.PNG", "2.jpg"]
-    assert list(command.image_ids(found).values()) == [3, 1, 2]
+    assert list(image_ids(found).values()) == [3, 1, 2]
     same = [Path("a/3.jpg"), Path("b/3.jpg"), Path("b/4.jpg")]
-    assert list(command.image_ids(same).values()) == [1, 2, 3]
-    assert list(command.picture_names(same).values()) == ["a_3.jpg.png", "b_3.jpg.png", "4.png"]
+    assert list(image_ids(same).values()) == [1, 2, 3]
+    assert list(picture_names(same).values()) == ["a_3.jpg.png", "b_3.jpg.png", "4.png"]
     with pytest.raises(BadInput, match=r"nowhere: no such file"):
-        list(command.find_images(["nowhere"]))
+        list(find_images(["nowhere"]))
 
 
 def test_results_are_cocos() -> None:
@@ -155,13 +156,12 @@ def test_results_are_cocos() -> None:
     found = Detections(
         boxes, np.array([0.9, 0.4]), np.array([2, 1]), np.ones(2, bool), generator.random((2, 28, 28), np.float32)
     )
-    config = ModelConfig.model_validate(SETTINGS)
-    first, second = command.as_results(found, (20, 30), 7, [18, 44, 90], config)
+    first, second = coco_results(found, (20, 30), 7, [18, 44, 90], "continuous")
     assert (first["image_id"], first["category_id"], second["category_id"]) == (7, 44, 18)
     assert first["bbox"] == [1.5, 2.5, 18.5, 14.75]
     pixels = coco_mask.decode(first["segmentation"]).astype(bool)
     np.testing.assert_array_equal(pixels, paste(found.masks[:1], boxes[:1], 20, 30)[0])
-    kept = command.at_least(found, 0.5)
+    kept = at_least(found, 0.5)
     assert len(kept.boxes) == len(kept.masks) == 1
 
 

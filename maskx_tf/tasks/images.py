@@ -1,23 +1,23 @@
-"""What commands that look at pictures share: which files are meant, what they are called, results in COCO's form."""
+"""The image files that a task reads, and what it calls the results of each. No TensorFlow."""
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from maskx_tf.errors import BadInput
-
-if TYPE_CHECKING:
-    from maskx_tf.structures import Detections
+from maskx_tf.structures import Detections
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_images(names: Sequence[str]) -> Iterator[Path]:
-    """The image files that files, folders and patterns name, each once, in order."""
-    import glob
+    """The image files that files, folders and patterns name, each once, in order.
 
+    Raises:
+        BadInput: nothing has this name.
+    """
     seen: set[Path] = set()
     for name in names:
         path = Path(name)
@@ -59,31 +59,3 @@ def at_least(found: Detections, score: float) -> Detections:
     """The detections from this score on."""
     kept = found.scores >= score
     return found._replace(**{key: value[kept] for key, value in found._asdict().items() if value is not None})
-
-
-def as_results(
-    found: Detections, size: tuple[int, int], image_id: int, category_ids: Sequence[int] | None, config: Any
-) -> list[dict[str, Any]]:
-    """COCO's results of one image; category ids are the data set's where the model knows them, or else 1..K."""
-    from pycocotools import mask as coco_mask
-
-    from maskx_tf.masks.paste import paste
-
-    height, width = size
-    results = []
-    for index in range(len(found.scores)):
-        number = int(found.classes[index])
-        x1, y1, x2, y2 = (float(edge) for edge in found.boxes[index])
-        result: dict[str, Any] = {
-            "image_id": image_id,
-            "category_id": number if category_ids is None else int(category_ids[number - 1]),
-            "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(float(found.scores[index]), 6),
-        }
-        if found.masks is not None:
-            one = slice(index, index + 1)
-            pixels = paste(found.masks[one], found.boxes[one], height, width, mode=config.detections.paste)[0]
-            rle = coco_mask.encode(pixels.astype("uint8", order="F"))
-            result["segmentation"] = {"size": [height, width], "counts": rle["counts"].decode("ascii")}
-        results.append(result)
-    return results

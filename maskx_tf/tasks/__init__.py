@@ -1,0 +1,1 @@
+"""The use cases as typed functions: train, evaluate, predict, report, export. The commands and notebooks call them."""
