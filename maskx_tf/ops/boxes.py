@@ -5,6 +5,8 @@ height is not positive is degenerate: its area is 0, it overlaps nothing, and co
 
 Detectron's inclusive boxes, whose width is x2 - x1 + 1, are these boxes with 1 added to x2 and y2; overlap, area and
 coding then need no special case.
+
+Whole numbers are taken, too, and become float32.
 """
 
 from __future__ import annotations
@@ -19,9 +21,19 @@ MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 MIN_SIDE = 1e-3
 
 
+def _corners(boxes: tf.Tensor) -> list[tf.Tensor]:
+    """x1, y1, x2 and y2, each [...], of boxes [..., 4]: floats."""
+    return tf.unstack(_floats(boxes), axis=-1)
+
+
+def _floats(boxes: tf.Tensor) -> tf.Tensor:
+    boxes = tf.convert_to_tensor(boxes)
+    return boxes if boxes.dtype.is_floating else tf.cast(boxes, tf.float32)
+
+
 def sides(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Width and height, each [...], of boxes [..., 4]; never negative."""
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
+    x1, y1, x2, y2 = _corners(boxes)
     return tf.maximum(x2 - x1, 0.0), tf.maximum(y2 - y1, 0.0)
 
 
@@ -41,8 +53,8 @@ def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [..., N, M] in 0..1; 0 where either box is degenerate.
     """
-    x1, y1, x2, y2 = tf.unstack(boxes[..., :, None, :], axis=-1)
-    u1, v1, u2, v2 = tf.unstack(others[..., None, :, :], axis=-1)
+    x1, y1, x2, y2 = _corners(boxes[..., :, None, :])
+    u1, v1, u2, v2 = _corners(others[..., None, :, :])
     width = tf.maximum(tf.minimum(x2, u2) - tf.maximum(x1, u1), 0.0)
     height = tf.maximum(tf.minimum(y2, v2) - tf.maximum(y1, v1), 0.0)
     shared = width * height  # [..., N, M]
@@ -58,8 +70,8 @@ def clip(boxes: tf.Tensor, height: tf.Tensor | float, width: tf.Tensor | float) 
         height: scalar, or a shape that broadcasts against [...], for images of different sizes.
         width: like height.
     """
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
-    height, width = tf.cast(height, boxes.dtype), tf.cast(width, boxes.dtype)
+    x1, y1, x2, y2 = _corners(boxes)
+    height, width = tf.cast(height, x1.dtype), tf.cast(width, x1.dtype)
     return tf.stack(
         [
             tf.clip_by_value(x1, 0.0, width),
@@ -114,23 +126,25 @@ def decode(
 
 def _centres(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Centre x and y, width and height, sides at least MIN_SIDE."""
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
+    x1, y1, x2, y2 = _corners(boxes)
     return 0.5 * (x1 + x2), 0.5 * (y1 + y2), tf.maximum(x2 - x1, MIN_SIDE), tf.maximum(y2 - y1, MIN_SIDE)
 
 
 def swap_xy(boxes: tf.Tensor) -> tf.Tensor:
     """(x1, y1, x2, y2) to TensorFlow's (y1, x1, y2, x2), and back."""
-    first, second, third, fourth = tf.unstack(boxes, axis=-1)
+    first, second, third, fourth = _corners(boxes)
     return tf.stack([second, first, fourth, third], axis=-1)
 
 
 def normalise(boxes: tf.Tensor, height: tf.Tensor | float, width: tf.Tensor | float) -> tf.Tensor:
     """Pixels to fractions of the image; height and width are scalars or broadcast against [...] of boxes [..., 4]."""
+    boxes = _floats(boxes)
     return boxes / _scale(boxes, height, width)
 
 
 def denormalise(boxes_norm: tf.Tensor, height: tf.Tensor | float, width: tf.Tensor | float) -> tf.Tensor:
     """Fractions of the image to pixels: the inverse of `normalise`."""
+    boxes_norm = _floats(boxes_norm)
     return boxes_norm * _scale(boxes_norm, height, width)
 
 

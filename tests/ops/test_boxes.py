@@ -278,3 +278,25 @@ def test_clipping_twice_is_clipping_once(boxes) -> None:
 def test_boxes_may_be_tensors_of_any_rank() -> None:
     assert box_ops.area(tf.zeros([2, 3, 5, 4])).shape == (2, 3, 5)
     assert box_ops.encode(tf.zeros([4]), tf.ones([4])).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda boxes: tf.stack(box_ops.sides(boxes)),
+        box_ops.area,
+        lambda boxes: box_ops.iou(boxes, boxes[1:]),
+        lambda boxes: box_ops.clip(boxes, 30, 40),
+        lambda boxes: box_ops.encode(boxes, boxes[::-1]),
+        lambda boxes: box_ops.decode(tf.zeros([4, 4]), boxes),
+        box_ops.swap_xy,
+        lambda boxes: box_ops.normalise(boxes, 30, 40),
+        lambda boxes: box_ops.denormalise(boxes, 30, 40),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8])
+def test_whole_numbers(function, kind) -> None:
+    boxes = np.array([[0, 3, 10, 9], [5, 5, 5, 5], [30, 10, 50, 20], [20, 18, 10, 9]])
+    found = function(boxes.astype(kind))
+    assert found.dtype == tf.float32
+    np.testing.assert_array_equal(found, function(boxes.astype(np.float32)))
