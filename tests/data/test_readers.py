@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -174,6 +175,47 @@ def test_labelme_rectangle_hides_the_outline_of_its_group(tmp_path: Path) -> Non
     assert (parts.box, parts.has_mask) == ((10, 3, 45, 30), False)
 
 
+def _labelme_shape(folder: Path, **shape: object) -> Source:
+    """LabelMe's sample with one shape alone."""
+    source = samples.labelme(folder)
+    path = source.annotations / "a.json"
+    samples.write_json(path, {**_json(path), "shapes": [{"label": "cat", **shape}]})
+    (source.annotations / "b.json").unlink()
+    return source
+
+
+def test_labelme_oriented_rectangle_is_the_box_of_its_corners(tmp_path: Path) -> None:
+    corners = [[20, 4], [30, 14], [24, 20], [14, 10]]
+    (one,) = read(_labelme_shape(tmp_path, points=corners, shape_type="oriented_rectangle")).images[0].instances
+    assert (one.box, one.has_mask) == ((14, 4, 30, 20), False)
+    with pytest.raises(BadInput, match=r"a\.json: shapes\[0\]: points: expected four corners, found \[\(20"):
+        read(_labelme_shape(tmp_path, points=corners[:3], shape_type="oriented_rectangle"))
+
+
+@pytest.mark.parametrize(
+    ("left", "top", "visible"),
+    [(-3, -2, (0, 0, 9, 8)), (-3, 7, (0, 7, 9, 17)), (WIDTH - 5, HEIGHT - 4, (WIDTH - 5, HEIGHT - 4, WIDTH, HEIGHT))],
+)
+def test_labelme_mask_is_cut_at_the_border(left: int, top: int, visible: tuple[int, ...], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).random((10, 12)) < 0.5
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    mask = base64.b64encode(stream.getvalue()).decode()
+    corners = [[left, top], [left + 11, top + 9]]
+    (one,) = read(_labelme_shape(tmp_path, points=corners, shape_type="mask", mask=mask)).images[0].instances
+    x1, y1, x2, y2 = visible
+    expected = np.zeros([HEIGHT, WIDTH], bool)
+    for y in range(y1, y2):
+        for x in range(x1, x2):
+            expected[y, x] = pixels[y - top, x - left]
+    np.testing.assert_array_equal(mask_of(one), expected)
+    assert one.box[:2] == (x1, y1)
+    with pytest.raises(
+        BadInput, match=r"mask: expected a part of it in the image, .*, found 12 x 10 pixels at \(-12, 0\)"
+    ):
+        read(_labelme_shape(tmp_path, points=[[-12, 0], [-1, 9]], shape_type="mask", mask=mask))
+
+
 def test_via(tmp_path: Path) -> None:
     source = samples.via(tmp_path)
     dataset = read(source)
@@ -184,6 +226,20 @@ def test_via(tmp_path: Path) -> None:
     assert mask_of(ellipse).sum() == pytest.approx(np.pi * 32, rel=0.1)
     project = samples.write_json(tmp_path / "project.json", {"_via_img_metadata": _json(source.annotations)})
     assert read(source._replace(annotations=project)).images == dataset.images
+
+
+def test_via_without_attributes_has_one_class(tmp_path: Path) -> None:
+    source = samples.via(tmp_path)
+    data = _json(source.annotations)
+    regions = data["a.jpg1234"]["regions"]
+    for region in regions:
+        region["region_attributes"] = {}
+    dataset = read(source._replace(annotations=samples.write_json(tmp_path / "empty.json", data)))
+    assert dataset.class_names == ("object",)
+    assert [one.label for one in dataset.images[0].instances] == [1] * 4
+    regions[0]["region_attributes"] = {"class": "dog"}
+    with pytest.raises(BadInput, match=r"regions\[1\]: region_attributes: expected one, or one of class, .* found {}"):
+        read(source._replace(annotations=samples.write_json(tmp_path / "mixed.json", data)))
 
 
 def test_mask_folder(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Reads a folder of LabelMe's JSON files, one an image.
 
-Polygons, circles and painted masks are masks; rectangles are boxes only. Shapes of one label and group_id are parts of
-one object. The image lies in `images`, or where `imagePath` says; a file that holds it in `imageData` needs neither.
+Polygons, circles and painted masks are masks; rectangles, upright or turned, are boxes only. Shapes of one label and
+group_id are parts of one object. The image lies in `images`, or where `imagePath` says; a file that holds it in
+`imageData` needs neither.
 """
 
 from __future__ import annotations
@@ -86,8 +87,12 @@ def _shape(entry: Mapping[str, Any], image: ImageRecord) -> shapes.Shape | None:
         return None
     if kind == "polygon":
         return shapes.outlined(name, points)._replace(group=group)
+    if kind == "oriented_rectangle":
+        if len(points) != 4:
+            raise fields.unfit("points", "four corners", points)
+        return shapes.outlined(name, points)._replace(outline=[], group=group)
     if kind not in ("rectangle", "circle", "mask"):
-        raise fields.unfit("shape_type", "polygon, rectangle, circle or mask", kind)
+        raise fields.unfit("shape_type", "polygon, rectangle, oriented_rectangle, circle or mask", kind)
     if len(points) < 2:
         raise fields.unfit("points", "two points", points)
     (x1, y1), (x2, y2) = points[0], points[-1]
@@ -101,10 +106,10 @@ def _shape(entry: Mapping[str, Any], image: ImageRecord) -> shapes.Shape | None:
     except (binascii.Error, ValueError):
         raise fields.unfit("mask", "an image in base64", entry["mask"]) from None
     bitmap = files.id_map(content) > 0
-    left, top = max(round(x1), 0), max(round(y1), 0)
+    left, top = round(x1), round(y1)
     mask = shapes.painted(np.asarray(bitmap), left, top, image)
     # LabelMe counts the last pixel in.
-    return shapes.rectangle(name, left, top, x2 + 1, y2 + 1)._replace(mask=mask, group=group)
+    return shapes.rectangle(name, max(left, 0), max(top, 0), x2 + 1, y2 + 1)._replace(mask=mask, group=group)
 
 
 def _points(entry: Mapping[str, Any]) -> list[tuple[float, float]]:

@@ -105,8 +105,16 @@ def _instances(drawing: Drawing, labels: Mapping[str, int]) -> Iterator[Instance
 
 
 def painted(bitmap: NDArray[np.bool_], left: int, top: int, image: ImageRecord) -> Rle:
-    """A mask that was stored as the bitmap of its box."""
+    """A mask that was stored as the bitmap of its box, of which a part may lie outside the image.
+
+    Raises:
+        Unfit: all of it does.
+    """
     whole = np.zeros([image.height, image.width], bool)
-    part = whole[top : top + bitmap.shape[0], left : left + bitmap.shape[1]]
-    part[:] = bitmap[: part.shape[0], : part.shape[1]]
+    rows = slice(max(top, 0), min(top + bitmap.shape[0], image.height))
+    columns = slice(max(left, 0), min(left + bitmap.shape[1], image.width))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        found = f"{bitmap.shape[1]} x {bitmap.shape[0]} pixels at ({left}, {top})"
+        raise Unfit(f"mask: expected a part of it in the image, {image.width} x {image.height}, found {found}")
+    whole[rows, columns] = bitmap[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     return rle.encode(whole)

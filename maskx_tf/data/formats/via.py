@@ -1,7 +1,8 @@
 """Reads the JSON of VGG Image Annotator (VIA 2): an export of annotations, or a saved project.
 
 Polygons, circles and ellipses are masks; rectangles are boxes only. The class is the value of the region's attribute:
-the only one, or the one named class, label, name, category or type.
+the only one, or the one named class, label, name, category or type. Where no region has an attribute, all are of one
+class, `object`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.errors import BadInput
 
 ATTRIBUTES = ("class", "label", "name", "category", "type")
+DEFAULT_CLASS = "object"
 OPEN_SHAPES = ("polyline", "point")  # they enclose nothing
 
 
@@ -32,11 +34,12 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     """
     several = annotations.is_dir()
     paths = files.listed(annotations, "*.json", "VIA's JSON files") if several else [annotations]
+    entries = [entry for path in paths for entry in _files(path)]
+    default = None if any(_names_a_class(entry) for _, entry in entries) else DEFAULT_CLASS
     drawings = []
-    for path in paths:
-        for where, entry in _files(path):
-            with noted(report, where):
-                drawings.append(_drawing(fields.mapping(entry), where, images, report))
+    for where, entry in entries:
+        with noted(report, where):
+            drawings.append(_drawing(fields.mapping(entry), where, images, report, default))
     return shapes.dataset(annotations.name, drawings, report)
 
 
@@ -51,15 +54,26 @@ def _files(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path.name}: {fields.show(key)}", entry
 
 
-def _drawing(entry: Mapping[str, Any], where: str, images: Path, report: Report) -> shapes.Drawing:
+def _regions(entry: Mapping[str, Any]) -> Any:
+    """The regions of an image: a list, if the file is sound."""
+    regions = entry.get("regions")
+    return list(regions.values()) if isinstance(regions, Mapping) else regions  # VIA 1 has a mapping
+
+
+def _names_a_class(entry: Any) -> bool:
+    """Whether any region of an image has an attribute."""
+    regions = _regions(entry) if isinstance(entry, Mapping) else None
+    return isinstance(regions, list) and any(
+        isinstance(region, Mapping) and region.get("region_attributes") for region in regions
+    )
+
+
+def _drawing(entry: Mapping[str, Any], where: str, images: Path, report: Report, default: str | None) -> shapes.Drawing:
     name = fields.text(entry, "filename")
     file = images / name
     width, height = files.size_of(file)
-    regions = entry.get("regions")
-    if isinstance(regions, Mapping):  # VIA 1
-        regions = list(regions.values())
     drawn = []
-    for number, region in fields.entries({"regions": regions}, "regions"):
+    for number, region in fields.entries({"regions": _regions(entry)}, "regions"):
         place = f"{where}: regions[{number}]"
         with noted(report, place):
             record = fields.mapping(region)
@@ -68,12 +82,14 @@ def _drawing(entry: Mapping[str, Any], where: str, images: Path, report: Report)
                 what = f"expected a shape that encloses something, found {attributes['name']}"
                 report(Problem("skipped_shape", place, what))
             else:
-                drawn.append(_shape(attributes, _class(record)))
+                drawn.append(_shape(attributes, _class(record, default)))
     return shapes.Drawing(where, ImageRecord(name, file, width, height), drawn)
 
 
-def _class(region: Mapping[str, Any]) -> str:
+def _class(region: Mapping[str, Any], default: str | None) -> str:
     attributes = fields.mapping(region.get("region_attributes"), "region_attributes")
+    if default is not None:
+        return default
     keys = [key for key in ATTRIBUTES if key in attributes] or list(attributes)
     if not keys or (len(keys) > 1 and keys[0] not in ATTRIBUTES):
         raise fields.unfit("region_attributes", f"one, or one of {', '.join(ATTRIBUTES)}", dict(attributes))
