@@ -31,7 +31,7 @@ from maskx_tf.config import Config, ModelConfig
 from maskx_tf.export import saved_model
 from maskx_tf.export.source import open_source
 from maskx_tf.models.build import build
-from maskx_tf.serving import protocol, tensors
+from maskx_tf.protocol import messages, tensors
 from maskx_tf.serving.client import Client
 from serving import load_test
 
@@ -78,7 +78,7 @@ def latency(folder: Path) -> None:
     image = load_test.example()
     ask = tf.saved_model.load(str(folder / "1")).signatures["serving_default"]
     outputs = {name: value.numpy() for name, value in ask(image_bytes=tf.constant([image])).items()}
-    response = protocol.PredictResponse()
+    response = messages.PredictResponse()
     for name, value in outputs.items():
         response.outputs[name].CopyFrom(tensors.to_proto(value))
     with server(folder) as (grpc_address, rest_address), Client(grpc_address) as grpc, Client(rest_address) as rest:

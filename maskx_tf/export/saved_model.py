@@ -16,6 +16,7 @@ from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFA
 from maskx_tf.export.source import Source, descriptions
 
 HIGHEST_VERSION = 2**63 - 1
+HIGHEST_ID = 2**31 - 1  # the signatures' classes are int32
 
 
 class Written(NamedTuple):
@@ -43,8 +44,11 @@ def write(source: Source, out: Path, *, version: int | None = None) -> Written:
         version: its number; None for one more than the highest there.
 
     Raises:
-        BadInput: the version stands already, or cannot be written.
+        BadInput: a class's id is beyond int32, or the version stands already or cannot be written.
     """
+    for number, name in zip(source.category_ids, source.config.model.class_names, strict=True):
+        if not -HIGHEST_ID <= number <= HIGHEST_ID:
+            raise BadInput(f"class {name!r} has the id {number}, expected at most {HIGHEST_ID}: answers hold int32")
     out = Path(os.path.abspath(out))
     number = _next_version(out) if version is None else version
     if not 1 <= number <= HIGHEST_VERSION:

@@ -1,8 +1,4 @@
-"""Requests that a server answers to itself before anybody waits: TF Serving's assets.extra/tf_serving_warmup_requests.
-
-The file holds `PredictionLog` messages, whose classes come with the official stubs alone. Three levels of two fields
-are written here by hand in the wire format of protocol buffers; a test reads them with the stubs.
-"""
+"""Writes TF Serving's warm-up requests, which a server runs before it answers anyone."""
 
 from __future__ import annotations
 
@@ -13,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
+from maskx_tf.protocol import messages
+from maskx_tf.protocol.tensors import to_proto
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
@@ -45,22 +43,10 @@ def _inputs(signature: str, canvas: tuple[int, int]) -> Mapping[str, tf.Tensor]:
 
 
 def _prediction_log(name: str, signature: str, inputs: Mapping[str, tf.Tensor]) -> bytes:
-    model_spec = _field(1, name.encode()) + _field(3, signature.encode())
-    request = _field(1, model_spec)
+    log = messages.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.signature_name = name, signature
     for key, tensor in inputs.items():
-        message = tf.make_tensor_proto(tensor.numpy()).SerializeToString()
-        request += _field(2, _field(1, key.encode()) + _field(2, message))  # an entry of the map
-    return _field(6, _field(1, request))  # predict_log, request
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field of text, bytes or a message."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    digits = []
-    while value > 0x7F:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*digits, value])
+        request.inputs[key].CopyFrom(to_proto(np.asarray(tensor.numpy())))
+    content: bytes = log.SerializeToString()
+    return content

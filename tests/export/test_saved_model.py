@@ -246,6 +246,15 @@ def test_versions_count_up_and_are_never_replaced(monkeypatch, tmp_path) -> None
     assert sorted(entry.name for entry in (tmp_path / "m").iterdir()) == ["1", "10", "11", "2"]
 
 
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1])
+def test_ids_beyond_int32_are_refused(tmp_path, number) -> None:
+    source = open_source(model_folder())
+    source = source._replace(meta={**source.meta, "category_ids": [17, 18, number]})
+    with pytest.raises(BadInput, match=f"class 'horse' has the id {number}, expected at most 2147483647"):
+        saved_model.write(source, tmp_path / "pets")
+    assert not (tmp_path / "pets").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

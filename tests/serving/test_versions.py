@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maskx_tf.errors import BadInput
-from maskx_tf.serving import protocol
+from maskx_tf.protocol import messages
 from maskx_tf.serving.server.batching import Parameters
 from maskx_tf.serving.server.service import Service
 from maskx_tf.serving.server.versions import Versions, require_versions
@@ -42,7 +42,7 @@ def test_the_newest_is_served(served) -> None:
     (folder / "notes").mkdir()
     versions.check()
     assert ask(service) == (3, 3.0)
-    assert versions.states() == {1: (protocol.END, ""), 3: (protocol.AVAILABLE, "")}
+    assert versions.states() == {1: (messages.END, ""), 3: (messages.AVAILABLE, "")}
     with pytest.raises(ServingError, match="NOT_FOUND: no version 1 of 'toy', expected 3"):
         ask(service, number=1)
     with pytest.raises(ServingError, match="NOT_FOUND: no model of the name 'cat', expected 'toy'"):
@@ -74,7 +74,7 @@ def test_a_version_that_cannot_be_loaded_changes_nothing(served, caplog) -> None
         versions.check()
     assert ask(service) == (1, 1.0)
     state, problem = versions.states()[2]
-    assert state == protocol.END
+    assert state == messages.END
     assert problem
     assert sum("cannot be loaded" in record.message for record in caplog.records) == 1
     shutil.rmtree(folder / "2")
@@ -103,7 +103,7 @@ def test_reloads_under_load_lose_nothing(served) -> None:
     for number in (2, 3, 4):
         write_toy(folder, number)
         until = time.monotonic() + 30
-        while versions.states().get(number) != (protocol.AVAILABLE, "") and time.monotonic() < until:
+        while versions.states().get(number) != (messages.AVAILABLE, "") and time.monotonic() < until:
             time.sleep(0.01)
     done.set()
     for thread in threads:
@@ -120,13 +120,13 @@ def test_an_old_version_stays_until_its_requests_are_answered(served) -> None:
         thread = threading.Thread(target=versions.check)
         thread.start()
         until = time.monotonic() + 30
-        while versions.states()[1][0] != protocol.UNLOADING and time.monotonic() < until:
+        while versions.states()[1][0] != messages.UNLOADING and time.monotonic() < until:
             time.sleep(0.01)
         assert ask(service) == (2, 2.0)
-        assert versions.states()[1][0] == protocol.UNLOADING
+        assert versions.states()[1][0] == messages.UNLOADING
         np.testing.assert_array_equal(version.run("serving_default", x(0))["y"], [[1.0]])
     thread.join(30)
-    assert versions.states()[1][0] == protocol.END
+    assert versions.states()[1][0] == messages.END
 
 
 def test_folders_without_versions(tmp_path) -> None:

@@ -18,10 +18,10 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.serving import protocol
+from maskx_tf.protocol import messages
+from maskx_tf.protocol.tensors import from_proto, to_proto
 from maskx_tf.serving.client.answers import OUTPUT_TYPES
 from maskx_tf.serving.status import DEADLINE_EXCEEDED, HTTP_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, ServingError
-from maskx_tf.serving.tensors import from_proto, to_proto
 
 Arrays = dict[str, NDArray[Any]]
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts, doubled each time
@@ -91,24 +91,24 @@ class Grpc:
 
     def predict(self, signature: str, inputs: Arrays, outputs: Sequence[str], timeout: float) -> Arrays:
         """Named outputs of a signature; all if none are named."""
-        request = protocol.PredictRequest(model_spec=self._spec(signature), output_filter=outputs)
+        request = messages.PredictRequest(model_spec=self._spec(signature), output_filter=outputs)
         for name, array in inputs.items():
             request.inputs[name].CopyFrom(to_proto(array))
-        response = self._call(protocol.PREDICTION, "Predict", request, protocol.PredictResponse, timeout)
+        response = self._call(messages.PREDICTION, "Predict", request, messages.PredictResponse, timeout)
         return {name: from_proto(message) for name, message in response.outputs.items()}
 
     def states(self, timeout: float) -> dict[int, str]:
         """Versions of the model and what state they are in."""
-        request = protocol.GetModelStatusRequest(model_spec=self._spec())
-        response = self._call(protocol.MODEL, "GetModelStatus", request, protocol.GetModelStatusResponse, timeout)
-        return {one.version: protocol.STATES.get(one.state, "UNKNOWN") for one in response.model_version_status}
+        request = messages.GetModelStatusRequest(model_spec=self._spec())
+        response = self._call(messages.MODEL, "GetModelStatus", request, messages.GetModelStatusResponse, timeout)
+        return {one.version: messages.STATES.get(one.state, "UNKNOWN") for one in response.model_version_status}
 
     def close(self) -> None:
         """Ends the connection; requests under way fail."""
         self._channel.close()
 
     def _spec(self, signature: str = "") -> Any:
-        spec = protocol.ModelSpec(name=self._target.name, signature_name=signature)
+        spec = messages.ModelSpec(name=self._target.name, signature_name=signature)
         if self._target.version is not None:
             spec.version.value = self._target.version
         if self._target.label is not None:

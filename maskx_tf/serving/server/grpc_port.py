@@ -7,13 +7,15 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from maskx_tf.serving import protocol
+from maskx_tf.protocol import messages
+from maskx_tf.protocol.tensors import from_proto, to_proto
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server.service import Service, signature_map
 from maskx_tf.serving.status import ServingError
-from maskx_tf.serving.tensors import from_proto, to_proto
 
+SERVING = health_pb2.HealthCheckResponse.SERVING
 Handler = Callable[[bytes, Any], Any]
 
 
@@ -30,7 +32,6 @@ class GrpcPort:
 
     def __init__(self, service: Service, address: str, workers: int, max_bytes: int, credentials: Any = None) -> None:
         self._service = service
-        self._is_serving = True
         options = [
             ("grpc.max_send_message_length", max_bytes),
             ("grpc.max_receive_message_length", max_bytes),
@@ -41,13 +42,15 @@ class GrpcPort:
         )
         refused = {name: self._refuse(name) for name in ("Classify", "Regress", "MultiInference")}
         services: dict[str, dict[str, Handler]] = {
-            protocol.PREDICTION: {"Predict": self._predict, "GetModelMetadata": self._metadata, **refused},
-            protocol.MODEL: {"GetModelStatus": self._status},
-            protocol.HEALTH: {"Check": self._health},
+            messages.PREDICTION: {"Predict": self._predict, "GetModelMetadata": self._metadata, **refused},
+            messages.MODEL: {"GetModelStatus": self._status},
         }
         for name, handlers in services.items():
             methods = {method: grpc.unary_unary_rpc_method_handler(_safe(one)) for method, one in handlers.items()}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+        self._health = health.HealthServicer()
+        self._health.set("", SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if credentials is None:
             self.port = self._server.add_insecure_port(address)
         else:
@@ -56,11 +59,11 @@ class GrpcPort:
 
     def stop(self, seconds: float) -> None:
         """Refuses new requests and returns when those that were accepted are answered, or the seconds are over."""
-        self._is_serving = False
+        self._health.enter_graceful_shutdown()
         self._server.stop(seconds).wait()
 
     def _predict(self, data: bytes, context: Any) -> Any:
-        request = _parse(protocol.PredictRequest, data)
+        request = _parse(messages.PredictRequest, data)
         try:
             inputs = {name: from_proto(message) for name, message in request.inputs.items()}
         except (ValueError, OverflowError) as error:
@@ -74,37 +77,32 @@ class GrpcPort:
             seconds=context.time_remaining(),
             on_task=lambda task: context.add_callback(task.result.cancel),
         )
-        response = protocol.PredictResponse()
+        response = messages.PredictResponse()
         response.model_spec.CopyFrom(self._answered(number, request.model_spec.signature_name))
         for name, value in outputs.items():
             response.outputs[name].CopyFrom(to_proto(value))
         return response
 
     def _metadata(self, data: bytes, context: Any) -> Any:
-        request = _parse(protocol.GetModelMetadataRequest, data)
-        if list(request.metadata_field) != [protocol.SIGNATURE_DEF]:
-            reason = f"metadata_field is {list(request.metadata_field)}, expected ['{protocol.SIGNATURE_DEF}']"
+        request = _parse(messages.GetModelMetadataRequest, data)
+        if list(request.metadata_field) != [messages.SIGNATURE_DEF]:
+            reason = f"metadata_field is {list(request.metadata_field)}, expected ['{messages.SIGNATURE_DEF}']"
             raise ServingError(codes.INVALID_ARGUMENT, reason)
         with self._service.versions.using(*_spec(request.model_spec)) as version:
-            response = protocol.GetModelMetadataResponse(model_spec=self._answered(version.number, ""))
-            entry = response.metadata[protocol.SIGNATURE_DEF]
-            entry.type_url = protocol.SIGNATURES_URL
+            response = messages.GetModelMetadataResponse(model_spec=self._answered(version.number, ""))
+            entry = response.metadata[messages.SIGNATURE_DEF]
+            entry.type_url = messages.SIGNATURES_URL
             entry.value = signature_map(version).SerializeToString()
         return response
 
     def _status(self, data: bytes, context: Any) -> Any:
-        request = _parse(protocol.GetModelStatusRequest, data)
-        response = protocol.GetModelStatusResponse()
+        request = _parse(messages.GetModelStatusRequest, data)
+        response = messages.GetModelStatusResponse()
         for number, state, problem in model_states(self._service, *_spec(request.model_spec)):
             one = response.model_version_status.add(version=number, state=state)
             one.status.error_message = problem
             one.status.error_code = int(bool(problem)) * grpc.StatusCode.UNKNOWN.value[0]
         return response
-
-    def _health(self, data: bytes, context: Any) -> Any:
-        _parse(protocol.HealthCheckRequest, data)
-        ready = self._is_serving and is_ready(self._service)
-        return protocol.HealthCheckResponse(status=protocol.SERVING if ready else protocol.NOT_SERVING)
 
     def _refuse(self, method: str) -> Handler:
         def refuse(data: bytes, context: Any) -> Any:
@@ -114,14 +112,14 @@ class GrpcPort:
         return refuse
 
     def _answered(self, number: int, signature: str) -> Any:
-        spec = protocol.ModelSpec(name=self._service.versions.name, signature_name=signature)
+        spec = messages.ModelSpec(name=self._service.versions.name, signature_name=signature)
         spec.version.value = number
         return spec
 
 
 def is_ready(service: Service) -> bool:
     """Whether a version is loaded."""
-    return any(state == protocol.AVAILABLE for state, _ in service.versions.states().values())
+    return any(state == messages.AVAILABLE for state, _ in service.versions.states().values())
 
 
 def model_states(service: Service, name: str, number: int | None) -> list[tuple[int, int, str]]:

@@ -15,13 +15,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from maskx_tf import __version__
-from maskx_tf.serving import protocol
+from maskx_tf.protocol import messages
+from maskx_tf.protocol.tensors import NAMES
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server.grpc_port import is_ready, model_states
 from maskx_tf.serving.server.rest_json import Request
 from maskx_tf.serving.server.service import Service
 from maskx_tf.serving.status import ServingError
-from maskx_tf.serving.tensors import NAMES
 
 MODEL_PATH = re.compile(
     r"/v1/models(?:/(?P<name>[^/:]*))?(?:/versions/(?P<version>\d{1,18}))?(?P<rest>/metadata|:\w+)?"
@@ -251,7 +251,7 @@ def _status(service: Service, spec: tuple[str, int | None]) -> bytes:
     states = [
         {
             "version": str(number),
-            "state": protocol.STATES[state],
+            "state": messages.STATES[state],
             "status": {"error_code": "UNKNOWN" if problem else "OK", "error_message": problem},
         }
         for number, state, problem in model_states(service, *spec)
@@ -265,7 +265,7 @@ def _metadata(service: Service, spec: tuple[str, int | None]) -> bytes:
             name: {
                 "inputs": {key: _info(f"{name}_{key}:0", one) for key, one in version.inputs[name].items()},
                 "outputs": {key: _info(f"{name}_{key}:0", one) for key, one in version.outputs[name].items()},
-                "method_name": protocol.PREDICT_METHOD,
+                "method_name": messages.PREDICT_METHOD,
             }
             for name in version.inputs
         }

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from maskx_tf.serving import protocol
+from maskx_tf.protocol import messages
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server import metrics
 from maskx_tf.serving.server.batching import Arrays, Batcher, Parameters, Task
@@ -143,10 +143,10 @@ def check(version: Version, signature: str, inputs: Arrays, outputs: Iterable[st
 
 def signature_map(version: Version) -> Any:
     """The signatures as TF Serving's metadata describes them."""
-    described = protocol.SignatureDefMap()
+    described = messages.SignatureDefMap()
     for name in version.inputs:
         one = described.signature_def[name]
-        one.method_name = protocol.PREDICT_METHOD
+        one.method_name = messages.PREDICT_METHOD
         for side, specs in (("inputs", version.inputs[name]), ("outputs", version.outputs[name])):
             for key, spec in specs.items():
                 info = getattr(one, side)[key]

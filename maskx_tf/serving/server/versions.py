@@ -15,9 +15,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from maskx_tf.errors import BadInput
-from maskx_tf.serving import protocol
+from maskx_tf.protocol import messages
+from maskx_tf.protocol.tensors import from_proto
 from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError
-from maskx_tf.serving.tensors import from_proto
 
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 SAVED_MODEL = "saved_model.pb"
@@ -54,7 +54,7 @@ class Version:
         if not path.exists():
             return
         for record in tf.data.TFRecordDataset(str(path)):
-            request = protocol.PredictionLog.FromString(record.numpy()).predict_log.request
+            request = messages.PredictionLog.FromString(record.numpy()).predict_log.request
             inputs = {name: from_proto(message) for name, message in request.inputs.items()}
             self.run(request.model_spec.signature_name, inputs)
 
@@ -143,24 +143,24 @@ class Versions:
 
     def _load(self, number: int, path: Path) -> None:
         changed = path.stat().st_mtime_ns
-        self._set(number, protocol.LOADING)
+        self._set(number, messages.LOADING)
         try:
             version = Version(number, path)
         except Exception as error:  # whatever is wrong with the files, the versions that stand go on
             log.exception("%s: cannot be loaded", path)
             self._failed[number] = changed
-            self._set(number, protocol.END, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            self._set(number, messages.END, f"{type(error).__name__}: {str(error).splitlines()[0]}")
             return
         with self._lock:
             self._loaded[number] = version
-        self._set(number, protocol.AVAILABLE)
+        self._set(number, messages.AVAILABLE)
         log.info("%s: version %d is served", self.name, number)
 
     def _unload(self, version: Version) -> None:
-        self._set(version.number, protocol.UNLOADING)
+        self._set(version.number, messages.UNLOADING)
         with self._lock:
             self._lock.wait_for(lambda: version.users == 0)
-        self._set(version.number, protocol.END)
+        self._set(version.number, messages.END)
         log.info("%s: version %d is served no longer", self.name, version.number)
 
     def _set(self, number: int, state: int, problem: str = "") -> None:

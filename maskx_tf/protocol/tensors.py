@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.serving.protocol import TensorProto
+from maskx_tf.protocol.messages import TensorProto
 
 STRING = 7  # tensorflow/core/framework/types.proto, as are the numbers below
 TYPES: dict[int, Any] = {
@@ -44,7 +44,7 @@ FIELDS = {  # where the values are that are not in tensor_content
     22: "uint32_val",
     23: "uint64_val",
 }
-MOST_BYTES = 2**30  # of a tensor whose values are fewer than its shape says, for the last one is repeated
+MOST_BYTES = 2**30
 
 
 def to_proto(array: NDArray[Any]) -> Any:
@@ -66,11 +66,15 @@ def to_proto(array: NDArray[Any]) -> Any:
     return message
 
 
-def from_proto(message: Any) -> NDArray[Any]:
+def from_proto(message: Any, most_bytes: int = MOST_BYTES) -> NDArray[Any]:
     """The array of a message; of strings, an array of objects.
 
+    Args:
+        message: a TensorProto.
+        most_bytes: of an array that is larger than its message, because the last value stands for all that follow.
+
     Raises:
-        ValueError: the message contradicts itself.
+        ValueError: the message contradicts itself, or its array is too large.
     """
     kind = TYPES.get(message.dtype)
     if kind is None:
@@ -84,19 +88,19 @@ def from_proto(message: Any) -> NDArray[Any]:
         if len(data) != count:
             raise ValueError(f"a tensor of shape {shape} has {len(message.tensor_content)} bytes of {np.dtype(kind)}")
         return np.asarray(data, kind).reshape(shape)
-    return _repeated(message, kind, count).reshape(shape)
+    return _repeated(message, kind, count, most_bytes).reshape(shape)
 
 
 def _is_whole(message: Any) -> bool:
     return len(message.tensor_content) % np.dtype(TYPES[message.dtype]).itemsize == 0
 
 
-def _repeated(message: Any, kind: Any, count: int) -> NDArray[Any]:
+def _repeated(message: Any, kind: Any, count: int, most_bytes: int) -> NDArray[Any]:
     """Values of the field for this type; the last one stands for all that are missing."""
     values: Any = getattr(message, FIELDS.get(message.dtype, "int_val"))
     if len(values) > count or (count and not values):
         raise ValueError(f"a tensor of {count} elements has {len(values)} values")
-    if len(values) < count and count * np.dtype(kind).itemsize > MOST_BYTES:
+    if len(values) < count and count * np.dtype(kind).itemsize > most_bytes:
         raise ValueError(f"a tensor of {count} elements has {len(values)} values")
     if message.dtype == 19:
         array = np.array(values, np.uint16).view(np.float16)

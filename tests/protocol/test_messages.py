@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskx_tf.serving import protocol, tensors
+from maskx_tf.protocol import messages, tensors
 
 pytest.importorskip("tensorflow_serving.apis", reason="the extra dev is missing")
 from google.protobuf import any_pb2, descriptor_pb2, wrappers_pb2
@@ -45,7 +45,7 @@ OFFICIAL: dict[str, Any] = {
     "ModelVersionStatus": get_model_status_pb2.ModelVersionStatus,
 }
 OFFICIAL["StatusProto"] = type(get_model_status_pb2.ModelVersionStatus().status)
-UNOFFICIAL = {"BatchingParameters", "HealthCheckRequest", "HealthCheckResponse"}  # the packages have no stubs of them
+UNOFFICIAL = {"BatchingParameters"}  # the packages have no stub of it
 WIRE = {"enum": "int32"}  # an enum is a number on the wire
 
 
@@ -54,11 +54,11 @@ def kind(field: Any) -> str:
     return WIRE.get(name, name)
 
 
-@pytest.mark.parametrize("name", sorted(protocol.MESSAGES.keys() - UNOFFICIAL))
+@pytest.mark.parametrize("name", sorted(messages.MESSAGES.keys() - UNOFFICIAL))
 def test_fields_have_the_official_numbers_and_types(name) -> None:
     theirs = OFFICIAL[name].DESCRIPTOR.fields_by_name
-    ours = protocol.CLASSES[name].DESCRIPTOR.fields_by_name
-    for field in protocol.MESSAGES[name]:
+    ours = messages.CLASSES[name].DESCRIPTOR.fields_by_name
+    for field in messages.MESSAGES[name]:
         assert ours[field].number == theirs[field].number, field
         assert kind(ours[field]) == kind(theirs[field]), field
         assert ours[field].is_repeated == theirs[field].is_repeated, field
@@ -79,7 +79,7 @@ def test_arrays_reach_tensorflow_and_come_back(array) -> None:
     theirs = tensor_pb2.TensorProto.FromString(ours.SerializeToString())
     np.testing.assert_array_equal(tf.make_ndarray(theirs), array)
     assert tf.make_ndarray(theirs).dtype == array.dtype
-    back = protocol.TensorProto.FromString(tf.make_tensor_proto(array).SerializeToString())
+    back = messages.TensorProto.FromString(tf.make_tensor_proto(array).SerializeToString())
     np.testing.assert_array_equal(tensors.from_proto(back), array)
     assert tensors.from_proto(ours).dtype == array.dtype
 
@@ -88,14 +88,14 @@ def test_arrays_reach_tensorflow_and_come_back(array) -> None:
 def test_values_in_typed_fields(kind) -> None:
     array = np.array([[1, 0, 1], [1, 1, 1]], kind)
     message = tf.make_tensor_proto(array[1, 0], shape=[2, 3])  # the last value stands for the rest
-    read = tensors.from_proto(protocol.TensorProto.FromString(message.SerializeToString()))
+    read = tensors.from_proto(messages.TensorProto.FromString(message.SerializeToString()))
     np.testing.assert_array_equal(read, np.ones([2, 3], kind))
     assert read.dtype == np.dtype(kind)
     half = np.array([1.5, -2.0], np.float16)
     message = tensor_pb2.TensorProto(dtype=19, half_val=half.view(np.uint16).tolist())
     message.tensor_shape.dim.add(size=2)
     np.testing.assert_array_equal(
-        tensors.from_proto(protocol.TensorProto.FromString(message.SerializeToString())), half
+        tensors.from_proto(messages.TensorProto.FromString(message.SerializeToString())), half
     )
 
 
@@ -113,7 +113,7 @@ def test_values_in_typed_fields(kind) -> None:
     ],
 )
 def test_messages_that_contradict_themselves(fields, sizes, message) -> None:
-    proto = protocol.TensorProto(**fields)
+    proto = messages.TensorProto(**fields)
     for size in sizes:
         proto.tensor_shape.dim.add(size=size)
     with pytest.raises(ValueError, match=message):
@@ -121,7 +121,7 @@ def test_messages_that_contradict_themselves(fields, sizes, message) -> None:
 
 
 def test_values_of_another_range_are_refused() -> None:
-    proto = protocol.TensorProto(dtype=4, int_val=[300])
+    proto = messages.TensorProto(dtype=4, int_val=[300])
     proto.tensor_shape.dim.add(size=1)
     with pytest.raises((ValueError, OverflowError)):
         tensors.from_proto(proto)

@@ -1,8 +1,8 @@
 """The messages of TF Serving's services, without TensorFlow: the official stubs import all of it.
 
-On the wire a message is numbers of fields and values, so the tables below are all that two programs must agree on.
-They hold the fields that this project sends or reads, under the official names and numbers; what else arrives is
-skipped, as protocol buffers do. The messages live in a descriptor pool of their own and never meet the official ones.
+On the wire a message is field numbers and values, so two programs need to agree on the tables below and on nothing
+else. They hold the fields that this project sends or reads, under the official names and numbers; other fields are
+skipped, as protocol buffers do. The messages live in a separate descriptor pool and never meet the official ones.
 """
 
 from __future__ import annotations
@@ -75,20 +75,23 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     # tensorflow_serving/apis/prediction_log.proto: a request for warming up
     "PredictLog": {"request": (1, "PredictRequest")},
     "PredictionLog": {"predict_log": (6, "PredictLog")},
-    # grpc/health/v1
-    "HealthCheckRequest": {"service": (1, "string")},
-    "HealthCheckResponse": {"status": (1, "int32")},
 }
 PREDICTION = "tensorflow.serving.PredictionService"
 MODEL = "tensorflow.serving.ModelService"
-HEALTH = "grpc.health.v1.Health"
+# service: {method: (request, response)}
+SERVICES: dict[str, dict[str, tuple[str, str]]] = {
+    PREDICTION: {
+        "Predict": ("PredictRequest", "PredictResponse"),
+        "GetModelMetadata": ("GetModelMetadataRequest", "GetModelMetadataResponse"),
+    },
+    MODEL: {"GetModelStatus": ("GetModelStatusRequest", "GetModelStatusResponse")},
+}
 SIGNATURE_DEF = "signature_def"  # the one field of metadata that a model has
 SIGNATURES_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 PREDICT_METHOD = "tensorflow/serving/predict"
 # States of a version, tensorflow_serving/apis/get_model_status.proto.
 START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50
 STATES = {START: "START", LOADING: "LOADING", AVAILABLE: "AVAILABLE", UNLOADING: "UNLOADING", END: "END"}
-SERVING, NOT_SERVING = 1, 2  # of grpc.health.v1
 
 
 def _add_field(message: descriptor_pb2.DescriptorProto, name: str, number: int, kind: str) -> None:
@@ -110,18 +113,31 @@ def _add_field(message: descriptor_pb2.DescriptorProto, name: str, number: int, 
         field.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
 
 
-def _classes() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="maskx_serving.proto", package=PACKAGE, syntax="proto3")
+def _pool() -> descriptor_pool.DescriptorPool:
+    """A pool that holds the messages and the services."""
+    messages = descriptor_pb2.FileDescriptorProto(name="maskx_serving.proto", package=PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
+        message = messages.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             _add_field(message, field, number, kind)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
+    pool.Add(messages)
+    services = descriptor_pb2.FileDescriptorProto(
+        name="maskx_services.proto", package="tensorflow.serving", syntax="proto3", dependency=[messages.name]
+    )
+    for name, methods in SERVICES.items():
+        service = services.service.add(name=name.removeprefix(f"{services.package}."))
+        for method, (request, response) in methods.items():
+            types = {"input_type": f".{PACKAGE}.{request}", "output_type": f".{PACKAGE}.{response}"}
+            service.method.add(name=method, **types)
+    pool.Add(services)
+    return pool
 
 
-CLASSES = _classes()
+POOL = _pool()
+CLASSES: dict[str, Any] = {
+    name: message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES
+}
 TensorProto = CLASSES["TensorProto"]
 ModelSpec = CLASSES["ModelSpec"]
 SignatureDefMap = CLASSES["SignatureDefMap"]
@@ -133,4 +149,3 @@ GetModelMetadataRequest, GetModelMetadataResponse = (
 GetModelStatusRequest, GetModelStatusResponse = CLASSES["GetModelStatusRequest"], CLASSES["GetModelStatusResponse"]
 BatchingParameters = CLASSES["BatchingParameters"]
 PredictionLog = CLASSES["PredictionLog"]
-HealthCheckRequest, HealthCheckResponse = CLASSES["HealthCheckRequest"], CLASSES["HealthCheckResponse"]
