@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskx_tf.commands.models import open_or_build
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
@@ -48,10 +47,11 @@ def predict(
 
     import_tensorflow()
     from maskx_tf.masks.results import coco_results
-    from maskx_tf.prediction.images import ImagePredictor, View, read_image
+    from maskx_tf.prediction.images import View, read_image
+    from maskx_tf.tasks.models import load
 
-    network, config, meta = open_or_build(model)
-    predictor = ImagePredictor(network, config.model)
+    opened = load(model)
+    config, meta, predictor = opened.config, opened.meta, opened.predictor
     views = [View(scale, flip) for scale in (0.75, 1.0, 1.25) for flip in (False, True)]
     numbers, pictures = image_ids(files), picture_names(files)
     results: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
@@ -22,10 +23,11 @@ from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
 from maskx_tf.models.mask_rcnn import MaskRCNN
 from maskx_tf.study import cells as cells_
-from maskx_tf.study import controls, cutting, regions, results, scoring
+from maskx_tf.study import controls, regions, results, scoring
 from maskx_tf.study.cells import Cell, Places
 from maskx_tf.study.config import StudyConfig
 from maskx_tf.synthetic.generate import generate
+from maskx_tf.tasks import grabcut, train
 from maskx_tf.training import fit, start
 from maskx_tf.training.callbacks import Hooks
 
@@ -152,11 +154,11 @@ def train_cell(group: Group, config: Config, folder: Path, classes_a: frozenset[
         rows = controls.make(cell.method.embeddings, places.detector(cell.group), cell.group.seed, unit_rms)
         controls.write(cells_.table_of(cell, places), rows)
     dataset = opening.training_set(config.data, config.model.class_names)
-    meta = {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
+    meta = train.meta_of(dataset, classes_a)
     if cell.method.start == "detector":
         batches = region_batches(config, pooled(group, config, dataset))
     else:
-        batches = image_batches(config, dataset)
+        batches = train.image_batches(config, dataset)
     _fit(config, folder, batches, meta, group.say)
     tidy(folder)
 
@@ -198,34 +200,22 @@ def train_detector(group: Group) -> None:
     config = named(cells_.detector_config(study, owner, places))
     dataset = opening.training_set(config.data, config.model.class_names)
     group.say(f"the detector of {owner.name}")
-    meta = {"category_ids": list(dataset.category_ids), "a_classes": []}
-    _fit(config, folder, image_batches(config, dataset), meta, group.say)
+    _fit(config, folder, train.image_batches(config, dataset), train.meta_of(dataset, ()), group.say)
     tidy(folder)
     keras.backend.clear_session()
 
 
-def _fit(config: Config, folder: Path, batches: Any, meta: dict[str, Any], say: Say) -> None:
+def _fit(config: Config, folder: Path, batches: fit.BatchesFrom, meta: dict[str, Any], say: Say) -> None:
     with pipeline.bad_input():
         outcome = fit.run(config, folder, batches, meta=meta, resume=True, hooks=Hooks(say=say))
     if outcome.stopped_by:
         raise Stopped
 
 
-def image_batches(config: Config, dataset: Dataset) -> fit.BatchesFrom:
-    """Batches of images, as `maskx train` has them."""
-    held = opening.training_examples(config.data, dataset)
-
-    def batches(first: int, worker: int, workers: int, devices: int) -> Any:
-        place = {"start": first, "worker": worker, "workers": workers, "devices": devices}
-        return pipeline.training(held, config.data, config.model.input, batch=config.train.batch, **place)
-
-    return batches
-
-
 def region_batches(config: Config, held: regions.Regions) -> fit.BatchesFrom:
     """Batches of regions, for one device."""
 
-    def batches(first: int, worker: int, workers: int, devices: int) -> Any:
+    def batches(first: int, worker: int, workers: int, devices: int) -> tf.data.Dataset:
         del worker, workers, devices
         return regions.batches_of(held, batch=config.train.batch, seed=config.data.seed, start=first)
 
@@ -252,13 +242,13 @@ def cut_masks(group: Group, classes_a: frozenset[str]) -> None:
         return
     group.say("cutting masks for B out of its boxes")
     plain = cells_.cell_config(group.study, group.cell, group.places)
-    coco_write.write(cutting.cut(_seen(group), classes_a), path, Path(plain.data.train[0].images))
+    coco_write.write(grabcut.cut(_seen(group), classes_a), path, Path(plain.data.train[0].images))
 
 
 def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
     """The regions that a cell learns from: those of the data set, and so of the masks, that its policy shows it."""
 
-    def batches() -> Any:
+    def batches() -> tf.data.Dataset:
         held = examples.from_dataset(dataset, cache_mib=0)
         return pipeline.evaluation(held, config.data, config.model.input, batch=8)
 

@@ -8,16 +8,11 @@ from pathlib import Path
 
 from maskx_tf.config import Config
 from maskx_tf.config.schema import Source
-from maskx_tf.data import opening
-from maskx_tf.data.formats import coco_write
-from maskx_tf.data.pipeline import batches as pipeline
-from maskx_tf.data.pipeline import examples
-from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study.cells import Cell, Places, source
 from maskx_tf.study.config import StudyConfig
-from maskx_tf.study.cutting import of_boxes
+from maskx_tf.tasks import evaluate
 
 PARTS = ("val", "test")
 FIGURES = ("AP", "AP50", "AP75")
@@ -36,9 +31,8 @@ def of_parts(
     else:
         folder = places.data(study, cell.group)
         sources = {part: (Source(**source(folder, part)),) for part in (PARTS[-1:] if cut else PARTS)}
-    with model.scores_above(config.evaluate.score):
-        predictor = Predictor(model, config.model.input.canvas)
-        return {part: score(config, given, predictor, classes_a, cut=cut) for part, given in sources.items()}
+    predictor = Predictor(model, config.model.input.canvas)
+    return {part: score(config, given, predictor, classes_a, cut=cut) for part, given in sources.items()}
 
 
 def score(
@@ -63,21 +57,11 @@ def score(
         BadInput: there is none, or something is wrong with it.
     """
     data = config.data.model_copy(update={"val": sources})
-    dataset = opening.validation_set(data, config.model.class_names)
-    batches = pipeline.evaluation(
-        examples.from_dataset(dataset, cache_mib=0), data, config.model.input, batch=config.evaluate.batch
+    options = evaluate.EvaluateOptions(
+        grabcut=cut is not None,
+        engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
+        out=cut,
     )
-    with pipeline.bad_input():
-        metrics = evaluate(
-            predictor,
-            batches,
-            coco_write.as_coco(dataset, Path()),
-            class_names=config.model.class_names,
-            classes_a=classes_a,
-            paste=config.model.detections.paste,
-            masks=of_boxes(dataset) if cut is not None else None,
-            engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
-            out=cut,
-            facts={"model": config.model.model_dump(mode="json"), "score": config.evaluate.score},
-        )
+    held = evaluate.open_data(data, config.model.class_names)
+    metrics = evaluate.score(predictor, config.model_copy(update={"data": data}), held, classes_a, options)
     return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}

@@ -11,6 +11,7 @@ from maskx_tf.data import opening
 from maskx_tf.models.build import build
 from maskx_tf.models.inference import Predictor
 from maskx_tf.study import cells, run, scoring
+from maskx_tf.tasks import evaluate
 from tests.study import small
 
 
@@ -31,7 +32,7 @@ def test_boxes_are_cut_once_for_all_divisions(tmp_path: Path, monkeypatch: pytes
     def nothing_more(*_: object) -> None:
         raise AssertionError("it cuts again")
 
-    monkeypatch.setattr(scoring, "of_boxes", lambda dataset: nothing_more)
+    monkeypatch.setattr(evaluate, "of_boxes", lambda dataset: nothing_more)
     again = scoring.score(config, sources, predictor, set(names[5:]), cut=cut)
     assert (again["mask/A/AP"], again["mask/B/AP"]) == (first["mask/B/AP"], first["mask/A/AP"])
     with pytest.raises(AssertionError, match="it cuts again"):

@@ -146,9 +146,9 @@ def show(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of images.")] = 0,
 ) -> None:
     """Write a contact sheet of images with boxes and masks. Colours and lines tell classes of A and B apart."""
-    from maskx_tf.commands.data.show import contact_sheet
     from maskx_tf.data import files, splits, stats
     from maskx_tf.data.formats.readers import Source
+    from maskx_tf.tasks.sheets import contact_sheet
 
     policy = splits.parse_text(masks)
     learnt, every = _opened(Source(images, annotations, form, masks_b), policy)

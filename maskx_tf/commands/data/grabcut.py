@@ -29,14 +29,11 @@ def grabcut(
 ) -> None:
     """Write a COCO file with GrabCut's masks of the boxes. The paper's baseline is trained on it."""
     from maskx_tf.data import splits
-    from maskx_tf.data.formats import coco_write
-    from maskx_tf.data.formats.readers import Source, read
-    from maskx_tf.study.cutting import cut
+    from maskx_tf.data.formats.readers import Source
+    from maskx_tf.tasks.grabcut import write_cut
 
-    dataset = read(Source(images, annotations, form))
-    kept = frozenset[str]() if keep is None else splits.a_classes(splits.parse_text(keep), dataset.class_names)
-    with progress_bar("cutting", len(dataset.images)) as bar:
-        made = cut(dataset, kept, bar.advance)
-    coco_write.write(made, out, images)
+    policy = None if keep is None else splits.parse_text(keep)
+    with progress_bar("cutting") as bar:
+        made = write_cut(Source(images, annotations, form), out, policy, bar)
     count = sum(one.has_mask for image in made.images for one in image.instances)
     print(f"wrote {out}: {len(made.images)} images, {count} instances with masks")

@@ -1,17 +1,20 @@
-"""GrabCut's masks of boxes: of a data set's, to learn from, and of those that a model found. The paper's baselines."""
+"""GrabCut's masks of boxes: those of a data set, to learn from, and those that a model found. The paper's baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskx_tf.data import files
+from maskx_tf.data import files, splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
+from maskx_tf.data.formats import coco_write, readers
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.problems import Report, refuse
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.grabcut import require, segment
 from maskx_tf.masks.rle import encode_crop
+from maskx_tf.tasks.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from maskx_tf.evaluation.runner import Masks
@@ -54,6 +57,28 @@ def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = l
         records.append(record)
         advance()
     return dataset._replace(images=tuple(records))
+
+
+def write_cut(
+    source: readers.Source, out: Path, keep: splits.Policy | None = None, progress: Progress = SILENT
+) -> Dataset:
+    """Writes a data set as a COCO file, with GrabCut's masks; see `cut`.
+
+    Args:
+        source: the data set.
+        out: the file.
+        keep: the policy whose classes keep the masks that they have; None: no class does.
+        progress: each image is a step.
+
+    Returns:
+        What was written.
+    """
+    dataset = readers.read(source)
+    kept = frozenset[str]() if keep is None else splits.a_classes(keep, dataset.class_names)
+    progress.started(len(dataset.images))
+    made = cut(dataset, kept, progress.advance)
+    coco_write.write(made, out, source.images)
+    return made
 
 
 def of_boxes(dataset: Dataset) -> Masks:

@@ -1,10 +1,10 @@
-"""The contact sheet of `maskx data show`."""
+"""Sheets of pictures: of a data set, and of what a model finds. No TensorFlow."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,3 +69,24 @@ def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int)
     classes = np.array([one.label for one in instances], np.int32)
     detections = Detections(boxes, None, classes, np.ones(len(instances), bool), masks)
     return visualize.draw(*visualize.resized(pixels, detections, cell), dataset.class_names, a_classes=a_names)
+
+
+def detections_sheet(
+    images: NDArray[np.uint8], found: Detections, class_names: Sequence[str], a_names: Set[str], score: float
+) -> NDArray[np.uint8]:
+    """The images of a batch with what was found in them, side by side.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        found: padded, in pixels of the images.
+        class_names: of the model.
+        a_names: the classes of A.
+        score: detections from this score on are drawn.
+    """
+    pictures = []
+    for index, pixels in enumerate(images):
+        one = Detections(*(None if value is None else value[index] for value in found))
+        kept = one.valid & (one.scores >= score)
+        one = Detections(*(None if value is None else value[kept] for value in one))
+        pictures.append(visualize.draw(*visualize.enlarged(pixels, one), class_names, a_classes=a_names))
+    return np.concatenate(pictures, axis=1)

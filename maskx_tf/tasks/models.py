@@ -1,0 +1,99 @@
+"""Opens the models that tasks work with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.checkpoints import io
+from maskx_tf.config import Config
+from maskx_tf.config import load as load_config
+from maskx_tf.models.build import build
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.prediction.images import ImagePredictor
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model with its configuration and its history.
+
+    Attributes:
+        network: the Keras model, with its weights.
+        config: the configuration that it was built from.
+        meta: its history, from model.json; empty for the model of a recipe.
+        source: the folder or recipe that was opened; None for a model that was made by hand.
+    """
+
+    network: RCNN
+    config: Config
+    meta: dict[str, Any]
+    source: Path | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes 1..K."""
+        return self.config.model.class_names
+
+    @property
+    def classes_a(self) -> frozenset[str] | None:
+        """The classes whose masks training saw; None where this is not known."""
+        known = self.meta.get("a_classes")
+        return None if known is None else frozenset(known)
+
+    @property
+    def category_ids(self) -> tuple[int, ...] | None:
+        """The data set's id of each class 1..K; None where this is not known."""
+        known = self.meta.get("category_ids")
+        return None if known is None else tuple(int(number) for number in known)
+
+    @property
+    def name(self) -> str:
+        """The name of the run, or of the folder or file that was opened."""
+        if self.source is None:
+            return self.config.model.family
+        path = self.source.resolve()
+        # A run's final model and its checkpoints have the same names in every run.
+        if path.parent.name == "checkpoints":
+            return f"{path.parent.parent.name} {path.name}"
+        return path.parent.name if path.name == "model" else path.name
+
+    @cached_property
+    def predictor(self) -> ImagePredictor:
+        """Finds objects in images. It is made once, so that its graphs are compiled once."""
+        return ImagePredictor(self.network, self.config.model)
+
+
+ModelOrPath = Model | str | os.PathLike[str]
+
+
+def is_recipe(path: str | os.PathLike[str]) -> bool:
+    """Whether the path names a recipe, which has no weights, rather than a folder."""
+    return Path(path).suffix in (".yaml", ".yml")
+
+
+def load(path: str | os.PathLike[str], class_names: Sequence[str] = ()) -> Model:
+    """Opens the model of a run, checkpoint or model folder; of a recipe, builds one with random weights.
+
+    Args:
+        path: the folder, or the recipe's .yaml file.
+        class_names: of a recipe that names no classes.
+
+    Raises:
+        BadInput: it is no such folder or recipe, or it is damaged.
+    """
+    source = Path(path)
+    if is_recipe(source):
+        config = load_config(source)
+        config = config.with_classes(config.model.class_names or tuple(class_names))
+        return Model(build(config.model), config, {}, source)
+    loaded = io.open_model(source)
+    return Model(loaded.model, loaded.config, loaded.meta, source)
+
+
+def opened(model: ModelOrPath, class_names: Sequence[str] = ()) -> Model:
+    """The model itself, or the one that `load` opens at the path."""
+    return model if isinstance(model, Model) else load(model, class_names)

@@ -1,0 +1,175 @@
+"""Trains a model from its configuration: opens the data, runs, evaluates between the steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from maskx_tf.config import Config
+from maskx_tf.data import opening, splits, stats
+from maskx_tf.data.dataset import Dataset
+from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.errors import BadInput
+from maskx_tf.models.inference import Predictor
+from maskx_tf.models.rcnn import RCNN
+from maskx_tf.structures import Detections
+from maskx_tf.tasks import evaluate
+from maskx_tf.tasks.progress import SILENT, Progress
+from maskx_tf.tasks.sheets import detections_sheet
+from maskx_tf.training import dry, fit, start
+from maskx_tf.training.callbacks import Hooks
+
+MADE_UP_CLASSES, VG3K_CLASSES = 80, 3001  # of a dry run, which does not look at the data
+PICTURES = 4  # on a sheet
+SHOWN = 0.5  # the score from which a sheet shows a detection
+
+
+class Training(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        run: the run folder.
+        steps: updates made.
+        stopped_by: the signal that ended the run, or 0.
+        figures: of the last evaluation.
+    """
+
+    run: Path
+    steps: int
+    stopped_by: int
+    figures: dict[str, float]
+
+
+def train(
+    config: Config, out: str | os.PathLike[str], *, resume: bool = False, progress: Progress = SILENT
+) -> Training:
+    """Trains a model on `data.train` and evaluates it on `data.val`.
+
+    Args:
+        config: the recipe. Where it names no classes, those of the data are learned.
+        out: the run folder, which receives logs, checkpoints and the final model (docs/training.md).
+        resume: go on with the run in the folder, if there is one.
+        progress: receives the lines of the log, and each step.
+
+    Raises:
+        BadInput: the data are wrong or do not fit the recipe, or something is in the way.
+    """
+    out = Path(out)
+    if (config.evaluate.every or config.train.pictures_every) and not config.data.val:
+        raise BadInput("data.val: expected data for evaluate.every and train.pictures_every, found none")
+    known = fit.classes_of(out) if resume else ()
+    dataset = opening.training_set(config.data, known or start.classes(config, ()))
+    config = config.with_classes(known or start.classes(config, dataset.class_names))
+    classes_a = a_classes(config, dataset)
+    counts = stats.count(dataset)
+    if not counts["with_masks"] and config.model.family != "faster_rcnn" and config.train.stage != "detector":
+        what = f"expected masks of some class for family {config.model.family}, found none"
+        raise BadInput(f"data.train: {what}; train.stage=detector learns boxes alone")
+    progress.say(
+        f"{counts['images']} images, {counts['instances']} instances, {counts['with_masks']} with masks; "
+        f"{len(classes_a)} of {len(config.model.class_names)} classes in A"
+    )
+    hooks = Hooks(say=progress.say, advance=progress.at)
+    if config.data.val:
+        watcher = Watcher(config, classes_a)
+        hooks = hooks._replace(evaluate=watcher.evaluate, picture=watcher.picture)
+    batches, meta = image_batches(config, dataset), meta_of(dataset, classes_a)
+    with pipeline.bad_input():
+        outcome = fit.run(config, out, batches, meta=meta, resume=resume, hooks=hooks)
+    return Training(out, outcome.step, outcome.stopped_by, outcome.figures)
+
+
+def a_classes(config: Config, dataset: Dataset) -> frozenset[str]:
+    """The classes that count as A: see `evaluate.masks`."""
+    if config.evaluate.masks is not None:
+        plain = config.evaluate.model_dump(mode="json")["masks"]
+        return splits.a_classes(splits.parse(plain), dataset.class_names)
+    if config.data.masks == "oracle":
+        kept = config.data.model_copy(update={"masks": "all"})
+        return stats.a_set(opening.training_set(kept, dataset.class_names), "all")
+    return stats.a_set(dataset, "all")
+
+
+def meta_of(dataset: Dataset, classes_a: Collection[str]) -> dict[str, Any]:
+    """What model.json says of the data that a model learned from."""
+    return {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
+
+
+def image_batches(config: Config, dataset: Dataset) -> fit.BatchesFrom:
+    """Batches of images, from any step on and for any worker."""
+    images = opening.training_examples(config.data, dataset)
+
+    def batches(first: int, worker: int, workers: int, devices: int) -> tf.data.Dataset:
+        return pipeline.training(
+            images,
+            config.data,
+            config.model.input,
+            batch=config.train.batch,
+            start=first,
+            worker=worker,
+            workers=workers,
+            devices=devices,
+        )
+
+    return batches
+
+
+class Watcher:
+    """Evaluates the model of a run on `data.val`, and draws what it finds, between the steps of its training.
+
+    Args:
+        config: of the run, with the class names.
+        classes_a: names of the classes of A.
+    """
+
+    def __init__(self, config: Config, classes_a: frozenset[str]) -> None:
+        self._config = config
+        self._classes_a = classes_a
+        self._data = evaluate.open_data(config.data, config.model.class_names)
+        self._predictor: Predictor | None = None
+
+    def evaluate(self, model: RCNN) -> tuple[dict[str, float], float | None]:
+        """The figures by name, and the one that says which checkpoint is best."""
+        config, is_all = self._config, self._classes_a >= set(self._config.model.class_names)
+        options = evaluate.EvaluateOptions(kinds=("box",) if config.train.stage == "detector" else None)
+        metrics = evaluate.score(
+            self._refreshed(model), config, self._data, None if is_all else self._classes_a, options
+        )
+        figures = metrics.flat()
+        return figures, figures.get("mask/all/AP", figures.get("box/all/AP"))
+
+    def picture(self, model: RCNN) -> NDArray[np.uint8]:
+        """The first images of the data with what the model finds in them, uint8 [h, w, 3]."""
+        config = self._config
+        batch = next(iter(pipeline.evaluation(self._data.examples, config.data, config.model.input, batch=PICTURES)))
+        with model.scores_above(config.evaluate.score):
+            found = self._refreshed(model).detect(batch["images"], batch["image_sizes"])
+        found = Detections(*(None if value is None else value.numpy() for value in found))
+        score = max(SHOWN, config.model.detections.score)
+        return detections_sheet(batch["images"].numpy(), found, config.model.class_names, self._classes_a, score)
+
+    def _refreshed(self, model: RCNN) -> Predictor:
+        """The predictor, whose graphs are compiled once, with the weights as they are now."""
+        if self._predictor is None:
+            self._predictor = Predictor(model, self._config.model.input.canvas)
+        else:
+            self._predictor.refresh()
+        return self._predictor
+
+
+def dry_run(config: Config) -> tuple[dict[str, Any], int]:
+    """What a run would cost, by two steps on made-up images, and how many classes it has.
+
+    Where the recipe names no classes, as many are made up as COCO has, or Visual Genome.
+    """
+    if not config.model.class_names:
+        from_vg = any(source.format.startswith("visual_genome") for source in config.data.train)
+        names = tuple(f"class {number}" for number in range(1, (VG3K_CLASSES if from_vg else MADE_UP_CLASSES) + 1))
+        config = config.with_classes(names)
+    return dry.trial(config), len(config.model.class_names)
