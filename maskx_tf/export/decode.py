@@ -28,7 +28,7 @@ class Canvases(NamedTuple):
     """A batch of images, ready for the network.
 
     Attributes:
-        pixels: float32 [B, H, W, 3]; zeros for an image that could not be read.
+        pixels: uint8 [B, H, W, 3]; zeros for an image that could not be read.
         sizes: float32 [B, 2], height and width of the image inside its canvas; ones for one that could not be read.
         original_sizes: float32 [B, 2] of the image as people see it; zeros for one that could not be read.
         status: string [B], "ok", or a word, a colon and the reason.
@@ -67,7 +67,7 @@ def from_pixels(images: tf.Tensor, *, letterbox: Letterbox, canvas: tuple[int, i
         return Canvases(*(tf.repeat(part[None], shape[0], axis=0) for part in (pixels, *rest)))
 
     wanted = (
-        tf.TensorSpec([*canvas, 3], tf.float32),
+        tf.TensorSpec([*canvas, 3], tf.uint8),
         tf.TensorSpec([2], tf.float32),
         tf.TensorSpec([2], tf.float32),
         tf.TensorSpec([], tf.string),
@@ -138,4 +138,4 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 def _nothing(status: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """What stands for an image that could not be read."""
-    return tf.zeros([*canvas, 3]), tf.ones([2]), tf.zeros([2]), status
+    return tf.zeros([*canvas, 3], tf.uint8), tf.ones([2]), tf.zeros([2]), status

@@ -49,9 +49,9 @@ class Runner:
         """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M] or None."""
         facts = self.facts
         canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"])
-        if facts["form"] == "int8":
-            canvas = normalise(canvas, size, **facts["pixels"])
-        outputs = self._run({"image": canvas[None], "size": size[None]})
+        is_integer = facts["form"] == "int8"
+        pixels = normalise(canvas, size, **facts["pixels"]) if is_integer else canvas.astype(np.float32)
+        outputs = self._run({"image": pixels[None], "size": size[None]})
         count = int(outputs["count"][0])
         height, width = image.shape[:2]
         ratio = np.array([width / size[1], height / size[0]] * 2, np.float32)
@@ -74,31 +74,32 @@ class Runner:
 
 def letterbox(
     image: NDArray[np.uint8], canvas: tuple[int, int], short_side: int, long_side: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`ops.images.letterbox` in NumPy: float32 [height, width, 3] and float32 [2], the size inside it."""
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """`ops.images.letterbox` in NumPy: uint8 [height, width, 3] and float32 [2], the size inside it."""
     height, width = image.shape[:2]
     scale = min(short_side / min(height, width), long_side / max(height, width))
     scale = min(scale, canvas[0] / height, canvas[1] / width)
     size = [max(math.floor(side * scale + 1e-6), 1) for side in (height, width)]
-    pixels = image
-    for axis, (old, new) in enumerate(zip((height, width), size, strict=True)):
-        at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0.0)
-        low = np.minimum(at.astype(np.int64), old - 1)
-        high = np.minimum(low + 1, old - 1)
-        share = (at - low).astype(np.float32).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
-        below, above = np.take(pixels, low, axis), np.take(pixels, high, axis)
-        pixels = below + (above.astype(np.float32) - below) * share
-    result = np.zeros([*canvas, 3], np.float32)
-    result[: size[0], : size[1]] = pixels
+    pixels = image.astype(np.float32)
+    # Columns first, and all in float32: TensorFlow's order, or halves would be rounded in other directions.
+    for axis, old, new in ((1, width, size[1]), (0, height, size[0])):
+        at = (np.arange(new, dtype=np.float32) + 0.5) * np.float32(old / new) - 0.5
+        low = np.floor(at)
+        share = (at - low).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
+        first = np.take(pixels, np.maximum(low, 0).astype(np.int64), axis)
+        last = np.take(pixels, np.minimum(np.ceil(at), old - 1).astype(np.int64), axis)
+        pixels = first + (last - first) * share
+    result = np.zeros([*canvas, 3], np.uint8)
+    result[: size[0], : size[1]] = np.round(pixels)
     return result, np.array(size, np.float32)
 
 
 def normalise(
-    canvas: NDArray[np.float32], size: NDArray[np.float32], *, mean: Sequence[float], std: Sequence[float], bgr: bool
+    canvas: NDArray[np.uint8], size: NDArray[np.float32], *, mean: Sequence[float], std: Sequence[float], bgr: bool
 ) -> NDArray[np.float32]:
     """`ops.images.normalise` of one canvas [H, W, 3] in NumPy."""
     pixels = canvas[..., ::-1] if bgr else canvas
     height, width = (int(side) for side in size)
-    result = np.zeros_like(canvas)
+    result = np.zeros(canvas.shape, np.float32)
     result[:height, :width] = (pixels[:height, :width] - np.array(mean, np.float32)) / np.array(std, np.float32)
     return result

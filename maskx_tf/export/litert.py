@@ -35,7 +35,7 @@ from maskx_tf.structures import Detections
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 Outputs = dict[str, tf.Tensor]
-Example = tuple[NDArray[np.float32], NDArray[np.float32]]  # a canvas [H, W, 3] and the size [2] of the image in it
+Example = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a canvas [H, W, 3] and the size [2] of the image in it
 
 
 class Graph(NamedTuple):

@@ -138,7 +138,7 @@ class _Network:
 
     def __init__(self, model: RCNN, canvas: tuple[int, int], part: int) -> None:
         self._part = part
-        images, sizes = tf.TensorSpec([None, *canvas, 3]), tf.TensorSpec([None, 2])
+        images, sizes = tf.TensorSpec([None, *canvas, 3], tf.uint8), tf.TensorSpec([None, 2])
         self._features = Frozen(lambda images, sizes: model.features(images, sizes), [images, sizes])
         features = self._features.output_specs()
         # Without the field for masks, which is None: it would count as a value.

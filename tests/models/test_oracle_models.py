@@ -20,10 +20,12 @@ IMAGES = pytest.mark.parametrize("image", CANVAS)
 
 
 def letterboxed(image: str) -> tuple[tf.Tensor, tf.Tensor]:
-    pixels, size = image_ops.letterbox(
+    """The oracle's image on its canvas in floats, as torchvision sees it: `letterbox` rounds to whole levels."""
+    pixels = image_ops.resize_to_fit(
         outputs()[f"{image}/image_uint8"], canvas=CANVAS[image], short_side=256, long_side=256
     )
-    return pixels[None], size[None]
+    size = tf.cast(tf.shape(pixels)[:2], tf.float32)
+    return tf.image.pad_to_bounding_box(pixels, 0, 0, *CANVAS[image])[None], size[None]
 
 
 def relative(result: np.ndarray, expected: np.ndarray) -> float:

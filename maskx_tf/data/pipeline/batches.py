@@ -190,7 +190,7 @@ def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed:
         )
     else:
         sample = transforms.resize(sample, size)
-    return sample._replace(image=transforms.place(sample.image, model_input.canvas)), size
+    return sample._replace(image=image_ops.place(sample.image, model_input.canvas)), size
 
 
 def _pasted(
@@ -222,7 +222,7 @@ def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, in
         long_side=model_input.long_side,
     )
     boxes = image_ops.from_original(sample.boxes[None], size[None], tf.cast(original, tf.float32)[None])[0]
-    sample = sample._replace(image=tf.cast(tf.round(pixels), tf.uint8), boxes=boxes)
+    sample = sample._replace(image=pixels, boxes=boxes)
     return _entry(number, pad(sample, data.max_instances), size, original, model_input.canvas)
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from maskx_tf.data.pipeline.sample import SIDE, Sample, tidy
 from maskx_tf.data.pipeline.visibility import TINY, centres_of, seen_through
 from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import images as image_ops
 
 
 def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
@@ -103,19 +104,8 @@ def cut(sample: Sample, window: tf.Tensor) -> Sample:
 
 
 def resize(sample: Sample, size: tf.Tensor) -> Sample:
-    """The image in another size int32 [2], as `ops.images.letterbox` resizes: float32, bilinear, no antialiasing."""
+    """The image in another size int32 [2], float32, as prediction resizes it."""
     factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(sample.image)[:2], tf.float32)
-    # Cast last, for bytes take a quarter of the memory of floats.
-    image = tf.cast(tf.image.resize(sample.image, size, method="bilinear", antialias=False), tf.float32)
+    image = image_ops.resize(sample.image, size)
     boxes = box_ops.denormalise(sample.boxes, factor[0], factor[1])
     return sample._replace(image=image, boxes=box_ops.clip(boxes, size[0], size[1]))  # against rounding
-
-
-def place(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
-    """An image [h, w, 3] in 0..255 at the top left of a canvas of zeros: uint8 [height, width, 3], rounded."""
-    height, width = canvas
-    shape = tf.shape(image)
-    # As a matrix, which is padded ten times as fast.
-    rows = tf.reshape(tf.cast(tf.round(image), tf.uint8), [shape[0], shape[1] * 3])
-    padded = tf.pad(rows, [[0, height - shape[0]], [0, (width - shape[1]) * 3]])
-    return tf.reshape(padded, [height, width, 3])
