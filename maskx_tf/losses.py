@@ -7,6 +7,7 @@ arithmetic could make a NaN of them: a batch without a single mask has a mask lo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -25,8 +26,19 @@ class Loss(NamedTuple):
 
 
 def mean(loss: Loss) -> tf.Tensor:
-    """The loss itself: total / count, and exactly 0 where nothing counts."""
-    return tf.math.divide_no_nan(loss.total, loss.count)
+    """The loss itself: total / count, and exactly 0 where nothing counts; NaN if the total is not finite."""
+    # divide_no_nan would turn NaN / 0 into 0. Where nothing counts, a total that is finite is 0.
+    return tf.where(loss.count > 0.0, tf.math.divide_no_nan(loss.total, loss.count), loss.total)
+
+
+def nan_unless_finite(loss: Loss, outputs: Iterable[tf.Tensor]) -> Loss:
+    """The loss with a total of NaN if any of the network's outputs is not finite, otherwise as it is.
+
+    A loss looks at sampled entries only, so it can miss that a part of a feature map is NaN.
+    """
+    finite = [tf.reduce_all(tf.math.is_finite(output)) for output in outputs]
+    # A factor, so that the gradient becomes NaN too.
+    return Loss(loss.total * tf.where(tf.reduce_all(tf.stack(finite)), 1.0, float("nan")), loss.count)
 
 
 def smooth_l1(errors: tf.Tensor, beta: float) -> tf.Tensor:

@@ -67,6 +67,21 @@ def check_nothing_counts(loss: Callable[[tf.Tensor], losses.Loss], values: np.nd
 def test_mean() -> None:
     assert float(losses.mean(losses.Loss(tf.constant(3.0), tf.constant(4.0)))) == 0.75
     assert float(losses.mean(losses.Loss(tf.constant(0.0), tf.constant(0.0)))) == 0.0
+    assert np.isnan(losses.mean(losses.Loss(tf.constant(np.nan), tf.constant(0.0))))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_loss_is_nan_if_an_output_is_not_finite(bad: float) -> None:
+    """With its gradient; otherwise both stay equal to the bit."""
+    outputs = [tf.ones([2, 3]), tf.constant([1.0, bad], tf.bfloat16)]
+    for seen, factor in ((outputs[:1], 1.0), (outputs, np.nan)):
+        total = tf.constant(3.3)
+        with tf.GradientTape() as tape:
+            tape.watch(total)
+            loss = losses.nan_unless_finite(losses.Loss(total, tf.constant(4.0)), seen)
+        np.testing.assert_array_equal(loss.total, np.float32(3.3) * np.float32(factor))
+        np.testing.assert_array_equal(tape.gradient(loss.total, total), factor)
+        assert float(loss.count) == 4.0
 
 
 @BETAS

@@ -97,7 +97,8 @@ class MaskRCNN(RCNN):
         if self.stage == "mask":
             targets = targets_of(batch)
             features, regions = self.fixed_regions(batch["images"], batch["image_sizes"], targets, seeds)
-            return {"loss_mask": self.mask_loss(features, regions, targets, seeds)}
+            loss = self.mask_loss(features, regions, targets, seeds)
+            return {"loss_mask": loss_ops.nan_unless_finite(loss, features)}
         return super().batch_losses(batch, seeds)
 
     def fixed_regions(
@@ -150,7 +151,8 @@ class MaskRCNN(RCNN):
 
     def loss_of_masks(self, pooled: tf.Tensor, classes: tf.Tensor, wanted: tf.Tensor, has_mask: tf.Tensor) -> Loss:
         """The mask loss, of each region's own class."""
-        return loss_ops.mask_loss(self.mask_logits(pooled, classes, self.constants()), wanted, has_mask)
+        logits = self.mask_logits(pooled, classes, self.constants())
+        return loss_ops.nan_unless_finite(loss_ops.mask_loss(logits, wanted, has_mask), [logits])
 
     def mask_targets(self, regions: RegionTargets, targets: Targets) -> tf.Tensor:
         """Binary masks float32 [B, foreground, M, M] that the regions which can be foreground should get."""
@@ -175,7 +177,8 @@ class SoftmaxMaskRCNN(MaskRCNN):
         return _of_class(tf.nn.softmax(self.mask_head.all_outputs(self.mask_features(features, boxes))), classes)
 
     def loss_of_masks(self, pooled: tf.Tensor, classes: tf.Tensor, wanted: tf.Tensor, has_mask: tf.Tensor) -> Loss:
-        return loss_ops.softmax_mask_loss(self.mask_head.all_outputs(pooled), wanted, classes, has_mask)
+        outputs = self.mask_head.all_outputs(pooled)
+        return loss_ops.nan_unless_finite(loss_ops.softmax_mask_loss(outputs, wanted, classes, has_mask), [outputs])
 
 
 def _of_class(outputs: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ from maskx_tf.losses import Loss
 from maskx_tf.models.steps import Steps
 from maskx_tf.models.trainable import Batch, Trainable
 from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.structures import Detections, Proposals, Targets
@@ -103,7 +104,12 @@ class RCNN(Trainable):
         return self.detect(self.features(images, image_sizes), image_sizes)
 
     def features(self, images: tf.Tensor, image_sizes: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
-        """The levels that the heads read, float [B, H / stride, W / stride, C] each."""
+        """The levels that the heads read, float [B, H / stride, W / stride, C] each.
+
+        Raises:
+            ValueError: the canvas is not a multiple of the coarsest stride.
+        """
+        image_ops.check_canvas(images, multiple=self.backbone.strides[-1])
         return self.neck(self.backbone(self.steps.normalise(images, image_sizes), training=training))
 
     def detect(self, features: list[tf.Tensor], image_sizes: tf.Tensor) -> Detections:
@@ -159,16 +165,19 @@ class RCNN(Trainable):
         """Losses of class and box."""
         vectors = self.vectors(features, regions.boxes, training=True)
         first = self.steps.foreground
+        logits = self.box_predictor(vectors)
+        deltas = self.box_predictor.deltas(vectors[:, :first], regions.classes[:, :first])
         box = self.steps.box_loss(
-            self.box_predictor.deltas(vectors[:, :first], regions.classes[:, :first]),
+            deltas,
             regions.deltas[:, :first],
             regions.classes[:, :first] > 0,
             regions.valid[:, :first],
         )
         every = tf.reduce_sum(tf.cast(regions.valid, tf.float32))  # also the regions that cannot be foreground
+        loss_class = loss_ops.class_loss(logits, regions.classes, regions.valid)
         return {
-            "loss_class": loss_ops.class_loss(self.box_predictor(vectors), regions.classes, regions.valid),
-            "loss_box": Loss(box.total, every),
+            "loss_class": loss_ops.nan_unless_finite(loss_class, [logits]),
+            "loss_box": loss_ops.nan_unless_finite(Loss(box.total, every), [deltas]),
         }
 
     def vectors(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -194,4 +203,9 @@ class RCNN(Trainable):
             chosen.valid,
         )
         proposals = self.steps.propose_train(logits, deltas, anchors, image_sizes=image_sizes)
-        return {"loss_rpn_objectness": objectness, "loss_rpn_box": box}, proposals
+        losses = {
+            # The features too: a fused convolution with ReLU may turn NaN into 0 on its way to the logits.
+            "loss_rpn_objectness": loss_ops.nan_unless_finite(objectness, [*features, *logits]),
+            "loss_rpn_box": loss_ops.nan_unless_finite(box, deltas),
+        }
+        return losses, proposals

@@ -65,6 +65,28 @@ def place(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
     return tf.reshape(padded, [height, width, 3])
 
 
+def check_canvas(images: tf.Tensor, *, multiple: int) -> None:
+    """Refuses images [B, H, W, 3] on which the levels of a network would not fit each other.
+
+    Args:
+        images: with a static height and width.
+        multiple: what height and width have to be multiples of.
+
+    Raises:
+        ValueError: see above.
+    """
+    height, width = images.shape[1], images.shape[2]
+    if height is None or width is None:
+        raise ValueError(
+            f"images: expected a height and a width that are known when the graph is traced, found {images.shape}; "
+            "give tf.function an input signature with both, such as [None, 640, 640, 3]"
+        )
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"images: expected a height and a width that are multiples of {multiple}, found {height} x {width}"
+        )
+
+
 def normalise(
     images: tf.Tensor, image_sizes: tf.Tensor, *, mean: Sequence[float], std: Sequence[float], bgr: bool
 ) -> tf.Tensor:
