@@ -21,7 +21,7 @@ from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.data.formats import readers
 from maskx_tf.errors import BadInput
 from maskx_tf.tasks.images import at_least
-from maskx_tf.tasks.sheets import picture
+from maskx_tf.tasks.pictures import picture
 
 CELL = 400  # side of the place for a picture, in pixels
 

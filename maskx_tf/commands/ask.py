@@ -132,22 +132,17 @@ def _read_labels(path: Path) -> set[str] | None:
 
 
 def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) -> None:
-    import io
-
     import numpy as np
     from PIL import Image, ImageOps
 
-    from maskx_tf.data.files import write_bytes
+    from maskx_tf.tasks.pictures import write_picture
     from maskx_tf.visualize import draw, enlarged
 
     with Image.open(file) as image:
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     found, names = answer.numbered()
-    picture = draw(*enlarged(pixels, found), names, a_classes=a_classes, mode=answer.paste)
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
+    write_picture(path, draw(*enlarged(pixels, found), names, a_classes=a_classes, mode=answer.paste))
 
 
 def _results(answer: Answer, image_id: int) -> list[dict[str, Any]]:

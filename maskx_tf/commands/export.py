@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
-
-if TYPE_CHECKING:
-    from maskx_tf.export.source import Source
 
 EXAMPLE = "Example: maskx export saved-model runs/first --out models/first model.input.canvas='[800, 1216]'"
 
@@ -45,12 +42,10 @@ def saved_model(
 ) -> None:
     """Write a SavedModel for TF Serving. Its entry points take image files, pixels, or files and boxes."""
     import_tensorflow()
+    from maskx_tf.tasks.export import export_saved_model
 
-    from maskx_tf.export import saved_model
-    from maskx_tf.export.source import open_source
-
-    source = open_source(model, [*(overrides or ()), *(["export.bf16=true"] if bf16 else [])])
-    written = saved_model.write(_with(source, metrics), out, version=version)
+    settings = [*(overrides or ()), *(["export.bf16=true"] if bf16 else [])]
+    written = export_saved_model(model, out, settings, version=version, metrics=metrics)
     _print({**written._asdict(), "path": str(written.path)}, as_json)
 
 
@@ -82,28 +77,14 @@ def litert(
 ) -> None:
     """Write a LiteRT model of builtin operators. It takes images of one size."""
     import_tensorflow()
-
-    from maskx_tf.export import litert as writer
-    from maskx_tf.export.device import letterbox
-    from maskx_tf.export.source import open_source
-    from maskx_tf.prediction.images import read_image
-    from maskx_tf.tasks.images import find_images
+    from maskx_tf.tasks.export import LiteRTOptions, export_litert
 
     if (images is not None) != (precision is Precision.int8):
         raise BadInput("--images goes with --precision int8, and with nothing else")
-    source = open_source(model, overrides or (), portable=True)
-    size = source.config.model.input
-    files = [] if images is None else list(find_images([str(images)]))[:samples]
-    examples = (letterbox(read_image(file), size.canvas, size.short_side, size.long_side) for file in files)
-    facts = writer.write(_with(source, metrics), out, precision=precision.value, parts=parts, images=examples)
+    seen = () if images is None else (str(images),)
+    options = LiteRTOptions(precision.value, parts, seen, samples)
+    facts = export_litert(model, out, overrides or (), options, metrics=metrics)
     _print({"path": str(out), **facts}, as_json)
-
-
-def _with(source: Source, metrics: Path | None) -> Source:
-    """The source with the figures of an evaluation."""
-    from maskx_tf.data.files import read_json
-
-    return source if metrics is None else source._replace(meta={**source.meta, "metrics": read_json(metrics)})
 
 
 def _print(summary: dict[str, Any], as_json: bool) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maskx_tf.commands.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    from maskx_tf.config import ModelConfig
 
 EXAMPLE = "Example: maskx import detectron2 model_final.pkl --out imported model.detections.score=0.3"
 LONGEST = 3
@@ -47,19 +50,16 @@ def import_(
     import json
 
     import_tensorflow()
-    import keras
-
     from maskx_tf.importers.plan import Request
     from maskx_tf.importers.run import import_file
 
-    keras.utils.set_random_seed(0)  # for what the file does not have, so that an import can be repeated
     request = Request(file, tuple(overrides or ()), classes, all_ids, without_rpn)
     imported = import_file(source.value, request, out)
     summary = {"out": str(out), **_facts(imported.config.model), **imported.meta}
     print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else describe(summary))
 
 
-def _facts(model: Any) -> dict[str, Any]:
+def _facts(model: ModelConfig) -> dict[str, str | int]:
     return {"family": model.family, "backbone": model.backbone.name, "classes": len(model.class_names)}
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+
+if TYPE_CHECKING:
+    from maskx_tf.tasks.vocabulary import Changed
 
 EXAMPLE = "Example: maskx vocabulary runs/first add zebra okapi --like horse --out runs/more"
 
@@ -66,27 +68,21 @@ def add(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of random rows, without --from and --like.")] = 0,
 ) -> None:
     """Add classes at the end. Rows are given, copied or random; transfer makes masks of them at once."""
-    surgery = _surgery()
     if rows is not None and like is not None:
         raise BadInput("expected --from or --like, found both")
+    import_tensorflow()
+    from maskx_tf.tasks import vocabulary
 
-    def change(model: Any, config: Any) -> Any:
-        if rows is not None:
-            new = surgery.read(rows, model, config, len(names))
-        elif like is not None:
-            new = surgery.like(model, config, like, len(names))
-        else:
-            new = surgery.fresh(model, config, len(names), seed)
-        return surgery.add(model, config, names, new)
-
-    _change(context.obj, out, f"added {', '.join(names)}", change)
+    _print(out, vocabulary.add(context.obj, out, names, rows=rows, like=like, seed=seed))
 
 
 @app.command(epilog="Example: maskx vocabulary runs/first drop 'hair drier' toaster --out runs/fewer")
 def drop(context: typer.Context, names: Names, out: Out) -> None:
     """Drop classes; the weights of the others stay as they are."""
-    surgery = _surgery()
-    _change(context.obj, out, f"dropped {', '.join(names)}", lambda model, config: surgery.drop(model, config, names))
+    import_tensorflow()
+    from maskx_tf.tasks import vocabulary
+
+    _print(out, vocabulary.drop(context.obj, out, names))
 
 
 @app.command(epilog="Example: maskx vocabulary runs/first reorder dog cat --only --out runs/pets")
@@ -97,9 +93,10 @@ def reorder(
     only: Annotated[bool, typer.Option("--only", help="Drop the classes that are not named.")] = False,
 ) -> None:
     """Put the named classes first, in this order. The others follow as they stood."""
-    surgery = _surgery()
-    change, what = (surgery.keep, "kept") if only else (surgery.reorder, "put first")
-    _change(context.obj, out, f"{what} {', '.join(names)}", lambda model, config: change(model, config, names))
+    import_tensorflow()
+    from maskx_tf.tasks import vocabulary
+
+    _print(out, vocabulary.reorder(context.obj, out, names, only=only))
 
 
 @app.command(
@@ -114,38 +111,12 @@ def attach_masks(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the new weights.")] = 0,
 ) -> None:
     """Make a Mask^X R-CNN of a Faster R-CNN. Its mask branch is new and waits for training."""
-    surgery = _surgery()
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    _change(
-        context.obj,
-        out,
-        "attached masks",
-        lambda model, config: surgery.attach_masks(model, config, overrides or ()),
-    )
-
-
-def _surgery() -> Any:
-    """The module that does the work, which brings TensorFlow."""
     import_tensorflow()
-    from maskx_tf.checkpoints import vocabulary
+    from maskx_tf.tasks import vocabulary
 
-    return vocabulary
+    _print(out, vocabulary.attach_masks(context.obj, out, overrides or (), seed=seed))
 
 
-def _change(model: Path, out: Path, what: str, change: Callable[[Any, Any], Any]) -> None:
-    """Opens a model, changes it, writes it, and says so."""
-    from maskx_tf.checkpoints import folder, io
-
-    folder.refuse_other(out)
-    loaded = io.open_model(model)
-    changed, config = change(loaded.model, loaded.config)
-    old, new = loaded.config.model.class_names, config.model.class_names
-    meta = {
-        **loaded.meta,
-        "category_ids": _surgery().category_ids(loaded.meta.get("category_ids"), old, new),
-        "changes": [*loaded.meta.get("changes", []), what],
-    }
-    io.save(changed, config, out, **meta)
-    print(f"wrote {out}: {config.model.family}, {len(new)} classes ({len(old)} before)")
+def _print(out: Path, changed: Changed) -> None:
+    model = changed.config.model
+    print(f"wrote {out}: {model.family}, {len(model.class_names)} classes ({len(changed.before)} before)")

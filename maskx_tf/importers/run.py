@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import keras
+
 from maskx_tf.checkpoints.folder import refuse_other
 from maskx_tf.checkpoints.io import build_with, save
 from maskx_tf.checkpoints.settings import resolve
@@ -75,6 +77,7 @@ def import_file(source: str, request: Request, out: str | os.PathLike[str]) -> I
         BadInput: as `convert` and `io.save` do.
     """
     refuse_other(out)
+    keras.utils.set_random_seed(0)  # for the weights that the file does not have, so that an import can be repeated
     imported = convert(source, request)
     save(imported.model, imported.config, out, **imported.meta)
     return imported

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,9 @@ from maskx_tf.structures import Detections
 # Canvases are multiples of this, the coarsest stride that is halved exactly.
 STRIDE = 32
 
+# A file, a Pillow image, or pixels uint8 [H, W, 3] in RGB.
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
 
 class View(NamedTuple):
     """One way of looking at an image.
@@ -38,7 +41,7 @@ class View(NamedTuple):
     flip: bool = False
 
 
-def read_image(path: Path | str) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The pixels of an image file as people see them: uint8 [H, W, 3], turned upright by its EXIF orientation.
 
     Grey images get three equal channels, of 16 bits the upper 8 stay, transparency is dropped.
@@ -50,7 +53,25 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         with Image.open(path) as file:
             return np.asarray(to_rgb(ImageOps.exif_transpose(file)))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path}: expected an image: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{os.fspath(path)}: expected an image: {str(error).splitlines()[0]}") from None
+
+
+def pixels_of(image: ImageLike) -> NDArray[np.uint8]:
+    """The pixels of an image, uint8 [H, W, 3], whatever holds it; see `read_image`.
+
+    Raises:
+        BadInput: a file or a Pillow image cannot be read, or an array is not uint8 [H, W, 3].
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise BadInput(f"image: expected an array uint8 [H, W, 3], found {image.dtype} {list(image.shape)}")
+        return image
+    if not isinstance(image, Image.Image):
+        return read_image(image)
+    try:
+        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadInput(f"image: {str(error).splitlines()[0]}") from None
 
 
 class ImagePredictor:
@@ -69,6 +90,11 @@ class ImagePredictor:
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M]."""
         return self._detect_view(image, View())
+
+    def refresh(self) -> None:
+        """Takes the model's weights as they are now."""
+        for predictor in self._predictors.values():
+            predictor.refresh()
 
     def segment(self, image: NDArray[np.uint8], boxes: NDArray[Any], classes: NDArray[Any] | None = None) -> Detections:
         """Masks of given boxes [N, 4] in the image's pixels, for classes [N] of 1..K or the likeliest ones."""

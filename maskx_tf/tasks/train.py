@@ -20,8 +20,8 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
 from maskx_tf.tasks import evaluate
+from maskx_tf.tasks.pictures import detections_sheet
 from maskx_tf.tasks.progress import SILENT, Progress
-from maskx_tf.tasks.sheets import detections_sheet
 from maskx_tf.training import dry, fit, start
 from maskx_tf.training.callbacks import Hooks
 

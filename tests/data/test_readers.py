@@ -308,7 +308,7 @@ def test_a_thread_tells_its_problems_in_order() -> None:
 
 def test_readers_need_no_tensorflow() -> None:
     code = (
-        "import sys, maskx_tf.commands.data, maskx_tf.tasks.sheets, maskx_tf.data.formats.readers, "
+        "import sys, maskx_tf.commands.data, maskx_tf.tasks.pictures, maskx_tf.data.formats.readers, "
         "maskx_tf.data.checks, maskx_tf.data.stats, maskx_tf.data.formats.coco_write, maskx_tf.synthetic.generate; "
         "sys.exit(bool({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
     )

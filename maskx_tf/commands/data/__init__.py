@@ -146,14 +146,13 @@ def show(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of images.")] = 0,
 ) -> None:
     """Write a contact sheet of images with boxes and masks. Colours and lines tell classes of A and B apart."""
-    from maskx_tf.data import files, splits, stats
+    from maskx_tf.data import splits, stats
     from maskx_tf.data.formats.readers import Source
-    from maskx_tf.tasks.sheets import contact_sheet
+    from maskx_tf.tasks.pictures import contact_sheet, write_picture
 
     policy = splits.parse_text(masks)
     learnt, every = _opened(Source(images, annotations, form, masks_b), policy)
-    sheet = contact_sheet(every, policy, stats.a_set(learnt, policy), count, cell, seed)
-    files.write_bytes(out, sheet)
+    write_picture(out, contact_sheet(every, policy, stats.a_set(learnt, policy), count, cell, seed))
     print(f"wrote {out}")
 
 

@@ -1,10 +1,11 @@
-"""Sheets of pictures: of a data set, and of what a model finds. No TensorFlow."""
+"""Pictures of data sets and of what a model finds: drawn, put on sheets, written. No TensorFlow."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Sequence, Set
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,21 @@ MASK_SIDE = 112
 MOST_COLUMNS = 6
 
 
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes pixels uint8 [H, W, 3] as a PNG file, in one step.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    files.write_bytes(path, stream.getvalue())
+
+
 def contact_sheet(
     dataset: Dataset, policy: splits.Policy, a_names: Set[str], count: int, cell: int, seed: int
-) -> bytes:
-    """So many images of a data set, drawn at random, as one PNG.
+) -> NDArray[np.uint8]:
+    """Images of a data set, drawn at random, on one sheet with a legend.
 
     Args:
         dataset: with every mask that the files have.
@@ -48,9 +60,7 @@ def contact_sheet(
     if shown:
         strip = visualize.legend(seen.class_names, a_names, sheet.shape[1], classes=shown)
         sheet = np.vstack([sheet, strip])
-    stream = io.BytesIO()
-    Image.fromarray(sheet).save(stream, format="PNG")
-    return stream.getvalue()
+    return sheet
 
 
 def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int) -> NDArray[np.uint8]:

@@ -1,0 +1,93 @@
+"""Exports a model: for TF Serving, or for a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskx_tf.data.files import read_json
+from maskx_tf.export import litert, saved_model
+from maskx_tf.export.device import letterbox
+from maskx_tf.export.source import Source, open_source
+from maskx_tf.prediction.images import read_image
+from maskx_tf.tasks.images import find_images
+
+
+@dataclass(frozen=True)
+class LiteRTOptions:
+    """What a LiteRT model computes with.
+
+    Attributes:
+        precision: float32, float16, dynamic or int8. float16 and dynamic store weights in 16 and 8 bits; int8 also
+            computes the features in 8 bits.
+        parts: detector and mask head are graphs of their own.
+        images: files, folders or patterns of images like those that will be seen, for int8.
+        samples: the number of images that are looked at.
+    """
+
+    precision: str = "float32"
+    parts: bool = False
+    images: Sequence[str] = ()
+    samples: int = 100
+
+
+def export_saved_model(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    version: int | None = None,
+    metrics: Path | None = None,
+) -> saved_model.Written:
+    """Writes a SavedModel for TF Serving; see docs/serving.md.
+
+    Args:
+        model: the path of a run, checkpoint or model folder.
+        out: the folder of the versions; its name is the model's name.
+        overrides: texts such as "export.warmup=3", which win over the model's settings.
+        version: the new version's number; None for one more than the highest there.
+        metrics: metrics.json of an evaluation, to be packed; None for what the model folder notes.
+
+    Raises:
+        BadInput: the model cannot be read, a setting is wrong, or the version is there already.
+    """
+    source = _with_metrics(open_source(Path(model), overrides), metrics)
+    return saved_model.write(source, Path(out), version=version)
+
+
+def export_litert(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    options: LiteRTOptions = LiteRTOptions(),
+    *,
+    metrics: Path | None = None,
+) -> dict[str, Any]:
+    """Writes a LiteRT model of builtin operators; see docs/edge.md.
+
+    Args:
+        model: see `export_saved_model`.
+        out: a folder that is not there yet.
+        overrides: see `export_saved_model`.
+        options: see `LiteRTOptions`.
+        metrics: see `export_saved_model`.
+
+    Returns:
+        What lite.json says of the model.
+
+    Raises:
+        BadInput: as `export_saved_model` does, or the options do not fit together.
+    """
+    source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
+    size = source.config.model.input
+    files = list(find_images(options.images))[: options.samples]
+    examples = (letterbox(read_image(file), size.canvas, size.short_side, size.long_side) for file in files)
+    return litert.write(source, Path(out), precision=options.precision, parts=options.parts, images=examples)
+
+
+def _with_metrics(source: Source, metrics: Path | None) -> Source:
+    """The source with the figures of an evaluation."""
+    return source if metrics is None else source._replace(meta={**source.meta, "metrics": read_json(metrics)})

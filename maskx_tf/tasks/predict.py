@@ -1,0 +1,166 @@
+"""Finds and segments objects in images: of a notebook, or of files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskx_tf.config.loader import replace_text
+from maskx_tf.masks.paste import paste
+from maskx_tf.masks.results import coco_results
+from maskx_tf.prediction.images import ImageLike, View, pixels_of
+from maskx_tf.structures import Detections
+from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
+from maskx_tf.tasks.models import Model, ModelOrPath, opened
+from maskx_tf.tasks.pictures import write_picture
+from maskx_tf.tasks.progress import SILENT, Progress
+from maskx_tf.visualize import draw, enlarged
+
+VIEWS = tuple(View(scale, flip) for scale in (0.75, 1.0, 1.25) for flip in (False, True))  # of `augment`
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model found in an image.
+
+    Attributes:
+        image: the image, as it was given.
+        size: its height and width.
+        detections: best first, without padding; boxes [D, 4] in pixels of the image, masks [D, M, M] over the boxes.
+        model: the model that was asked.
+    """
+
+    image: ImageLike
+    size: tuple[int, int]
+    detections: Detections
+    model: Model
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class name of each detection."""
+        return tuple(self.model.class_names[number - 1] for number in self.detections.classes)
+
+    def pasted(self, threshold: float = 0.5) -> NDArray[np.bool_]:
+        """The masks in the image, bool [D, height, width].
+
+        Raises:
+            ValueError: the model has no masks.
+        """
+        if self.detections.masks is None:
+            raise ValueError(f"{self.model.name} has no masks")
+        mode = self.model.config.model.detections.paste
+        return paste(self.detections.masks, self.detections.boxes, *self.size, threshold=threshold, mode=mode)
+
+    def drawn(self) -> NDArray[np.uint8]:
+        """The image with boxes, masks and labels, uint8 [h, w, 3]. A small image is enlarged."""
+        picture, found = enlarged(pixels_of(self.image), self.detections)
+        mode = self.model.config.model.detections.paste
+        return draw(picture, found, self.model.class_names, a_classes=self.model.classes_a, mode=mode)
+
+    def as_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """COCO's results. Category ids are the data set's where the model knows them, or else 1..K."""
+        mode = self.model.config.model.detections.paste
+        return coco_results(self.detections, self.size, image_id, self.model.category_ids, mode)
+
+
+def predict(
+    model: ModelOrPath,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    score: float = 0.5,
+    augment: bool = False,
+    progress: Progress = SILENT,
+) -> list[Prediction]:
+    """Finds and segments objects in images of any size.
+
+    Args:
+        model: an open model, or the path of one. An open model compiles its graphs once.
+        images: one or more: arrays uint8 [H, W, 3] in RGB, Pillow images, or names of files, folders and patterns.
+        score: detections from this score on are kept.
+        augment: look at each image six times: mirrored or not, at 3/4, 1 and 5/4 of its size.
+        progress: each image is a step.
+
+    Returns:
+        A prediction for each image, in order.
+
+    Raises:
+        BadInput: the model or an image cannot be read.
+    """
+    every = list(_each(images))
+    progress.started(len(every))
+    return [*_predictions(opened(model), every, score, augment, progress)]
+
+
+def predict_files(
+    model: ModelOrPath,
+    files: Sequence[Path],
+    *,
+    pictures: Path | None = None,
+    results: Path | None = None,
+    score: float = 0.5,
+    augment: bool = False,
+    progress: Progress = SILENT,
+) -> int:
+    """Finds and segments objects in image files, and writes what it finds. One image is in memory at a time.
+
+    Args:
+        model: see `predict`.
+        files: the image files.
+        pictures: a folder for the images with the detections drawn on them.
+        results: a file for COCO's results.
+        score: see `predict`.
+        augment: see `predict`.
+        progress: see `predict`.
+
+    Returns:
+        The number of detections.
+
+    Raises:
+        BadInput: something cannot be read or written.
+    """
+    numbers, names = image_ids(files), picture_names(files)
+    entries: list[dict[str, Any]] = []
+    count = 0
+    progress.started(len(files))
+    pixels = (pixels_of(file) for file in files)
+    for file, found in zip(files, _predictions(opened(model), pixels, score, augment, progress), strict=True):
+        count += len(found.names)
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            write_picture(pictures / names[file], found.drawn())
+        if results is not None:
+            entries += found.as_coco(numbers[file])
+    if results is not None:
+        replace_text(results, json.dumps(entries) + "\n")
+    return count
+
+
+def _each(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
+    """The images one by one; names of folders and patterns become those of files."""
+    if isinstance(images, (str, os.PathLike)):
+        yield from find_images([os.fspath(images)])
+    elif isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        yield images
+    else:
+        for image in images:
+            yield from _each(image)
+
+
+def _predictions(
+    model: Model, images: Iterable[ImageLike], score: float, augment: bool, progress: Progress
+) -> Iterator[Prediction]:
+    model.predictor.refresh()
+    for image in images:
+        pixels = pixels_of(image)
+        found = model.predictor.augmented(pixels, VIEWS) if augment else model.predictor(pixels)
+        height, width = pixels.shape[:2]
+        yield Prediction(image, (height, width), at_least(found, score), model)
+        progress.advance()

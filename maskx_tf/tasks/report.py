@@ -1,0 +1,161 @@
+"""Writes one HTML page about runs and evaluations. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskx_tf.checkpoints import folder
+from maskx_tf.config import DataConfig
+from maskx_tf.config.loader import replace_text
+from maskx_tf.data import files
+from maskx_tf.data.formats import coco_write
+from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.opening import validation_set
+from maskx_tf.errors import BadInput
+from maskx_tf.evaluation import store
+from maskx_tf.evaluation.table import read_metrics
+from maskx_tf.report import gallery, logs
+from maskx_tf.report.embeddings import Map, of_model
+from maskx_tf.report.gallery import Shown
+from maskx_tf.report.page import Subject, page
+
+METRICS, DETECTIONS, LOG = "metrics.json", "detections.jsonl", "log.csv"
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Which images a report shows.
+
+    Attributes:
+        each: images of each kind: best, median, worst and random.
+        score: detections from this score on are judged and shown.
+        seed: of the choice of random images.
+    """
+
+    each: int = 3
+    score: float = 0.5
+    seed: int = 0
+
+
+class Report(NamedTuple):
+    """What was written.
+
+    Attributes:
+        path: the HTML file.
+        subjects: how many runs and evaluations it describes.
+        bytes: its size.
+    """
+
+    path: Path
+    subjects: int
+    bytes: int
+
+
+def write_report(folders: Sequence[str], out: Path, options: GalleryOptions = GalleryOptions()) -> Report:
+    """Writes a page with tables, curves, classes, and pictures of truth and prediction.
+
+    Args:
+        folders: run folders, model folders, folders of evaluations, or their metrics.json.
+        out: the HTML file.
+        options: see `GalleryOptions`.
+
+    Raises:
+        BadInput: a folder holds nothing to report, or something cannot be read or written.
+    """
+    subjects = told_apart([subject(Path(path), options) for path in folders], folders)
+    text = page(subjects)
+    replace_text(out, text)
+    return Report(out, len(subjects), len(text.encode()))
+
+
+def told_apart(subjects: Sequence[Subject], folders: Sequence[str]) -> list[Subject]:
+    """The subjects under different names: of one model there may be several evaluations."""
+    names = [one.name for one in subjects]
+    pairs = zip(subjects, folders, strict=True)
+    return [one._replace(name=f"{one.name} ({where})") if names.count(one.name) > 1 else one for one, where in pairs]
+
+
+def subject(path: Path, options: GalleryOptions) -> Subject:
+    """What is known about a run, a model or an evaluation."""
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or folder")
+    found = _metrics_file(path)
+    figures = None if found is None else read_metrics(found)
+    log = path / LOG
+    written = logs.read(log) if log.is_file() else None
+    notes: list[str] = []
+    shown: list[Shown] = []
+    if found is not None and figures is not None and options.each:
+        shown, why = _gallery(found.parent, figures, options)
+        notes += why
+    model = path if path.is_dir() and _has_model(path) else Path((figures or {}).get("model") or "")
+    classes = _classes(model) if (figures or {}).get("model") or model == path else None
+    if figures is None and written is None and classes is None:
+        raise BadInput(f"{path}: expected {METRICS}, {LOG} or a model; maskx eval --out writes the first")
+    if figures is None:
+        notes.append(f"There is no evaluation here yet: maskx eval {path} --out {path / 'eval'} makes one.")
+    name = path.name if path.is_dir() else path.resolve().parent.name
+    return Subject((figures or {}).get("name") or name or str(path), figures, written, shown, classes, notes)
+
+
+def _metrics_file(path: Path) -> Path | None:
+    """The figures that a path means: itself, those inside, or the newest one folder further in."""
+    if path.is_file():
+        return path
+    if (path / METRICS).is_file():
+        return path / METRICS
+    inside = sorted(path.glob(f"*/{METRICS}"), key=lambda file: file.stat().st_mtime)
+    return inside[-1] if inside else None
+
+
+def _has_model(path: Path) -> bool:
+    try:
+        folder.find(path)
+    except BadInput:
+        return False
+    return True
+
+
+def _classes(model: Path) -> Map | None:
+    """The map of a model's classes; None where the model has moved away."""
+    return of_model(model) if model.exists() else None
+
+
+def _gallery(evaluation: Path, figures: Mapping[str, Any], options: GalleryOptions) -> tuple[list[Shown], list[str]]:
+    """The pictures, or why there are none."""
+    data = figures.get("data") or {}
+    if not (evaluation / DETECTIONS).is_file():
+        return [], [f"No pictures: {evaluation} holds no {DETECTIONS}, which maskx eval --out writes."]
+    asked = DataConfig.model_validate({key: data[key] for key in ("val", "names") if key in data})
+    places = [Path(place) for source in asked.val for place in (source.images, source.annotations)]
+    if not places or not all(place.exists() for place in places):
+        return [], ["No pictures: the data set that was evaluated is no longer where it was."]
+    dataset = validation_set(asked)
+    truth = coco_write.as_coco(dataset, Path())
+    records = {entry["id"]: record for entry, record in zip(truth["images"], dataset.images, strict=True)}
+
+    def pixels(image_id: int) -> NDArray[np.uint8]:
+        try:
+            return files.pixels(records[image_id])
+        except Unfit as problem:
+            raise BadInput(f"{dataset.name}: image {image_id}: {problem}") from None
+
+    def results() -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        return store.images(evaluation / DETECTIONS)
+
+    shown = gallery.pictures(
+        truth,
+        results,
+        pixels,
+        a_classes=figures.get("a_classes"),
+        each=options.each,
+        score=options.score,
+        seed=options.seed,
+    )
+    return shown, []
