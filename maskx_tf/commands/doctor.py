@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import platform
 import re
 import shutil
@@ -16,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskx_tf import __version__
+import maskx_tf
 from maskx_tf.errors import BadInput
 
 EXAMPLE = "Example: maskx doctor --json"
@@ -25,13 +27,15 @@ LEAST_MEMORY = 4 * GIB  # a ResNet-50 model at 800 x 1216 needs about half of it
 LEAST_DISK = 5 * GIB  # three checkpoints of the largest recipe
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
-# TensorFlow is asked in a process of its own: on a processor that it was not built for it dies, and so would we.
+# TensorFlow is imported in another process: on a processor that it was not built for it dies, and so would we.
 PROBE = """
-import json, keras, tensorflow as tf
+import json, sys, keras, tensorflow as tf
 devices = [{"name": d.name.removeprefix("/physical_device:"), **tf.config.experimental.get_device_details(d)}
            for d in tf.config.list_physical_devices()]
-print(json.dumps({"devices": devices, "cuda_build": tf.test.is_built_with_cuda(), "backend": keras.backend.backend()},
-                 default=str))
+sys.path.append(sys.argv[1])
+from maskx_tf.commands import doctor
+print(json.dumps({"devices": devices, "cuda_build": tf.test.is_built_with_cuda(), "backend": keras.backend.backend(),
+                  "broken": doctor.broken_modules()}, default=str))
 """
 
 
@@ -45,14 +49,17 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON instead of
 
 def examine() -> dict[str, Any]:
     """Everything that `maskx doctor` reports, as plain data."""
-    packages = _packages()
+    editable = _is_editable()
+    packages = _packages(editable)
     tensorflow = _tensorflow()
     total, free = _memory()
     report: dict[str, Any] = {
-        "maskx": __version__,
+        "maskx": maskx_tf.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
+        "editable": editable,
         "packages": packages,
+        "broken_modules": tensorflow.pop("broken", {}),
         "tensorflow": tensorflow,
         "cores": _cores(),
         "memory_bytes": total,
@@ -93,8 +100,32 @@ def _gib(size: int | None) -> str:
     return "unknown" if size is None else f"{size / GIB:.1f} GiB"
 
 
-def _packages() -> list[dict[str, Any]]:
-    """The packages that our own metadata asks for, those of the extras last."""
+def broken_modules() -> dict[str, str]:
+    """The modules of the package that cannot be imported, and why; a module that lacks an extra is not broken."""
+    broken = {}
+    for module in pkgutil.walk_packages(maskx_tf.__path__, "maskx_tf."):
+        if module.name.endswith("__main__"):  # it runs the command
+            continue
+        try:
+            importlib.import_module(module.name)
+        except ImportError as error:
+            is_ours = (error.name or "maskx_tf").split(".")[0] == "maskx_tf"
+            if is_ours or not isinstance(error, ModuleNotFoundError):
+                broken[module.name] = str(error)
+    return broken
+
+
+def _is_editable() -> bool:
+    """Whether the package is run from its clone, where a contributor works; a wheel's user has no clone."""
+    try:
+        origin = metadata.distribution("maskx_tf").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return True
+    return bool(json.loads(origin or "{}").get("dir_info", {}).get("editable"))
+
+
+def _packages(editable: bool) -> list[dict[str, Any]]:
+    """The packages that our own metadata asks for, those of the extras last; the contributors' in a clone alone."""
     try:
         requirements = metadata.requires("maskx_tf") or []
     except metadata.PackageNotFoundError:
@@ -104,6 +135,8 @@ def _packages() -> list[dict[str, Any]]:
         match = re.match(r"([\w.-]+)\s*([^;]*)(?:;.*extra == ['\"](\w+)['\"])?", requirement)
         assert match, requirement
         name, wanted, extra = match.group(1), match.group(2).strip(), match.group(3)
+        if extra == "dev" and not editable:
+            continue
         try:
             installed = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -132,7 +165,7 @@ def _tensorflow() -> dict[str, Any]:
     """What TensorFlow says of this machine, or {"error": why it says nothing}."""
     try:
         probe = subprocess.run(
-            [sys.executable, "-P", "-c", PROBE],
+            [sys.executable, "-P", "-c", PROBE, str(Path(maskx_tf.__file__).parents[1])],
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             capture_output=True,
             text=True,
@@ -205,20 +238,33 @@ def _unfit(report: dict[str, Any]) -> set[str | None]:
     return {package["extra"] for package in report["packages"] if not package["fits"]}
 
 
+def _install(report: dict[str, Any], extra: str | None = None) -> str:
+    """The command that installs what is missing of an extra, or of what is always needed."""
+    if report["editable"]:
+        what = f"'.[{extra}]'" if extra else "."
+        return f"in the clone, pip install -c constraints.txt -e {what}"
+    missing = (package for package in report["packages"] if package["extra"] == extra and not package["fits"])
+    return "pip install " + " ".join(f"'{package['name']}{package['wanted']}'" for package in missing)
+
+
 def _needed(report: dict[str, Any]) -> list[str]:
     """What has to be done before anything works."""
     needed = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         needed.append(f"use Python 3.11, 3.12 or 3.13; TensorFlow has no build for {report['python']}")
     if not report["packages"]:
-        needed.append("install the package in the clone: pip install -c constraints.txt -e .")
+        needed.append(f"install the package: {_install(report)}")
     if None in _unfit(report):
-        needed.append("install what the package needs, in the clone: pip install -c constraints.txt -e .")
+        needed.append(f"install what the package needs: {_install(report)}")
+    if report["broken_modules"]:
+        module, why = next(iter(report["broken_modules"].items()))
+        count = len(report["broken_modules"])
+        needed.append(f"install the package again: {count} of its modules cannot be imported, first {module}: {why}")
     tensorflow = report["tensorflow"]
     if "SIGILL" in tensorflow.get("error", ""):
         needed.append("use a processor with AVX: TensorFlow's builds need it")
     elif "error" in tensorflow:
-        needed.append(f"mend TensorFlow, which says: {tensorflow['error']}")
+        needed.append(f"repair TensorFlow, which says: {tensorflow['error']}")
     if tensorflow.get("backend", "tensorflow") != "tensorflow":
         needed.append(f"set KERAS_BACKEND=tensorflow; it is {tensorflow['backend']} now")
     return needed
@@ -226,10 +272,10 @@ def _needed(report: dict[str, Any]) -> list[str]:
 
 def _advice(report: dict[str, Any]) -> list[str]:
     """What would make more possible, or better."""
-    advice = []
-    for extra in sorted(filter(None, _unfit(report))):
-        command = f"pip install -c constraints.txt -e '.[{extra}]'"
-        advice.append(f"for extra {extra} ({EXTRAS.get(extra, 'optional')}), in the clone: {command}")
+    advice = [
+        f"for extra {extra} ({EXTRAS.get(extra, 'optional')}): {_install(report, extra)}"
+        for extra in sorted(filter(None, _unfit(report)))
+    ]
     devices = [device["name"] for device in report["tensorflow"].get("devices", ())]
     if devices and not any("GPU" in name for name in devices) and Path("/proc/driver/nvidia").exists():
         advice.append("TensorFlow does not see the NVIDIA GPU: pip install 'tensorflow[and-cuda]'")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import maskx_tf
 from maskx_tf import cli
 from maskx_tf.commands import doctor
 
@@ -50,18 +54,57 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_name["pytest"]["installed"] == pytest.__version__
 
 
+def _installed(monkeypatch: pytest.MonkeyPatch, editable: bool) -> None:
+    """Lets the package seem to be installed from a clone or from a wheel."""
+    origin = json.dumps({"url": "file:///x", "dir_info": {"editable": True}}) if editable else None
+    ours, real = SimpleNamespace(read_text=lambda _: origin), metadata.distribution
+    monkeypatch.setattr(doctor.metadata, "distribution", lambda name: ours if name == "maskx_tf" else real(name))
+
+
 def test_what_is_missing_or_does_not_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch, editable=True)
     _requires(monkeypatch, "pytest<1,>=0.5", 'no-such-package>=2; extra == "litert"', "types-none; extra == 'dev'")
     assert cli.run(["doctor"]) == 2
     text, error = capsys.readouterr()
-    assert error.startswith("maskx: error: this machine is not ready: install what the package needs, in the clone")
+    assert error.startswith("maskx: error: this machine is not ready: install what the package needs: in the clone, ")
     assert f"pytest                  {pytest.__version__:14}<1,>=0.5  <- does not fit" in text
     assert "no-such-package         -             >=2  <- missing" in text
-    assert (
-        "- for extra litert (running LiteRT models), in the clone: pip install -c constraints.txt -e '.[litert]'"
-        in text
-    )
+    command = "in the clone, pip install -c constraints.txt -e '.[litert]'"
+    assert f"- for extra litert (running LiteRT models): {command}" in text
     assert "- for extra dev " in text
+
+
+def test_advice_for_a_wheel_needs_no_clone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch, editable=False)
+    litert = "no-such-package>=2", "none-either<3,>=1", "pytest"
+    extras = (f"{name}; extra == 'litert'" for name in litert)
+    _requires(monkeypatch, "pytest<1,>=0.5", "missing-too", *extras, "types-none; extra == 'dev'")
+    assert cli.run(["doctor"]) == 2
+    text = capsys.readouterr().out
+    assert "- install what the package needs: pip install 'pytest<1,>=0.5' 'missing-too'" in text
+    assert "for extra litert (running LiteRT models): pip install 'no-such-package>=2' 'none-either<3,>=1'" in text
+    assert not any(word in text for word in ("clone", "constraints", "extra dev"))
+
+
+def test_modules_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a wheel that lacks a folder. What lacks an extra's package is not broken."""
+    monkeypatch.setattr(maskx_tf, "__path__", [str(tmp_path)])
+    for name, line in (
+        ("lacks_a_room", "import maskx_tf.no_such_room"),
+        ("lacks_an_extra", "import no_such_package"),
+        ("lacks_a_library", "raise ImportError('libGL.so.1: cannot open', name='cv2')"),
+        ("is_sound", ""),
+        ("__main__", "raise SystemExit(2)"),
+    ):
+        (tmp_path / f"{name}.py").write_text(line)
+    assert doctor.broken_modules() == {
+        "maskx_tf.lacks_a_library": "libGL.so.1: cannot open",
+        "maskx_tf.lacks_a_room": "No module named 'maskx_tf.no_such_room'",
+    }
+    broken = NO_GPU.replace('"cuda_build"', '"broken": {"maskx_tf.a": "No x", "maskx_tf.b": "No x"}, "cuda_build"')
+    monkeypatch.setattr(doctor, "PROBE", broken)
+    (needed,) = doctor.examine()["needed"]
+    assert needed == "install the package again: 2 of its modules cannot be imported, first maskx_tf.a: No x"
 
 
 def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +112,8 @@ def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise doctor.metadata.PackageNotFoundError
 
     monkeypatch.setattr(doctor.metadata, "requires", requires)
-    assert "install the package in the clone: pip install -c constraints.txt -e ." in doctor.examine()["needed"]
+    monkeypatch.setattr(doctor.metadata, "distribution", requires)
+    assert "install the package: in the clone, pip install -c constraints.txt -e ." in doctor.examine()["needed"]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +121,8 @@ def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "use a processor with AVX"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "TensorFlow was ended by SIGSEGV"),
-        ("raise ImportError('no such library')", "mend TensorFlow, which says: ImportError: no such library"),
-        ("import sys; sys.exit(3)", "mend TensorFlow, which says: TensorFlow did not start"),
+        ("raise ImportError('no such library')", "repair TensorFlow, which says: ImportError: no such library"),
+        ("import sys; sys.exit(3)", "repair TensorFlow, which says: TensorFlow did not start"),
         (NO_GPU.replace('"tensorflow"', '"jax"'), "set KERAS_BACKEND=tensorflow; it is jax now"),
     ],
 )
@@ -150,6 +194,8 @@ def test_versions_are_compared_as_numbers(version: str, wanted: str, fits: bool)
 @pytest.mark.slow
 def test_tensorflow_answers_the_real_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    answer = doctor.examine()["tensorflow"]
+    report = doctor.examine()
+    assert report["broken_modules"] == {}
+    answer = report["tensorflow"]
     assert answer["backend"] == "tensorflow"
     assert answer["devices"][0]["name"] == "CPU:0"
