@@ -17,11 +17,14 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from benchmarks.measure import Cost, machine, measure, show
 from maskx_tf.config import ModelConfig
+from maskx_tf.export.freeze import as_constants
 from maskx_tf.masks import paste as paste_ops
+from maskx_tf.models.branch import Scene
 from maskx_tf.models.build import build
 from maskx_tf.models.inference import Predictor
-from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import images as image_ops
+from maskx_tf.structures import Proposals
 
 CANVAS = (800, 1216)
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
@@ -50,7 +53,7 @@ def stages() -> None:
         show(f"Parts, {precision}", costs, base="features")
 
 
-def _model(classes: int, precision: str) -> MaskRCNN:
+def _model(classes: int, precision: str) -> RCNN:
     keras.config.set_dtype_policy(POLICIES[precision])
     config = ModelConfig.model_validate(
         {
@@ -59,9 +62,7 @@ def _model(classes: int, precision: str) -> MaskRCNN:
             "input": {"canvas": CANVAS, "short_side": 800, "long_side": 1216},
         }
     )
-    model = build(config)
-    assert isinstance(model, MaskRCNN)
-    return model
+    return build(config)
 
 
 def _inputs() -> tuple[tf.Tensor, tf.Tensor]:
@@ -85,8 +86,7 @@ def _stage(stage: str, precision: str) -> Callable[[], Any]:
     if stage == "proposals":
 
         def propose(*features: tf.Tensor) -> Any:
-            logits, deltas, anchors = model.rpn_outputs(list(features))
-            return model.steps.propose_test(logits, deltas, anchors, image_sizes=sizes)
+            return model.rpn.test.choose(model.rpn.outputs(list(features)), sizes)
 
         return _frozen(propose, *features)
     generator = np.random.default_rng(0)
@@ -95,19 +95,16 @@ def _stage(stage: str, precision: str) -> Callable[[], Any]:
     if stage == "boxes":
 
         def detect(boxes: tf.Tensor, *features: tf.Tensor) -> Any:
-            vectors = model.vectors(list(features), boxes)
-            scores = tf.nn.softmax(model.box_predictor(vectors))[..., 1:]
-            chosen = model.steps.candidates(scores, tf.ones([1, 1000], tf.bool))
-            own = tf.gather(vectors, chosen.regions, batch_dims=1)
-            return model.steps.detections(
-                model.box_predictor.deltas(own, chosen.classes), chosen, image_sizes=sizes
-            ).boxes
+            proposals = Proposals(boxes, tf.ones([1, 1000]), tf.ones([1, 1000], tf.bool))
+            return model.box.detect(Scene(images, sizes, list(features)), proposals).boxes
 
         return _frozen(detect, boxes, *features)
-    constants = tuple(tf.constant(value.numpy()) for value in model.constants())
+    prepared = as_constants(model.mask.prepare())
     classes = tf.constant(generator.integers(1, 81, (1, 100)), tf.int32)
     return _frozen(
-        lambda boxes, *features: model.mask_probs(list(features), boxes, classes, constants), boxes[:, :100], *features
+        lambda boxes, *features: model.mask.probabilities(list(features), boxes, classes, prepared),
+        boxes[:, :100],
+        *features,
     )
 
 

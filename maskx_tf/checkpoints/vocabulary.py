@@ -186,13 +186,13 @@ def attach_masks(model: RCNN, config: Config, overrides: Sequence[str] = ()) -> 
     Raises:
         BadInput: the model has masks already, or an override does not fit.
     """
-    if config.model.family != "faster_rcnn":
+    if "masks" in config.model.outputs:
         raise BadInput(f"expected a model of family faster_rcnn, found {config.model.family}, which has masks")
     settings = config.model_dump(mode="json")
     settings["model"]["family"] = "mask_x_rcnn"
     attached = resolve(settings, overrides)
-    if attached.model.family == "faster_rcnn":
-        raise BadInput("model.family: expected a family with masks, found faster_rcnn")
+    if "masks" not in attached.model.outputs:
+        raise BadInput(f"model.family: expected a family with masks, found {attached.model.family}")
     result = build_with(attached.model, None)
     _assign(result, arrays(model))
     return result, attached

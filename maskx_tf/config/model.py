@@ -129,6 +129,16 @@ class ModelConfig(Section):
     transfer: TransferConfig = Field(default=TransferConfig(), description="The function T of family mask_x_rcnn.")
     detections: DetectionsConfig = Field(default=DetectionsConfig(), description="What counts as a detection.")
 
+    @property
+    def outputs(self) -> frozenset[str]:
+        """The fields of `Detections` that the family fills besides scores and classes."""
+        return frozenset({"boxes"}) if self.family == "faster_rcnn" else frozenset({"boxes", "masks"})
+
+    @property
+    def has_transfer(self) -> bool:
+        """Whether T makes the mask weights."""
+        return self.family == "mask_x_rcnn"
+
     @field_validator("class_names")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -159,7 +169,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _family(self) -> ModelConfig:
-        if self.family != "mask_x_rcnn":
+        if not self.has_transfer:
             for key, default in TransferConfig():
                 found = getattr(self.transfer, key)
                 if found != default:

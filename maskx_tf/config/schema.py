@@ -286,8 +286,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _family(self) -> Config:
-        if self.model.family == "faster_rcnn":
-            without = "for family faster_rcnn has no masks"
+        if "masks" not in self.model.outputs:
+            without = f"for family {self.model.family} has no masks"
             if self.train.stage == "mask":
                 raise impossible("train.stage", f"all or detector, {without}", self.train.stage)
             if "mask" in (self.evaluate.kinds or ()):

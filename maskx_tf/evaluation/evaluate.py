@@ -13,7 +13,6 @@ from maskx_tf.evaluation.metrics import Metrics, measure
 from maskx_tf.evaluation.runner import Batch, Boxes, Masks
 from maskx_tf.evaluation.truth import Kind, Truth
 from maskx_tf.models.inference import Predictor
-from maskx_tf.models.mask_rcnn import MaskRCNN
 
 DETECTIONS, RESULTS = "detections.jsonl", "results.json"
 
@@ -56,7 +55,7 @@ def evaluate(
         on_image: is called after each image.
         say: is told whether detections in `out` are used.
     """
-    has_masks = masks is not None or isinstance(predictor.model, MaskRCNN)
+    has_masks = masks is not None or "masks" in predictor.model.outputs
     wanted: Sequence[Kind] = ("mask",) if boxes == "truth" else kinds or (("box", "mask") if has_masks else ("box",))
     mark = ""
     if out is not None:

@@ -9,6 +9,11 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
+def as_constants(tensors: Any) -> Any:
+    """Nested tensors as constants, so that a graph which reads them does not compute them again."""
+    return tf.nest.map_structure(lambda tensor: tf.constant(tensor.numpy()), tensors)
+
+
 class Frozen:
     """A function of tensors, traced once, with every variable that it reads turned into a constant.
 

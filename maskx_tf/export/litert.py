@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device
-from maskx_tf.export.freeze import Frozen
+from maskx_tf.export.freeze import Frozen, as_constants
 from maskx_tf.export.source import Source, descriptions
-from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
 
@@ -72,7 +72,7 @@ def write(source: Source, out: Path, *, precision: str, parts: bool, images: Ite
     examples = list(images)
     if precision == "int8" and (parts or not examples):
         raise BadInput("int8 is two graphs of its own, and needs images that represent what will be seen")
-    if parts and not isinstance(source.model, MaskRCNN):
+    if parts and "masks" not in source.model.outputs:
         raise BadInput("a family without masks has no parts")
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -116,12 +116,12 @@ def _write(source: Source, folder: Path, precision: str, parts: bool, images: li
 
 def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> list[Graph]:
     canvas = settings.input.canvas
-    constants = tuple(tf.constant(value.numpy()) for value in model.constants())
+    prepared = as_constants(model.prepare())
     image = {"image": tf.TensorSpec([1, *canvas, 3], name="image"), "size": tf.TensorSpec([1, 2], name="size")}
     if precision != "int8" and not parts:
 
         def whole(image: tf.Tensor, size: tf.Tensor) -> Outputs:
-            return _named(model.infer(image, size, constants))
+            return _named(model.infer(image, size, prepared))
 
         return [Graph("model", whole, image, precision)]
 
@@ -132,11 +132,8 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     some_maps = {f"map_{index}": tf.TensorSpec(one.shape, one.dtype, f"map_{index}") for index, one in enumerate(maps)}
 
     def heads(size: tf.Tensor, **levels: tf.Tensor) -> Outputs:
-        found = model.detect([levels[name] for name in some_maps], size)
-        if isinstance(model, MaskRCNN):
-            masks = model.mask_probs([levels[name] for name in some_maps], found.boxes, found.classes, constants)
-            found = found._replace(masks=masks)
-        return _named(found)
+        scene = Scene(None, size, [levels[name] for name in some_maps])
+        return _named(model.complete(scene, model.detect(scene), prepared))
 
     def maps_of_normal(image: tf.Tensor) -> Outputs:
         return dict(zip(some_maps, model.neck(model.backbone(image)), strict=True))
@@ -148,16 +145,16 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
         ]
 
     def detector(image: tf.Tensor, size: tf.Tensor) -> Outputs:
-        levels = features(image, size)
-        return {**_named(model.detect(levels, size)), **dict(zip(some_maps, levels, strict=True))}
+        scene = model.scene(image, size)
+        return {**_named(model.detect(scene)), **dict(zip(some_maps, scene.features, strict=True))}
 
     limit = settings.detections.limit
     # The mask head reads the finer maps alone, and LiteRT wants no input that nothing reads.
-    read = dict(list(some_maps.items())[: len(model.mask_pool.strides)]) if isinstance(model, MaskRCNN) else {}
+    read = dict(list(some_maps.items())[: len(model.mask.pool.strides)])
 
     def masks(boxes: tf.Tensor, classes: tf.Tensor, **levels: tf.Tensor) -> Outputs:
-        assert isinstance(model, MaskRCNN)
-        return {"masks": model.mask_probs([levels[name] for name in read], boxes, classes, constants)}
+        scene = Scene(None, None, [levels[name] for name in read])
+        return {"masks": model.complete(scene, Detections(boxes, None, classes, None), prepared).masks}
 
     given = {
         "boxes": tf.TensorSpec([1, limit, 4], name="boxes"),

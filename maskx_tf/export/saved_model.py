@@ -83,7 +83,7 @@ def _next_version(out: Path) -> int:
 def _signatures(source: Source) -> list[str]:
     wanted = source.config.export.signatures
     every = [SERVING_DEFAULT, IMAGE_TENSOR]
-    if source.config.model.family != "faster_rcnn":
+    if "masks" in source.config.model.outputs:
         every.append(SEGMENT_BOXES)
     return [name for name in every if wanted is None or name in wanted]
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from maskx_tf.config import ModelConfig
 from maskx_tf.export import decode
 from maskx_tf.export.decode import Canvases
-from maskx_tf.export.freeze import Frozen
-from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.export.freeze import Frozen, as_constants
+from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import images as image_ops
@@ -142,30 +142,34 @@ class _Network:
         self._features = Frozen(lambda images, sizes: model.features(images, sizes), [images, sizes])
         features = self._features.output_specs()
         # Without the field for masks, which is None: it would count as a value.
-        self._detect = Frozen(lambda features, sizes: tuple(model.detect(features, sizes)[:4]), [features, sizes])
-        if not isinstance(model, MaskRCNN):
+        scene = Scene(images, sizes, features)
+        self._detect = Frozen(lambda scene: tuple(model.detect(scene)[:4]), [scene])
+        if "masks" not in model.outputs:
             return
         boxes, classes = tf.TensorSpec([None, part, 4]), tf.TensorSpec([None, part], tf.int32)
-        constants = tuple(tf.constant(value.numpy()) for value in model.constants())
-        self._classify = Frozen(lambda features, boxes: model.classify(features, boxes), [features, boxes])
+        prepared = as_constants(model.prepare())
+        self._classify = Frozen(lambda scene, boxes: model.box.classify(scene, boxes), [scene, boxes])
         self._masks = Frozen(
-            lambda features, boxes, classes: model.mask_probs(features, boxes, classes, constants),
-            [features, boxes, classes],
+            lambda scene, boxes, classes: model.complete(scene, Detections(boxes, None, classes, None), prepared).masks,
+            [scene, boxes, classes],
         )
 
     def detect(self, images: tf.Tensor, sizes: tf.Tensor) -> Detections:
-        features = self._features(images, sizes)
-        found = Detections(*self._detect(features, sizes))
+        scene = self._scene(images, sizes)
+        found = Detections(*self._detect(scene))
         if not hasattr(self, "_masks"):
             return found
-        return found._replace(masks=self._masks(features, found.boxes, found.classes))
+        return found._replace(masks=self._masks(scene, found.boxes, found.classes))
+
+    def _scene(self, images: tf.Tensor, sizes: tf.Tensor) -> Scene:
+        return Scene(images, sizes, self._features(images, sizes))
 
     def segment(self, images: tf.Tensor, sizes: tf.Tensor, boxes: tf.Tensor) -> Detections:
-        features = self._features(images, sizes)
+        scene = self._scene(images, sizes)
 
         def segment_part(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            classes, scores = self._classify(features, boxes)
-            return scores, classes, self._masks(features, boxes, classes)
+            classes, scores = self._classify(scene, boxes)
+            return scores, classes, self._masks(scene, boxes, classes)
 
         batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
         parts = tf.maximum(-(-count // self._part), 1)

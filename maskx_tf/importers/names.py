@@ -265,14 +265,14 @@ def _predictor(scores: str, boxes: str, config: ModelConfig, order: Rows, caffe:
 def _mask_head(
     config: ModelConfig, order: Rows, conv: str, deconv: str, predictor: str, first: int, caffe: bool = False
 ) -> Iterator[Entry]:
-    if config.family == "faster_rcnn":
+    if "masks" not in config.outputs:
         return
     weight, bias = ("_w", "_b") if caffe else (".weight", ".bias")
     for index in range(config.mask.convs):
         yield from _pair(f"mask_head/trunk/conv{index + 1}", conv.format(index + first), CONV, caffe)
     yield Entry("mask_head/trunk/deconv_kernel", deconv + weight, DECONV)
     yield Entry("mask_head/trunk/deconv_bias", deconv + bias, SAME)
-    if config.family == "mask_rcnn":
+    if not config.has_transfer:
         own, total = ((0,), 1) if config.mask.outputs == "agnostic" else _own_rows(order)
         leaves = "" if config.mask.outputs == "agnostic" else order.leaves
         yield Entry("mask_head/predictor/rows", predictor + weight, filters(own, total), leaves)
@@ -284,7 +284,7 @@ def _mask_head(
 
 def _transfer(config: ModelConfig) -> Iterator[Entry]:
     """T of seg_every_thing: hidden layers under one name, the last under another, whatever their number."""
-    if config.family != "mask_x_rcnn":
+    if not config.has_transfer:
         return
     hidden = [f"bbox2mask_mlp_l{index + 1}" for index in range(config.transfer.layers - 1)]
     for index, tensor in enumerate([*hidden, "mask_fcn_logits_w_flat"]):

@@ -78,6 +78,7 @@ class Res5Head(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.width = 2048  # of a full ResNet's last stage
         self.options = {"variant": variant, "stride_in_1x1": stride_in_1x1, "norm": norm, "epsilon": epsilon}
         self.stage = Stage(
             5,

@@ -20,10 +20,12 @@ from maskx_tf.layers.resnet import ResNet
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
 from maskx_tf.layers.transfer import Transfer
-from maskx_tf.models.mask_rcnn import MaskRCNN, SoftmaxMaskRCNN
-from maskx_tf.models.mask_x_rcnn import MaskXRCNN, TableMaskXRCNN
-from maskx_tf.models.rcnn import RCNN
-from maskx_tf.models.steps import steps_of
+from maskx_tf.models.boxes import BoxBranch, DetectionFilter, RegionSampler
+from maskx_tf.models.filters import BoxWeights, Embeddings, Table, TransferredFilters
+from maskx_tf.models.mask_losses import PixelLoss, SoftmaxLoss
+from maskx_tf.models.masks import MaskBranch, MaskRegions, SampledRegions, TruthRegions
+from maskx_tf.models.proposals import AnchorGrid, AnchorSampler, ProposalFilter, ProposalStage
+from maskx_tf.models.rcnn import RCNN, Normaliser
 
 # The scale of class-agnostic filters at the start: the reference found larger ones to diverge.
 AGNOSTIC_STDDEV = 0.001
@@ -57,38 +59,46 @@ def _faster_rcnn(config: ModelConfig, portable: bool) -> RCNN:
 
 
 def _mask_rcnn(config: ModelConfig, portable: bool) -> RCNN:
-    parts = _trunk(config, portable)
-    parts["mask_pool"] = _mask_pool(config, parts, portable)
+    trunk = _trunk(config, portable)
     mask, classes = config.mask, len(config.class_names)
+    pool = _mask_pool(config, trunk["box"], portable)
     outputs = 1 if mask.outputs == "agnostic" else classes
-    if mask.head == "mlp":
-        head = MLPMaskHead(
-            outputs, side=2 * parts["mask_pool"].size, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head"
-        )
-        return MaskRCNN(**parts, mask_head=head, name=config.family)
     softmax = mask.activation == "softmax"
-    predictor = MaskPredictor(
-        outputs + 1 if softmax else outputs, stddev=AGNOSTIC_STDDEV if outputs == 1 else None, name="predictor"
+    head: keras.layers.Layer
+    if mask.head == "mlp":
+        head = MLPMaskHead(outputs, side=2 * pool.size, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head")
+    else:
+        predictor = MaskPredictor(
+            outputs + 1 if softmax else outputs, stddev=AGNOSTIC_STDDEV if outputs == 1 else None, name="predictor"
+        )
+        head = FCNMaskHead(_mask_trunk(config), predictor, _mlp_branches(config, pool), name="mask_head")
+    branch = MaskBranch(
+        pool=pool,
+        head=head,
+        filters=None,
+        softmax=softmax,
+        loss=SoftmaxLoss() if softmax else PixelLoss(),
+        regions=_mask_regions(config),
     )
-    head = FCNMaskHead(_mask_trunk(config), predictor, _branches(config, parts), name="mask_head")
-    return (SoftmaxMaskRCNN if softmax else MaskRCNN)(**parts, mask_head=head, name=config.family)
+    return RCNN(**trunk, branches=(branch,), name=config.family)
 
 
 def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
-    parts = _trunk(config, portable)
-    parts["mask_pool"] = _mask_pool(config, parts, portable)
-    parts["mask_head"] = TransferredMaskHead(_mask_trunk(config), _branches(config, parts), name="mask_head")
+    trunk = _trunk(config, portable)
+    box: BoxBranch = trunk["box"]
+    pool = _mask_pool(config, box, portable)
     settings = config.transfer
     features = 2048 if config.backbone.neck == "c4" else config.box.width
     sizes = {"cls": (features,), "box": (4 * features,), "cls_box": (features, 4 * features)}
+    table = None
+    embeddings: Embeddings
     if settings.input == "embedding":
-        table = _read_table(str(settings.embedding), len(config.class_names))
-        sizes["embedding"] = (table.shape[1],)
-        parts["table"] = keras.Variable(table, trainable=False, name="table")
-        family: Any = TableMaskXRCNN
+        rows = _read_table(str(settings.embedding), len(config.class_names))
+        sizes["embedding"] = (rows.shape[1],)
+        table = keras.Variable(rows, trainable=False, name="table")
+        embeddings = Table(table)
     else:
-        parts["input"] = settings.input
-        family = MaskXRCNN
+        embeddings = BoxWeights(box.predictor, input=settings.input, stop_gradient=settings.stop_gradient)
     transfer = Transfer(
         config.mask.channels,
         layers=settings.layers,
@@ -98,7 +108,18 @@ def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
         name="transfer",
     )
     transfer.build((None, sum(sizes[settings.input])))
-    return family(**parts, transfer=transfer, stop_gradient=settings.stop_gradient, name=config.family)
+    branch = MaskBranch(
+        pool=pool,
+        head=TransferredMaskHead(_mask_trunk(config), _mlp_branches(config, pool), name="mask_head"),
+        filters=TransferredFilters(transfer, embeddings),
+        softmax=False,
+        loss=PixelLoss(),
+        regions=_mask_regions(config),
+    )
+    model = RCNN(**trunk, branches=(branch,), name=config.family)
+    if table is not None:
+        model.table = table  # so that Keras keeps it with the weights
+    return model
 
 
 FAMILIES: dict[str, Callable[[ModelConfig, bool], RCNN]] = {
@@ -109,29 +130,82 @@ FAMILIES: dict[str, Callable[[ModelConfig, bool], RCNN]] = {
 
 
 def _trunk(config: ModelConfig, portable: bool) -> dict[str, Any]:
-    """The parts that every family has."""
+    """The arguments of `RCNN` that every family has."""
     backbone = _backbone(config)
     neck = config.backbone.neck
     pyramid = neck == "fpn"
     strides = backbone.strides if pyramid else (backbone.strides[-1],)
-    anchors = len(config.anchors.sizes[0]) * len(config.anchors.ratios)
-    if neck == "c4":
-        box_head: keras.layers.Layer = Res5Head(**_resnet_options(config), name="box_head")
-    else:
-        box_head = FullyConnectedHead(config.box.width, layers=config.box.layers, name="box_head")
+    sampler = _region_sampler(config)
     return {
+        "normaliser": Normaliser(config.input.pixel_mean, config.input.pixel_std, config.input.channel_order == "bgr"),
         "backbone": backbone,
         "neck": FPN(config.backbone.fpn_channels, name="fpn") if pyramid else LastMap(name="last_map"),
-        "rpn": RPNHead(
-            anchors, channels=backbone.channels[-1] if not pyramid else config.backbone.fpn_channels, name="rpn"
-        ),
-        "box_pool": _pool(config, config.roi.box_size, strides, portable, "box_pool"),
-        "box_head": box_head,
-        "box_predictor": BoxPredictor(
-            len(config.class_names), class_agnostic=config.box.class_agnostic, name="box_predictor"
-        ),
-        "steps": steps_of(config, (*strides, 2 * strides[-1]) if pyramid else strides, portable),
+        "rpn": _proposals(config, backbone, (*strides, 2 * strides[-1]) if pyramid else strides, portable),
+        "sampler": sampler,
+        "box": _box_branch(config, strides, sampler, portable),
     }
+
+
+def _proposals(
+    config: ModelConfig, backbone: keras.layers.Layer, strides: Sequence[int], portable: bool
+) -> ProposalStage:
+    rpn, anchors = config.rpn, config.anchors
+    channels = config.backbone.fpn_channels if config.backbone.neck == "fpn" else backbone.channels[-1]
+    train, test = (
+        ProposalFilter(before, after, rpn.nms_iou, rpn.min_size, portable)
+        for before, after in ((rpn.pre_nms_train, rpn.post_nms_train), (rpn.pre_nms_test, rpn.post_nms_test))
+    )
+    return ProposalStage(
+        RPNHead(len(anchors.sizes[0]) * len(anchors.ratios), channels=channels, name="rpn"),
+        AnchorGrid(tuple(strides), anchors.sizes, anchors.ratios, anchors.rounding, anchors.order),
+        sampler=AnchorSampler(
+            size=rpn.samples,
+            foreground_fraction=rpn.positive_fraction,
+            foreground_iou=rpn.positive_iou,
+            background_iou=rpn.negative_iou,
+            ignore_straddling=rpn.ignore_straddling,
+        ),
+        train=train,
+        test=test,
+        normaliser=rpn.normaliser,
+        beta=rpn.smooth_l1_beta,
+    )
+
+
+def _region_sampler(config: ModelConfig) -> RegionSampler:
+    box = config.box
+    return RegionSampler(
+        size=box.rois,
+        foreground_fraction=box.positive_fraction,
+        foreground_iou=box.positive_iou,
+        background_iou=box.background_iou,
+        weights=box.delta_weights,
+    )
+
+
+def _box_branch(config: ModelConfig, strides: Sequence[int], sampler: RegionSampler, portable: bool) -> BoxBranch:
+    box, found = config.box, config.detections
+    head: keras.layers.Layer
+    if config.backbone.neck == "c4":
+        head = Res5Head(**_resnet_options(config), name="box_head")
+    else:
+        head = FullyConnectedHead(box.width, layers=box.layers, name="box_head")
+    return BoxBranch(
+        pool=_pool(config, config.roi.box_size, strides, portable, "box_pool"),
+        head=head,
+        predictor=BoxPredictor(len(config.class_names), class_agnostic=box.class_agnostic, name="box_predictor"),
+        filter=DetectionFilter(found.score, found.nms_iou, found.limit),
+        delta_weights=box.delta_weights,
+        beta=box.smooth_l1_beta,
+        foreground=sampler.foreground,
+    )
+
+
+def _mask_regions(config: ModelConfig) -> MaskRegions:
+    size = _region_sampler(config).foreground
+    if config.mask.regions == "proposals":
+        return SampledRegions(size)
+    return TruthRegions(size, config.mask.jitter if config.mask.regions == "jittered" else 0.0)
 
 
 def _resnet_options(config: ModelConfig) -> dict[str, Any]:
@@ -177,18 +251,18 @@ def _pool(config: ModelConfig, size: int, strides: Sequence[int], portable: bool
     )
 
 
-def _mask_pool(config: ModelConfig, parts: dict[str, Any], portable: bool) -> keras.layers.Layer:
-    pool = _pool(config, config.roi.mask_size, parts["box_pool"].strides, portable, "mask_pool")
-    return Res5Pool(pool, parts["box_head"], name="mask_res5") if config.backbone.neck == "c4" else pool
+def _mask_pool(config: ModelConfig, box: BoxBranch, portable: bool) -> keras.layers.Layer:
+    pool = _pool(config, config.roi.mask_size, box.pool.strides, portable, "mask_pool")
+    return Res5Pool(pool, box.head, name="mask_res5") if config.backbone.neck == "c4" else pool
 
 
 def _mask_trunk(config: ModelConfig) -> MaskTrunk:
     return MaskTrunk(config.mask.channels, convs=config.mask.convs, name="trunk")
 
 
-def _branches(config: ModelConfig, parts: dict[str, Any]) -> tuple[MLPBranch, ...]:
+def _mlp_branches(config: ModelConfig, pool: keras.layers.Layer) -> tuple[MLPBranch, ...]:
     branch = config.mask.mlp_branch
-    return () if branch == "none" else (MLPBranch(branch, side=2 * parts["mask_pool"].size, name="mlp_branch"),)
+    return () if branch == "none" else (MLPBranch(branch, side=2 * pool.size, name="mlp_branch"),)
 
 
 def _read_table(path: str, classes: int) -> np.ndarray:
@@ -213,13 +287,10 @@ def _build_layers(model: RCNN, config: ModelConfig) -> None:
         channels = config.backbone.fpn_channels
     else:
         channels = maps[-1][-1]
-    model.rpn.build([(None, None, None, channels)])
-    model.box_head.build((None, None, config.roi.box_size, config.roi.box_size, channels))
-    width_of_vectors = 2048 if config.backbone.neck == "c4" else config.box.width
-    model.box_predictor.build((None, None, width_of_vectors))
-    if isinstance(model, MaskRCNN):
-        pooled = model.mask_pool.size
-        model.mask_head.build((None, None, pooled, pooled, 2048 if config.backbone.neck == "c4" else channels))
+    model.rpn.head.build([(None, None, None, channels)])
+    model.box.build(channels)
+    for branch in model.branches:
+        branch.build(2048 if config.backbone.neck == "c4" else channels)  # there res5 lies between pooling and branch
     model.built = True
 
 

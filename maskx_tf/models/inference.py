@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.branch import Prepared
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
 
@@ -16,29 +16,38 @@ from maskx_tf.structures import Detections
 class Predictor:
     """A model's compiled functions for canvases of one size.
 
-    What depends on the weights alone (`model.constants()`, such as the filters that T makes of all classes) is worked
-    out once. After a change of the weights call `refresh`; until then an answer may mix old weights and new.
+    What depends on the weights alone (`model.prepare()`, such as the filters that T makes of all classes) is computed
+    once. After a change of the weights call `refresh`; until then an answer may mix old weights and new.
 
     Args:
         model: of any family.
         canvas: height and width of the images.
+        score: detections score more than this; None stands for the model's own threshold.
         freeze: make the weights constants of the graph, so that TensorFlow prepares them once: a few per cent faster,
             for which the first call takes many seconds and gigabytes (docs/performance.md).
         jit: compile with XLA, for models built portable.
     """
 
-    def __init__(self, model: RCNN, canvas: tuple[int, int], *, freeze: bool = False, jit: bool = False) -> None:
+    def __init__(
+        self,
+        model: RCNN,
+        canvas: tuple[int, int],
+        *,
+        score: float | None = None,
+        freeze: bool = False,
+        jit: bool = False,
+    ) -> None:
         self.model = model
         self.canvas = canvas
+        self.score = score
         self.freeze = freeze
         self.jit = jit
-        self._constants = tuple(tf.Variable(value, trainable=False) for value in model.constants())
+        self._prepared = tf.nest.map_structure(lambda value: tf.Variable(value, trainable=False), model.prepare())
         self._graphs: dict[str, Callable[..., Detections]] = {}
 
     def refresh(self) -> None:
         """Takes the model's weights as they are now."""
-        for held, value in zip(self._constants, self.model.constants(), strict=True):
-            held.assign(value)
+        tf.nest.map_structure(lambda held, value: held.assign(value), self._prepared, self.model.prepare())
         if self.freeze:
             self._graphs.clear()
 
@@ -48,7 +57,7 @@ class Predictor:
         if key not in self._graphs:
 
             def run(images: tf.Tensor, sizes: tf.Tensor) -> Detections:
-                return self.model.infer(images, sizes, self._read_constants())
+                return self.model.infer(images, sizes, self._read_prepared(), self.score)
 
             self._graphs[key] = self._compile(run, self._specs(images.dtype))
         return self._graphs[key](images, image_sizes)
@@ -58,7 +67,7 @@ class Predictor:
     ) -> Detections:
         """Masks of given boxes float32 [B, N, 4] in canvas pixels, for given classes int32 [B, N] or the likeliest."""
         model = self.model
-        if not isinstance(model, MaskRCNN):
+        if not model.branches:
             raise TypeError(f"{model.name} has no masks")
         count = boxes.shape[1]
         key = f"segment {images.dtype.name} {count} {classes is None}"
@@ -67,15 +76,15 @@ class Predictor:
             def run(
                 images: tf.Tensor, sizes: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor | None = None
             ) -> Detections:
-                return model.segment(images, sizes, boxes, classes, self._read_constants())
+                return model.segment(images, sizes, boxes, classes, self._read_prepared())
 
             specs = [*self._specs(images.dtype), tf.TensorSpec([None, count, 4], tf.float32)]
             given = [] if classes is None else [tf.TensorSpec([None, count], tf.int32)]
             self._graphs[key] = self._compile(run, [*specs, *given])
         return self._graphs[key](images, image_sizes, boxes, *([] if classes is None else [classes]))
 
-    def _read_constants(self) -> tuple[tf.Tensor, ...]:
-        return tuple(held.read_value() for held in self._constants)
+    def _read_prepared(self) -> tuple[Prepared, ...]:
+        return tf.nest.map_structure(lambda held: held.read_value(), self._prepared)
 
     def _specs(self, dtype: tf.DType) -> list[tf.TensorSpec]:
         return [tf.TensorSpec([None, *self.canvas, 3], dtype), tf.TensorSpec([None, 2], tf.float32)]

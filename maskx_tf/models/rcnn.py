@@ -1,107 +1,165 @@
-"""The trunk of every family: features, proposals, class scores and boxes; inference and losses."""
+"""The trunk of every family: features, proposals and detections, to which branches add masks and more."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
-from maskx_tf.models.steps import Steps
+from maskx_tf.models.boxes import RegionSampler
+from maskx_tf.models.branch import Branch, Detector, Prepared, Scene
+from maskx_tf.models.masks import MaskBranch, pooled_regions_of
+from maskx_tf.models.proposals import ProposalStage
 from maskx_tf.models.trainable import Batch, Trainable
-from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.structures import Detections, Proposals, Targets
 from maskx_tf.targets import RegionTargets
 
-RPN_LOSSES = ("loss_rpn_objectness", "loss_rpn_box")
-BOX_LOSSES = ("loss_class", "loss_box")
+FEATURES, RPN, BOX = "features", "rpn", "box"
+
+
+class Normaliser(NamedTuple):
+    """How the backbone wants its pixels; see `ops.images.normalise` for the fields."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bgr: bool
+
+    def apply(self, images: tf.Tensor, image_sizes: tf.Tensor) -> tf.Tensor:
+        """Canvases [B, H, W, 3] in 0..255, normalised, zero beyond each image."""
+        return image_ops.normalise(images, image_sizes, mean=self.mean, std=self.std, bgr=self.bgr)
 
 
 class RCNN(Trainable):
-    """Faster R-CNN; the families with masks build on it.
+    """A two-stage model: Faster R-CNN without branches, Mask R-CNN with the mask branch.
 
     Inputs are RGB canvases [B, H, W, 3] in 0..255 and image sizes float32 [B, 2] (height, width) inside them.
 
+    Attributes:
+        parts: the names of what a stage of training can let learn: features, rpn, box, and the branches' names.
+        learning_parts: those that learn; see `learn`.
+        outputs: the fields of `Detections` that are filled besides scores, classes and flags.
+
     Args:
-        backbone: canvas to feature maps.
+        normaliser: canvas to the backbone's input.
+        backbone: normalised canvas to feature maps.
         neck: feature maps to the levels that the RPN reads; RoI pooling reads the first of them.
-        rpn: levels to logits and deltas.
-        box_pool: levels and boxes to pooled features.
-        box_head: pooled features to vectors.
-        box_predictor: vectors to class logits and deltas.
-        steps: the functions in between.
+        rpn: levels to proposals.
+        sampler: proposals to the regions in which the heads learn.
+        box: proposals to detections.
+        branches: what is added to each detection, in order.
     """
 
     def __init__(
         self,
         *,
+        normaliser: Normaliser,
         backbone: keras.layers.Layer,
         neck: keras.layers.Layer,
-        rpn: keras.layers.Layer,
-        box_pool: keras.layers.Layer,
-        box_head: keras.layers.Layer,
-        box_predictor: keras.layers.Layer,
-        steps: Steps,
+        rpn: ProposalStage,
+        sampler: RegionSampler,
+        box: Detector,
+        branches: tuple[Branch, ...] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         # Keras would round image sizes to the compute type on their way in; the layers cast what they compute with.
         self.autocast = False
+        self.normaliser = normaliser
         self.backbone = backbone
         self.neck = neck
         self.rpn = rpn
-        self.box_pool = box_pool
-        self.box_head = box_head
-        self.box_predictor = box_predictor
-        self.steps = steps
-        self.stage = "all"
+        self.sampler = sampler
+        self.box = box
+        self.branches = branches
+        self.outputs = box.outputs.union(*(branch.outputs for branch in branches))
+        # Keras does not look for layers inside the branches, which are no layers themselves. This order is the order
+        # of the optimizer's variables in checkpoints.
+        self.part_layers = {
+            FEATURES: [backbone, neck],
+            RPN: [rpn.head],
+            BOX: box.layers(),
+            **{branch.name: branch.layers() for branch in branches},
+        }
+        self.parts = tuple(self.part_layers)
+        self.learning_parts = frozenset(self.parts)
 
-    def set_stage(self, stage: str) -> None:
-        """Decides what learns, for good: "all"; "detector", without the mask branch; or "mask", it alone.
+    def learn(self, parts: Collection[str]) -> None:
+        """Decides which parts learn, for good: the layers of the others are frozen, and their losses not computed."""
+        if unknown := sorted(set(parts) - set(self.parts)):
+            raise ValueError(f"{self.name} has no part {unknown[0]}, expected some of {', '.join(self.parts)}")
+        self.learning_parts = frozenset(parts)
+        for name, layers in self.part_layers.items():
+            if name not in parts:
+                for layer in layers:
+                    layer.trainable = False
 
-        What does not learn is frozen, and the losses that only it would feel are not computed.
+    def branch(self, name: str) -> Branch:
+        """The branch of this name.
+
+        Raises:
+            KeyError: the model has no such branch.
         """
-        if stage not in ("all", "detector"):
-            raise ValueError(f"stage is {stage!r}, expected all or detector: {self.name} has no masks")
-        self.stage = stage
+        return {branch.name: branch for branch in self.branches}[name]
 
-    def loss_names(self) -> tuple[str, ...]:
-        return RPN_LOSSES + BOX_LOSSES
+    @property
+    def mask(self) -> MaskBranch:
+        """The mask branch.
 
-    def batch_losses(self, batch: Batch, seeds: tf.Tensor) -> dict[str, Loss]:
-        return self.losses_of(batch["images"], batch["image_sizes"], targets_of(batch), seeds)
-
-    @contextmanager
-    def scores_above(self, threshold: float) -> Iterator[None]:
-        """Within, graphs are made that keep detections above another score, such as an evaluation's."""
-        plain = self.steps
-        self.steps = plain._replace(candidates=functools.partial(plain.candidates, threshold=threshold))
-        try:
-            yield
-        finally:
-            self.steps = plain
-
-    def constants(self) -> tuple[tf.Tensor, ...]:
-        """What inference needs and the weights alone decide, so that a predictor can work it out once."""
-        return ()
+        Raises:
+            TypeError: the model has none.
+        """
+        for branch in self.branches:
+            if isinstance(branch, MaskBranch):
+                return branch
+        raise TypeError(f"{self.name} has no masks")
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> Detections:
-        """Detections in canvas pixels of {"images", "image_sizes"}; masks too, in families that have them."""
+        """Detections in canvas pixels of {"images", "image_sizes"}."""
         del training
-        return self.infer(inputs["images"], inputs["image_sizes"], self.constants())
+        return self.infer(inputs["images"], inputs["image_sizes"], self.prepare())
 
-    def infer(self, images: tf.Tensor, image_sizes: tf.Tensor, constants: tuple[tf.Tensor, ...]) -> Detections:
-        """Detections in canvas pixels."""
-        del constants
-        return self.detect(self.features(images, image_sizes), image_sizes)
+    def prepare(self) -> tuple[Prepared, ...]:
+        """What inference needs and the weights alone decide, of each branch: a predictor computes it once."""
+        return tuple(branch.prepare() for branch in self.branches)
+
+    def infer(
+        self,
+        images: tf.Tensor,
+        image_sizes: tf.Tensor,
+        prepared: tuple[Prepared, ...],
+        score: float | None = None,
+    ) -> Detections:
+        """Detections in canvas pixels; `score` replaces the model's own threshold."""
+        scene = self.scene(images, image_sizes)
+        return self.complete(scene, self.detect(scene, score), prepared)
+
+    def segment(
+        self,
+        images: tf.Tensor,
+        image_sizes: tf.Tensor,
+        boxes: tf.Tensor,
+        classes: tf.Tensor | None,
+        prepared: tuple[Prepared, ...],
+    ) -> Detections:
+        """What the branches add to given boxes [B, N, 4]; without classes, int32 [B, N], the likeliest are taken."""
+        scene = self.scene(images, image_sizes)
+        if classes is None:
+            classes, scores = self.box.classify(scene, boxes)
+        else:
+            scores = tf.ones_like(boxes[..., 0])
+        given = Detections(boxes, scores, classes, tf.ones_like(classes, tf.bool))
+        return self.complete(scene, given, prepared)
+
+    def scene(self, images: tf.Tensor, image_sizes: tf.Tensor, training: bool = False) -> Scene:
+        """The images with their features."""
+        return Scene(images, image_sizes, self.features(images, image_sizes, training=training))
 
     def features(self, images: tf.Tensor, image_sizes: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
         """The levels that the heads read, float [B, H / stride, W / stride, C] each.
@@ -110,102 +168,55 @@ class RCNN(Trainable):
             ValueError: the canvas is not a multiple of the coarsest stride.
         """
         image_ops.check_canvas(images, multiple=self.backbone.strides[-1])
-        return self.neck(self.backbone(self.steps.normalise(images, image_sizes), training=training))
+        return self.neck(self.backbone(self.normaliser.apply(images, image_sizes), training=training))
 
-    def detect(self, features: list[tf.Tensor], image_sizes: tf.Tensor) -> Detections:
-        """Boxes without masks. Scores come first; deltas are computed for the candidates alone."""
-        logits, deltas, anchors = self.rpn_outputs(features)
-        proposals = self.steps.propose_test(logits, deltas, anchors, image_sizes=image_sizes)
-        vectors = self.vectors(features, proposals.boxes)
-        scores = tf.nn.softmax(self.box_predictor(vectors))[..., 1:]
-        chosen = self.steps.candidates(scores, proposals.valid)
-        own = tf.gather(vectors, chosen.regions, batch_dims=1)
-        boxes = box_ops.decode(
-            self.box_predictor.deltas(own, chosen.classes),
-            tf.gather(proposals.boxes, chosen.regions, batch_dims=1),
-            self.steps.delta_weights,
-        )
-        return self.steps.detections(boxes, chosen, image_sizes=image_sizes)
+    def detect(self, scene: Scene, score: float | None = None) -> Detections:
+        """Detections without what the branches add."""
+        proposals = self.rpn.test.choose(self.rpn.outputs(scene.features), scene.image_sizes)
+        return self.box.detect(scene, proposals, score)
 
-    def classify(self, features: list[tf.Tensor], boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The best foreground class of given boxes, int32 [B, N], and its score float32 [B, N]."""
-        scores = tf.nn.softmax(self.box_predictor(self.vectors(features, boxes)))[..., 1:]
-        return tf.argmax(scores, axis=-1, output_type=tf.int32) + 1, tf.reduce_max(scores, axis=-1)
+    def complete(self, scene: Scene, found: Detections, prepared: tuple[Prepared, ...]) -> Detections:
+        """The detections with what every branch adds."""
+        for branch, own in zip(self.branches, prepared, strict=True):
+            found = branch.predict(scene, found, own)
+        return found
 
-    def losses_of(
-        self, images: tf.Tensor, image_sizes: tf.Tensor, targets: Targets, seed: tf.Tensor
-    ) -> dict[str, Loss]:
-        """Every loss of a batch, as total and count.
+    def loss_names(self) -> tuple[str, ...]:
+        own = {RPN: self.rpn.loss_names, BOX: self.box.loss_names}
+        own |= {branch.name: branch.loss_names for branch in self.branches}
+        return tuple(name for part in self.parts if part in self.learning_parts for name in own.get(part, ()))
+
+    def batch_losses(self, batch: Batch, seeds: tf.Tensor) -> dict[str, Loss]:
+        if "pooled" in batch:
+            return self.mask.losses_of_pooled(pooled_regions_of(batch, self.mask.head.side))
+        return self.losses_of(batch["images"], batch["image_sizes"], targets_of(batch), seeds)
+
+    def losses_of(self, images: tf.Tensor, image_sizes: tf.Tensor, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:
+        """Every loss of a batch, as total and count, of the parts that learn.
 
         Args:
             images: see the class.
             image_sizes: see the class.
-            targets: the truth, in canvas pixels.
+            truth: the instances, in canvas pixels.
             seed: int32 [2] of the sampling, or [B, 2] with one for each image.
         """
-        features = self.features(images, image_sizes, training=True)
-        losses, proposals = self._rpn_losses(features, image_sizes, targets, seed)
-        regions = self.sampled_regions(proposals, targets, seed)
-        return {**losses, **self.region_losses(features, regions, targets, seed)}
+        scene = self.scene(images, image_sizes, training=FEATURES in self.learning_parts)
+        outputs = self.rpn.outputs(scene.features)
+        losses: dict[str, Loss] = {}
+        if RPN in self.learning_parts:
+            losses |= self.rpn.losses(outputs, image_sizes, truth, seed)
+        regions = self.sampled_regions(self.rpn.train.choose(outputs, image_sizes), truth, seed)
+        if BOX in self.learning_parts:
+            losses |= self.box.losses(scene, regions)
+        for branch in self.branches:
+            if branch.name in self.learning_parts:
+                losses |= branch.losses(scene, regions, truth, seed)
+        # A fused convolution with ReLU may turn NaN into 0 on its way to what the losses look at.
+        first = next(iter(losses))
+        return {**losses, first: loss_ops.nan_unless_finite(losses[first], scene.features)}
 
-    def sampled_regions(self, proposals: Proposals, targets: Targets, seed: tf.Tensor) -> RegionTargets:
+    def sampled_regions(self, proposals: Proposals, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         """The regions in which the heads learn."""
         # Proposals are inputs to what follows: no loss moves the RPN through their corners.
         fixed = Proposals(tf.stop_gradient(proposals.boxes), proposals.scores, proposals.valid)
-        return self.steps.region_targets(fixed, targets, seed=sampling.fold_in(seed, 1))
-
-    def region_losses(
-        self, features: list[tf.Tensor], regions: RegionTargets, targets: Targets, seed: tf.Tensor
-    ) -> dict[str, Loss]:
-        """Losses of the heads on sampled regions."""
-        del targets, seed
-        return self.box_losses(features, regions)
-
-    def box_losses(self, features: list[tf.Tensor], regions: RegionTargets) -> dict[str, Loss]:
-        """Losses of class and box."""
-        vectors = self.vectors(features, regions.boxes, training=True)
-        first = self.steps.foreground
-        logits = self.box_predictor(vectors)
-        deltas = self.box_predictor.deltas(vectors[:, :first], regions.classes[:, :first])
-        box = self.steps.box_loss(
-            deltas,
-            regions.deltas[:, :first],
-            regions.classes[:, :first] > 0,
-            regions.valid[:, :first],
-        )
-        every = tf.reduce_sum(tf.cast(regions.valid, tf.float32))  # also the regions that cannot be foreground
-        loss_class = loss_ops.class_loss(logits, regions.classes, regions.valid)
-        return {
-            "loss_class": loss_ops.nan_unless_finite(loss_class, [logits]),
-            "loss_box": loss_ops.nan_unless_finite(Loss(box.total, every), [deltas]),
-        }
-
-    def vectors(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """What the box head makes of boxes [B, N, 4]: float [B, N, F]."""
-        pooled = self.box_pool(features[: len(self.box_pool.strides)], boxes)
-        return self.box_head(pooled, training=training)
-
-    def rpn_outputs(self, features: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
-        """Logits [B, A_level], deltas [B, A_level, 4] and anchors [A_level, 4] of each level."""
-        logits, deltas = self.rpn(features)
-        return logits, deltas, self.steps.anchors([(level.shape[1], level.shape[2]) for level in features])
-
-    def _rpn_losses(
-        self, features: list[tf.Tensor], image_sizes: tf.Tensor, targets: Targets, seed: tf.Tensor
-    ) -> tuple[dict[str, Loss], Proposals]:
-        logits, deltas, anchors = self.rpn_outputs(features)
-        chosen = self.steps.anchor_targets(tf.concat(anchors, axis=0), targets, image_sizes, seed=seed)
-        objectness, box = self.steps.rpn_losses(
-            tf.gather(tf.concat(logits, axis=1), chosen.indices, batch_dims=1),
-            tf.gather(tf.concat(deltas, axis=1), chosen.indices, batch_dims=1),
-            chosen.deltas,
-            chosen.foreground,
-            chosen.valid,
-        )
-        proposals = self.steps.propose_train(logits, deltas, anchors, image_sizes=image_sizes)
-        losses = {
-            # The features too: a fused convolution with ReLU may turn NaN into 0 on its way to the logits.
-            "loss_rpn_objectness": loss_ops.nan_unless_finite(objectness, [*features, *logits]),
-            "loss_rpn_box": loss_ops.nan_unless_finite(box, deltas),
-        }
-        return losses, proposals
+        return self.sampler.sample(fixed, truth, sampling.fold_in(seed, 1))

@@ -119,7 +119,7 @@ class ImagePredictor:
         )
         kept = indices[0].numpy()[valid[0].numpy()]
         merged = Detections(boxes[kept], scores[kept], classes[kept], np.ones(len(kept), bool))
-        if self.config.family == "faster_rcnn":
+        if "masks" not in self.model.outputs:
             return merged
         masks = [self._segment_view(image, view, merged.boxes, merged.classes).masks for view in views]
         return merged._replace(masks=np.mean(masks, axis=0))

@@ -39,7 +39,7 @@ def of_model(path: Path) -> Map | None:
     """
     config, _ = folder.open_config(path)
     names = config.model.class_names
-    if config.model.family != "mask_x_rcnn" or len(names) < 3:
+    if not config.model.has_transfer or len(names) < 3:
         return None
     reads = config.model.transfer.input
     with npz.reading(folder.find(path) / folder.WEIGHTS) as archive:

@@ -25,7 +25,7 @@ from maskx_tf.config import Config
 from maskx_tf.config.loader import replace_text
 from maskx_tf.data.pipeline.batches import Batch, order, steady
 from maskx_tf.errors import BadInput
-from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.ops.masks import pack_bits
@@ -54,7 +54,7 @@ class Regions(NamedTuple):
 def get_or_make(
     folder: Path,
     mark: str,
-    model: Callable[[], MaskRCNN],
+    model: Callable[[], RCNN],
     batches: Callable[[], Iterable[Batch]],
     *,
     images: int,
@@ -133,7 +133,7 @@ def _contents(config: Config) -> list[str]:
 
 
 def batches_of(regions: Regions, *, batch: int, seed: int, start: int = 0) -> tf.data.Dataset:
-    """Endless batches for stage mask (`MaskRCNN.pooled_loss`), each region once an epoch.
+    """Endless batches for stage mask (`MaskBranch.losses_of_pooled`), each region once an epoch.
 
     Args:
         regions: to learn from.
@@ -182,7 +182,7 @@ def _open(folder: Path, mark: str) -> Regions | None:
 
 def _write(
     folder: Path,
-    model: MaskRCNN,
+    model: RCNN,
     batches: Callable[[], Iterable[Batch]],
     images: int,
     per_image: int,
@@ -192,7 +192,7 @@ def _write(
 ) -> int:
     """Fills the arrays, which are as long as they might have to be, and gives how many regions there are."""
     views = 2 if mirror else 1
-    most = images * views * min(per_image, model.steps.foreground)
+    most = images * views * min(per_image, model.mask.regions.size)
     generator = np.random.default_rng(seed)
     files: Regions | None = None
     count = 0
@@ -232,15 +232,16 @@ def _chosen(images: NDArray[np.int64], per_image: int, generator: np.random.Gene
         yield np.sort(generator.permutation(rows)[:per_image])
 
 
-def _found(model: MaskRCNN, batches: Callable[[], Iterable[Batch]], views: int, seed: int) -> Iterator[Regions]:
+def _found(model: RCNN, batches: Callable[[], Iterable[Batch]], views: int, seed: int) -> Iterator[Regions]:
     """The regions with a mask of each batch, as it is and mirrored."""
     seeds = tf.constant([seed % 2**31, 0])
 
     def pool(images: tf.Tensor, sizes: tf.Tensor, truth: Targets, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        features, regions = model.fixed_regions(images, sizes, truth, own)
-        pooled, classes, wanted, has_mask = model.mask_samples(features, regions, truth, own)
-        flat = tf.reshape(wanted, [tf.shape(wanted)[0], wanted.shape[1], -1])
-        return tf.cast(pooled, tf.float16), classes, pack_bits(flat > 0.5), has_mask
+        scene = model.scene(images, sizes)
+        proposals = model.rpn.train.choose(model.rpn.outputs(scene.features), sizes)
+        found = model.mask.pool_regions(scene, model.sampled_regions(proposals, truth, own), truth, own)
+        flat = tf.reshape(found.truth, [tf.shape(found.truth)[0], found.truth.shape[1], -1])
+        return tf.cast(found.pooled, tf.float16), found.classes, pack_bits(flat > 0.5), found.has_mask
 
     @tf.function(autograph=False)
     def plain(batch: Batch, own: tf.Tensor) -> tuple[tf.Tensor, ...]:

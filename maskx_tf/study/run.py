@@ -21,7 +21,7 @@ from maskx_tf.data.formats import coco_write
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
-from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study import cells as cells_
 from maskx_tf.study import controls, regions, results, scoring
 from maskx_tf.study.cells import Cell, Places
@@ -252,10 +252,8 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
         held = examples.from_dataset(dataset, cache_mib=0)
         return pipeline.evaluation(held, config.data, config.model.input, batch=8)
 
-    def model() -> MaskRCNN:
-        made = start.make(config)
-        assert isinstance(made, MaskRCNN)
-        return made
+    def model() -> RCNN:
+        return start.make(config)
 
     with pipeline.bad_input():
         return regions.get_or_make(

@@ -112,10 +112,10 @@ def score(
     options: EvaluateOptions = EvaluateOptions(),
     progress: Progress = SILENT,
 ) -> Metrics:
-    """The figures of a model on data that is open. Detections with a score above `evaluate.score` count.
+    """The figures of a model on data that is open.
 
     Args:
-        predictor: of the model, with the weights that are to be scored.
+        predictor: of the model, with the weights that are to be scored. Its threshold should be `evaluate.score`.
         config: of the model.
         data: the truth.
         classes_a: names of the classes of A; None does not divide the classes.
@@ -133,7 +133,7 @@ def score(
         data.examples, config.data, config.model.input, batch=options.batch or config.evaluate.batch
     )
     progress.started(len(data.dataset.images))
-    with pipeline.bad_input(), predictor.model.scores_above(config.evaluate.score):
+    with pipeline.bad_input():
         return evaluation.evaluate(
             predictor,
             batches,
@@ -183,10 +183,11 @@ def evaluate(
             raise BadInput(f"{model.source or model.name}: {NO_DATA}")
         held = open_data(data)
     config = model.config
-    if options.boxes == "truth" and not options.grabcut and config.model.family == "faster_rcnn":
+    if options.boxes == "truth" and not options.grabcut and "masks" not in config.model.outputs:
         raise BadInput(f"{model.source or model.name}: boxes of the truth: expected a model with masks, found none")
     chosen = classes_a(masks, held.dataset, data, config, model.classes_a)
-    metrics = score(Predictor(model.network, config.model.input.canvas), config, held, chosen, options, progress)
+    predictor = Predictor(model.network, config.model.input.canvas, score=config.evaluate.score)
+    metrics = score(predictor, config, held, chosen, options, progress)
     found = Evaluation(
         metrics,
         model.name + (" with GrabCut" if options.grabcut else ""),

@@ -68,7 +68,7 @@ def train(
     config = config.with_classes(known or start.classes(config, dataset.class_names))
     classes_a = a_classes(config, dataset)
     counts = stats.count(dataset)
-    if not counts["with_masks"] and config.model.family != "faster_rcnn" and config.train.stage != "detector":
+    if not counts["with_masks"] and "masks" in config.model.outputs and config.train.stage != "detector":
         what = f"expected masks of some class for family {config.model.family}, found none"
         raise BadInput(f"data.train: {what}; train.stage=detector learns boxes alone")
     progress.say(
@@ -148,8 +148,7 @@ class Watcher:
         """The first images of the data with what the model finds in them, uint8 [h, w, 3]."""
         config = self._config
         batch = next(iter(pipeline.evaluation(self._data.examples, config.data, config.model.input, batch=PICTURES)))
-        with model.scores_above(config.evaluate.score):
-            found = self._refreshed(model).detect(batch["images"], batch["image_sizes"])
+        found = self._refreshed(model).detect(batch["images"], batch["image_sizes"])
         found = Detections(*(None if value is None else value.numpy() for value in found))
         score = max(SHOWN, config.model.detections.score)
         return detections_sheet(batch["images"].numpy(), found, config.model.class_names, self._classes_a, score)
@@ -157,7 +156,8 @@ class Watcher:
     def _refreshed(self, model: RCNN) -> Predictor:
         """The predictor, whose graphs are compiled once, with the weights as they are now."""
         if self._predictor is None:
-            self._predictor = Predictor(model, self._config.model.input.canvas)
+            score = self._config.evaluate.score
+            self._predictor = Predictor(model, self._config.model.input.canvas, score=score)
         else:
             self._predictor.refresh()
         return self._predictor

@@ -75,7 +75,7 @@ def replay(folder: Path) -> dict[str, Any]:
     config, _ = read_config(folder)
     with start.precision(config):
         model = io.load(folder).model
-    model.set_stage(config.train.stage)
+    model.learn(start.parts_of(config.train.stage, model))
     model.learning = model.learning._replace(seed=config.train.seed)
     with npz.reading(folder / BATCH) as archive:
         batch = {name: tf.constant(array) for name, array in archive.items()}

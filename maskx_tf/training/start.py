@@ -14,7 +14,7 @@ from maskx_tf.checkpoints.variables import named
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.models.build import build
-from maskx_tf.models.rcnn import RCNN
+from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -48,10 +48,16 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         model = build(config.model)
     if config.train.weights is not None:
         _load(model, config, config.train.weights, say)
-    model.set_stage(config.train.stage)
+    model.learn(parts_of(config.train.stage, model))
     train = config.train
     model.learning = Learning(train.seed, train.accumulate, train.clip_norm, train.normaliser)
     return model
+
+
+def parts_of(stage: str, model: RCNN) -> tuple[str, ...]:
+    """The parts of a model that learn in a stage: see `train.stage`."""
+    detector = (FEATURES, RPN, BOX)
+    return {"all": model.parts, "detector": detector, "mask": ("mask",)}[stage]
 
 
 @contextmanager
@@ -106,9 +112,9 @@ def _needed(model: RCNN, config: Config, whole: bool) -> list[str]:
     """The names of the weights that must be there."""
     layers = [model.backbone]
     if whole:
-        layers += [model.neck, model.rpn, model.box_head, model.box_predictor]
+        layers += [model.neck, *model.part_layers[RPN], *model.part_layers[BOX]]
     elif config.model.backbone.neck == "c4":
-        layers.append(model.box_head)  # res5
+        layers += [layer for layer in model.part_layers[BOX] if layer.name == "box_head"]  # res5
     return [variable.path for layer in layers for variable in layer.weights]
 
 

@@ -51,17 +51,17 @@ def of_class(model: Model, name: str) -> list[np.ndarray]:
     classes = tf.constant([[index]])
     vectors = tf.constant(generator.standard_normal((1, 1, small.WIDTH)), tf.float32)
     said = [
-        network.box_predictor(vectors)[0, 0, index].numpy(),
-        network.box_predictor(vectors)[0, 0, 0].numpy(),
-        network.box_predictor.deltas(vectors, classes).numpy(),
+        network.box.predictor(vectors)[0, 0, index].numpy(),
+        network.box.predictor(vectors)[0, 0, 0].numpy(),
+        network.box.predictor.deltas(vectors, classes).numpy(),
     ]
     if config.model.family != "faster_rcnn":
         pooled = tf.constant(generator.standard_normal((1, 1, 3, 3, 5)), tf.float32)
         if config.model.mask.activation == "softmax":
-            every = network.mask_head.all_outputs(pooled).numpy()
+            every = network.mask.head.all_outputs(pooled).numpy()
             said += [every[..., 0], every[..., index]]
         else:
-            said.append(network.mask_logits(pooled, classes, network.constants()).numpy())
+            said.append(network.mask.logits(pooled, classes, network.mask.prepare()).numpy())
     return said
 
 
@@ -104,10 +104,10 @@ def test_transfer_gives_new_classes_masks_at_once(models: dict[str, Model]) -> N
     after = vocabulary.add(*before, ["yak", "zho"], rows)
     assert after[1].model.class_names == (*small.CLASSES, "yak", "zho")
     embedding = np.concatenate([rows["class_rows"], rows["box_rows"].reshape(2, -1)], axis=1)
-    expected = before[0].transfer(tf.constant(embedding))
-    (filters,) = after[0].constants()
+    expected = before[0].mask.filters.transfer(tf.constant(embedding))
+    (filters,) = after[0].mask.prepare()
     np.testing.assert_allclose(filters[-2:], expected, atol=1e-6)
-    np.testing.assert_allclose(filters[:-2], before[0].constants()[0], atol=1e-6)
+    np.testing.assert_allclose(filters[:-2], before[0].mask.prepare()[0], atol=1e-6)
     for name in small.CLASSES:
         assert_same(of_class(after, name), of_class(before, name))
 
@@ -150,11 +150,11 @@ def test_given_rows(models: dict[str, Model], tmp_path: Path) -> None:
     path = tmp_path / "rows.npz"
     npz.write(path, rows.items())
     after = vocabulary.add(*before, ["yak", "zho"], vocabulary.read(path, *before, 2))
-    np.testing.assert_array_equal(after[0].embeddings()[-2:], rows["embedding"])
-    np.testing.assert_array_equal(after[0].embeddings()[:-2], small.table())
+    np.testing.assert_array_equal(after[0].mask.filters.embeddings.rows()[-2:], rows["embedding"])
+    np.testing.assert_array_equal(after[0].mask.filters.embeddings.rows()[:-2], small.table())
     np.testing.assert_array_equal(named(after[0])["box_predictor/class_bias"][-2:], [3, 4])
-    expected = before[0].transfer(tf.constant(rows["embedding"]))
-    np.testing.assert_allclose(after[0].constants()[0][-2:], expected, atol=1e-6)
+    expected = before[0].mask.filters.transfer(tf.constant(rows["embedding"]))
+    np.testing.assert_allclose(after[0].mask.prepare()[0][-2:], expected, atol=1e-6)
 
     del rows["class_bias"]
     npz.write(path, rows.items())

@@ -80,10 +80,10 @@ def test_rows_of_a_file_and_random_ones(saved: Path, capsys: pytest.CaptureFixtu
     model, config, _ = io.open_model(saved / "run")
     npz.write(Path("rows.npz"), vocabulary.like(model, config, "cat", 1).items())
     assert cli.run(["vocabulary", str(saved / "run"), "add", "yak", "--from", "rows.npz", "--out", "given"]) == 0
-    filters = io.open_model("given").model.constants()[0].numpy()
+    filters = io.open_model("given").model.mask.prepare()[0].numpy()
     np.testing.assert_array_equal(filters[7], filters[2])
     assert cli.run(["vocabulary", str(saved / "run"), "add", "yak", "--out", "random"]) == 0
-    assert not np.array_equal(io.open_model("random").model.constants()[0][7], filters[2])
+    assert not np.array_equal(io.open_model("random").model.mask.prepare()[0][7], filters[2])
     capsys.readouterr()
     both = ["add", "yak", "--from", "rows.npz", "--like", "cat", "--out", "a"]
     assert fails(capsys, str(saved / "run"), *both) == "expected --from or --like, found both"

@@ -79,7 +79,7 @@ def assert_masks(imported: Any, blobs: Tensors, reads: str, hidden: int, leak: f
     t_layers.append(layer(blobs, "mask_fcn_logits_w_flat"))
     rows = blobs["v_glove"] if reads == "table" else blobs["cls_score_w"]
     filters = transcription.transfer(rows, blobs["bbox_pred_w"], t_layers, reads, leak)
-    (found,) = model.constants()
+    (found,) = model.prepare()
     np.testing.assert_allclose(found, filters[1:], atol=1e-5)
     size = imported.config.model.roi.mask_size
     pooled = np.random.default_rng(5).standard_normal((3, PYRAMID, size, size)).astype(np.float32)
@@ -87,7 +87,7 @@ def assert_masks(imported: Any, blobs: Tensors, reads: str, hidden: int, leak: f
     features = transcription.mask_features(pooled, convs, layer(blobs, "conv5_mask"))
     masks = transcription.all_masks(features, filters, layer(blobs, "mask_mlp_logits_raw") if branch else None)
     classes = [1, 80, 17]
-    ours = model.mask_logits(pooled.transpose(0, 2, 3, 1)[None], tf.constant([classes]), model.constants())
+    ours = model.mask.logits(pooled.transpose(0, 2, 3, 1)[None], tf.constant([classes]), model.prepare())
     np.testing.assert_allclose(ours[0], masks[np.arange(3), classes], atol=1e-4)
 
 
@@ -123,7 +123,7 @@ def test_mask_x(
         assert skipped.pop(names.TABLE_BACKGROUND) == ["v_glove"]
         io.save(imported.model, imported.config, tmp_path / "model")
         again = io.load(tmp_path / "model")
-        np.testing.assert_array_equal(again.model.embeddings(), blobs["v_glove"][1:])
+        np.testing.assert_array_equal(again.model.mask.filters.embeddings.rows(), blobs["v_glove"][1:])
     assert skipped == {}
     assert imported.meta["used"] == len(blobs)
 
@@ -145,12 +145,12 @@ def test_box_head_and_affine_layers(boxes: Tensors, put: Callable[[Any], Path]) 
 
     pooled = generator.standard_normal((2, PYRAMID, 7, 7)).astype(np.float32)
     vectors = transcription.box_head(pooled, [layer(blobs, "fc6"), layer(blobs, "fc7")])
-    ours = model.box_head(pooled.transpose(0, 2, 3, 1)[None])
+    ours = model.box.head(pooled.transpose(0, 2, 3, 1)[None])
     np.testing.assert_allclose(
-        model.box_predictor(ours)[0], transcription.dense(vectors, layer(blobs, "cls_score")), atol=1e-5
+        model.box.predictor(ours)[0], transcription.dense(vectors, layer(blobs, "cls_score")), atol=1e-5
     )
     deltas = transcription.dense(vectors, layer(blobs, "bbox_pred")).reshape(2, 81, 4)
-    found = model.box_predictor.deltas(ours, tf.constant([[1, 80]]))
+    found = model.box.predictor.deltas(ours, tf.constant([[1, 80]]))
     np.testing.assert_allclose(found[0], deltas[[0, 1], [1, 80]], atol=1e-5)
 
 
@@ -382,10 +382,10 @@ def test_full_size_file(tmp_path: Path) -> None:
     path.write_bytes(python2_pickle({"blobs": blobs, "cfg": CFG}))
     imported = import_file("detectron", Request(path), tmp_path / "model")
     assert imported.config.model.roi.mask_size == 14
-    kernel = imported.model.mask_head.branches[0].dense.kernel
+    kernel = imported.model.mask.head.branches[0].dense.kernel
     assert kernel.shape == (200_704, 784)
     # Row: y, x, channel of the map; in the file: channel, y, x.
     source = blobs["mask_mlp_logits_raw_w"].reshape(784, 256, 28, 28)
     np.testing.assert_array_equal(kernel.numpy().reshape(28, 28, 256, 784)[3, 5, 7], source[:, 7, 3, 5])
     again = io.load(tmp_path / "model").model
-    np.testing.assert_array_equal(again.constants()[0], imported.model.constants()[0])
+    np.testing.assert_array_equal(again.mask.prepare()[0], imported.model.mask.prepare()[0])

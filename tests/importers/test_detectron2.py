@@ -77,27 +77,27 @@ def test_heads_against_numpy(tensors: Tensors, put: Callable[[Any], Path]) -> No
     pooled = generator.standard_normal((3, 5, 7, 7)).astype(np.float32)
     heads = [layer(tensors, f"roi_heads.box_head.fc{index}") for index in (1, 2)]
     vectors = transcription.box_head(pooled, heads)
-    ours = model.box_head(pooled.transpose(0, 2, 3, 1)[None])
+    ours = model.box.head(pooled.transpose(0, 2, 3, 1)[None])
     np.testing.assert_allclose(ours[0], vectors, atol=1e-5)
     scores = transcription.dense(vectors, layer(tensors, "roi_heads.box_predictor.cls_score"))
     rolled = np.concatenate([scores[:, 80:], scores[:, :80]], axis=1)  # the background comes first with us
-    np.testing.assert_allclose(model.box_predictor(ours)[0], rolled, atol=1e-5)
+    np.testing.assert_allclose(model.box.predictor(ours)[0], rolled, atol=1e-5)
     deltas = transcription.dense(vectors, layer(tensors, "roi_heads.box_predictor.bbox_pred")).reshape(3, 80, 4)
     classes = tf.constant([[1, 80, 17]])
     expected = deltas[np.arange(3), [0, 79, 16]]
-    np.testing.assert_allclose(model.box_predictor.deltas(ours, classes)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(model.box.predictor.deltas(ours, classes)[0], expected, atol=1e-5)
 
     pooled = generator.standard_normal((3, 5, 14, 14)).astype(np.float32)
     convs = [layer(tensors, f"roi_heads.mask_head.mask_fcn{index}") for index in (1, 2, 3, 4)]
     features = transcription.mask_features(pooled, convs, layer(tensors, "roi_heads.mask_head.deconv"))
     filters, bias = layer(tensors, "roi_heads.mask_head.predictor")
     masks = transcription.all_masks(features, filters[:, :, 0, 0]) + bias[:, None, None]
-    found = model.mask_logits(pooled.transpose(0, 2, 3, 1)[None], classes, model.constants())
+    found = model.mask.logits(pooled.transpose(0, 2, 3, 1)[None], classes, model.prepare())
     np.testing.assert_allclose(found[0], masks[np.arange(3), [0, 79, 16]], atol=1e-5)
 
     level = generator.standard_normal((1, 5, 4, 6)).astype(np.float32)
     hidden = transcription.relu(transcription.conv(level, layer(tensors, f"{RPN}.conv")))
-    logits, deltas = model.rpn([level.transpose(0, 2, 3, 1)])
+    logits, deltas = model.rpn.head([level.transpose(0, 2, 3, 1)])
     expected = transcription.conv(hidden, layer(tensors, f"{RPN}.objectness_logits"))  # [1, 3, H, W]
     np.testing.assert_allclose(logits[0], expected.transpose(0, 2, 3, 1).reshape(1, -1), atol=1e-5)
     expected = transcription.conv(hidden, layer(tensors, f"{RPN}.anchor_deltas"))  # anchor * 4 + coordinate

@@ -11,8 +11,6 @@ import tensorflow as tf
 from maskx_tf.config.model import MAPS, ModelConfig
 from maskx_tf.layers.applications import Application
 from maskx_tf.models.build import build
-from maskx_tf.models.mask_rcnn import MaskRCNN, SoftmaxMaskRCNN
-from maskx_tf.models.mask_x_rcnn import MaskXRCNN
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections, Targets
 
@@ -98,16 +96,16 @@ def enliven(model: RCNN, seed: int = 0) -> None:
         wake(model)
     features = model.features(asked["images"], asked["image_sizes"])
 
-    hidden = np.concatenate([flat(model.rpn.conv(level)) for level in features])
-    for conv, spread in ((model.rpn.objectness, 2.0), (model.rpn.deltas, 0.2)):
+    hidden = np.concatenate([flat(model.rpn.head.conv(level)) for level in features])
+    for conv, spread in ((model.rpn.head.objectness, 2.0), (model.rpn.head.deltas, 0.2)):
         weights, bias = spread_out(rng, hidden, conv.filters, spread)
         conv.kernel.assign(weights.T[None, None])
         conv.bias.assign(bias)
 
-    logits, deltas, anchors = model.rpn_outputs(features)
-    regions = model.steps.propose_test(logits, deltas, anchors, image_sizes=asked["image_sizes"]).boxes
-    vectors = flat(model.vectors(features, regions))
-    predictor = model.box_predictor
+    outputs = model.rpn.outputs(features)
+    regions = model.rpn.test.choose(outputs, asked["image_sizes"]).boxes
+    vectors = flat(model.box.vectors(features, regions))
+    predictor = model.box.predictor
     for rows, bias, spread in (
         (predictor.class_rows, predictor.class_bias, 2.0),
         (predictor.box_rows, predictor.box_bias, 1.0),
@@ -115,19 +113,16 @@ def enliven(model: RCNN, seed: int = 0) -> None:
         weights, offsets = spread_out(rng, vectors, int(np.prod(rows.shape[:-1])), spread)
         rows.assign(weights.reshape(rows.shape))
         bias.assign(offsets.reshape(bias.shape))
-    if isinstance(model, MaskRCNN):
+    if "masks" in model.outputs:
         last = last_mask_weights(model)
-        pooled = model.mask_features(features, regions)
-        if isinstance(model, SoftmaxMaskRCNN):
-            masks = model.mask_head.all_outputs(pooled)
-        else:
-            masks = model.mask_logits(pooled, tf.ones(regions.shape[:2], tf.int32), model.constants())
+        pooled = model.mask.pooled(features, regions)
+        masks = model.mask.logits(pooled, tf.ones(regions.shape[:2], tf.int32), model.mask.prepare())
         last.assign(last / (np.std(masks) + 1e-9))
 
 
 def wake(model: RCNN) -> None:
     """Keras' kernels at the start shrink what flows through fifty of them to nothing, where norms are not measured."""
-    pixels = model.steps.normalise(*inputs().values())
+    pixels = model.normaliser.apply(*inputs().values())
     kernels = [weight for weight in model.backbone.weights if "kernel" in weight.name]
     for _ in range(3):
         scale = np.std(model.backbone(pixels)[-1]) ** (-1.0 / len(kernels))
@@ -135,11 +130,11 @@ def wake(model: RCNN) -> None:
             kernel.assign(kernel * scale)
 
 
-def last_mask_weights(model: MaskRCNN) -> keras.Variable:
+def last_mask_weights(model: RCNN) -> keras.Variable:
     """The weights that the mask logits are proportional to, but for branches and biases."""
-    if isinstance(model, MaskXRCNN):
-        return model.transfer.dense[-1].kernel
-    return model.mask_head.predictor.rows if hasattr(model.mask_head, "predictor") else model.mask_head.rows
+    if model.mask.filters is not None:
+        return model.mask.filters.transfer.dense[-1].kernel
+    return model.mask.head.predictor.rows if hasattr(model.mask.head, "predictor") else model.mask.head.rows
 
 
 def flat(values: tf.Tensor) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from pydantic import BaseModel
@@ -19,7 +19,6 @@ from tests.layers.counting import Weight, record_weights
 from tests.models import small
 from tests.models.small import inputs, small_model
 
-PARTS = ("backbone", "neck", "rpn", "box_pool", "box_head", "box_predictor", "mask_pool", "mask_head", "transfer")
 BASE: dict[str, Any] = {"class_names": ("cat", "dog"), "mask": {"mlp_branch": "lean"}}
 # For each setting another value, and the settings that it needs beside it.
 OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -118,20 +117,23 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def function_settings(function: Any) -> Any:
-    """What a partial was given, inside others too."""
-    if isinstance(function, functools.partial):
-        inner = {key: function_settings(value) for key, value in function.keywords.items()}
-        return function.func.__name__, inner
-    return getattr(function, "__name__", function)
+def facts_of(value: Any) -> Any:
+    """Everything that an object holds, down to plain values; layers by their configuration."""
+    if isinstance(value, keras.layers.Layer):
+        return value.get_config()
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return type(value).__name__, {name: facts_of(part) for name, part in value._asdict().items()}
+    if isinstance(value, tuple | list):
+        return [facts_of(part) for part in value]
+    if type(value).__module__.startswith("maskx_tf."):
+        return type(value).__name__, {name: facts_of(part) for name, part in vars(value).items()}
+    return value
 
 
 def fingerprint(model: RCNN, weights: list[Weight]) -> dict[str, Any]:
     """All that a setting can change of a model."""
-    parts = {part: getattr(model, part).get_config() for part in PARTS if hasattr(model, part)}
-    steps = {name: function_settings(function) for name, function in model.steps._asdict().items()}
-    own = {name: getattr(model, name, None) for name in ("input_parts", "stop_gradient")}
-    return {"type": type(model), "parts": parts, "steps": steps, "weights": list(weights), **own}
+    parts = ("normaliser", "backbone", "neck", "rpn", "sampler", "box", "branches")
+    return {"parts": {part: facts_of(getattr(model, part)) for part in parts}, "weights": list(weights)}
 
 
 def test_every_setting_is_listed() -> None:
@@ -163,10 +165,10 @@ def test_the_settings_of_the_backbone_arrive() -> None:
 def test_the_stride_of_res5_in_the_box_head(stride_in_1x1) -> None:
     settings = small.config(backbone={"name": "resnet50", "neck": "c4", "stride_in_1x1": stride_in_1x1})
     model = build(settings)
-    for block in (model.backbone.stages[2].blocks[0], model.box_head.stage.blocks[0]):
+    for block in (model.backbone.stages[2].blocks[0], model.box.head.stage.blocks[0]):
         assert (block.conv1.strides, block.conv2.strides) == ((2, 1) if stride_in_1x1 else (1, 2))
     # The mask head reads through the very same weights.
-    assert model.mask_pool.head is model.box_head
+    assert model.mask.pool.head is model.box.head
 
 
 @pytest.mark.parametrize(("key", "value"), [("norm_epsilon", 0.1), ("stride_in_1x1", True)])
@@ -202,7 +204,7 @@ def test_a_mistake_of_ours_is_no_bad_input(monkeypatch) -> None:
 def test_rpn_anchors() -> None:
     """Sizes x ratios outputs a cell."""
     settings = small.config(anchors={"sizes": ((1.0, 2.0),) * 5, "ratios": (1.0, 2.0, 3.0)})
-    assert build(settings).rpn.anchors == 6
+    assert build(settings).rpn.head.anchors == 6
 
 
 def test_detect_is_the_slow_pipeline() -> None:
@@ -210,7 +212,7 @@ def test_detect_is_the_slow_pipeline() -> None:
     model = small_model(small.config())
     asked = inputs()
     features = model.features(asked["images"], asked["image_sizes"])
-    logits, deltas, anchors = model.rpn_outputs(features)
+    logits, deltas, anchors = model.rpn.outputs(features)
     settings = small.DEFAULTS
     found = model(asked)
     for image, (height, width) in enumerate(small.IMAGE_SIZES):
@@ -225,15 +227,15 @@ def test_detect_is_the_slow_pipeline() -> None:
             0.0,
         )
         assert len(scores) == settings["rpn"]["post_nms_test"]
-        vectors = np.asarray(model.vectors(features, np.stack([regions.astype(np.float32)] * 2))[image], np.float64)
-        rows, bias = model.box_predictor.class_rows.numpy(), model.box_predictor.class_bias.numpy()
+        vectors = np.asarray(model.box.vectors(features, np.stack([regions.astype(np.float32)] * 2))[image], np.float64)
+        rows, bias = model.box.predictor.class_rows.numpy(), model.box.predictor.class_bias.numpy()
         powers = np.exp(vectors @ rows.T.astype(np.float64) + bias)
         probs = (powers / powers.sum(axis=1, keepdims=True))[:, 1:]  # background is first
         chosen = reference.candidates(probs, np.ones(len(probs), bool), 0.05, 2000)
         boxes = []
         for _, region, number in chosen:
-            own = model.box_predictor.box_rows.numpy()[number - 1].astype(np.float64) @ vectors[region]
-            own += model.box_predictor.box_bias.numpy()[number - 1]
+            own = model.box.predictor.box_rows.numpy()[number - 1].astype(np.float64) @ vectors[region]
+            own += model.box.predictor.box_bias.numpy()[number - 1]
             boxes.append(reference.clip(reference.decode(own, regions[region], (10, 10, 5, 5)), height, width))
         classes = [number for _, _, number in chosen]
         kept = reference.nms(boxes, [score for score, _, _ in chosen], classes, [True] * len(boxes), 0.5, 7)
@@ -245,9 +247,9 @@ def test_detect_is_the_slow_pipeline() -> None:
 
 def test_classify_leaves_out_the_background() -> None:
     model = small_model(small.config())
-    model.box_predictor.class_bias.assign([50.0, 0.0, 0.0, 0.0])
+    model.box.predictor.class_bias.assign([50.0, 0.0, 0.0, 0.0])
     asked = inputs()
-    features = model.features(asked["images"], asked["image_sizes"])
-    classes, scores = model.classify(features, np.array([[[2.0, 3.0, 30.0, 40.0]]] * 2, np.float32))
+    boxes = np.array([[[2.0, 3.0, 30.0, 40.0]]] * 2, np.float32)
+    classes, scores = model.box.classify(model.scene(*asked.values()), boxes)
     assert ((np.asarray(classes) >= 1) & (np.asarray(classes) <= 3)).all()
     assert np.asarray(scores).max() < 1e-3

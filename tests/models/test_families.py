@@ -18,9 +18,8 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.config import ModelConfig, load
 from maskx_tf.errors import BadInput
 from maskx_tf.models.build import FAMILIES, build
+from maskx_tf.models.filters import Table
 from maskx_tf.models.inference import Predictor
-from maskx_tf.models.mask_rcnn import MaskRCNN, SoftmaxMaskRCNN
-from maskx_tf.models.mask_x_rcnn import MaskXRCNN, TableMaskXRCNN
 from maskx_tf.models.rcnn import RCNN
 from tests.models import small
 from tests.models.small import assert_same_detections, config, inputs, loss_inputs, of_image, small_model
@@ -176,11 +175,12 @@ def passing(name: Name) -> RCNN:
 
 def is_family(model: RCNN, name: Name) -> bool:
     head = name[0]
+    if head.startswith("faster"):
+        return model.outputs == {"boxes"}
+    filters = model.mask.filters
     if head.startswith("x"):
-        return type(model) is (TableMaskXRCNN if "table" in head else MaskXRCNN)
-    if head.startswith("mask"):
-        return type(model) is (SoftmaxMaskRCNN if "softmax" in head else MaskRCNN)
-    return type(model) is RCNN
+        return filters is not None and isinstance(filters.embeddings, Table) == ("table" in head)
+    return filters is None and model.mask.softmax == ("softmax" in head)
 
 
 def side_of_masks(name: Name) -> int:
@@ -225,8 +225,7 @@ def test_detections(name) -> None:
 @by_default
 def test_nothing_found(name, monkeypatch) -> None:
     model = model_of(name)
-    none_above = functools.partial(model.steps.candidates, threshold=1.0)
-    monkeypatch.setattr(model, "steps", model.steps._replace(candidates=none_above))
+    monkeypatch.setattr(model.box, "filter", model.box.filter._replace(score=1.0))
     found = model(inputs())
     for part in found[:4]:
         assert not np.asarray(part).any()
@@ -302,17 +301,19 @@ def test_predictor_segments(name) -> None:
     np.testing.assert_array_equal(given.classes, classes)
     np.testing.assert_array_equal(given.scores, 1.0)
     assert np.asarray(given.valid).all()
-    expected = model.mask_probs(features, boxes, classes, model.constants())
+    expected = model.mask.probabilities(features, boxes, classes, model.mask.prepare())
     np.testing.assert_allclose(given.masks, expected, atol=1e-4)
 
     guessed = predictor.segment(pixels, sizes, boxes)
-    best, scores = model.classify(features, boxes)
-    probs = tf.nn.softmax(model.box_predictor(model.vectors(features, boxes))).numpy()[..., 1:]
+    best, scores = model.box.classify(model.scene(pixels, sizes), boxes)
+    probs = tf.nn.softmax(model.box.predictor(model.box.vectors(features, boxes))).numpy()[..., 1:]
     np.testing.assert_array_equal(guessed.classes, probs.argmax(axis=-1) + 1)
     np.testing.assert_array_equal(guessed.classes, best)
     np.testing.assert_allclose(guessed.scores, probs.max(axis=-1), atol=1e-4)
     np.testing.assert_allclose(guessed.scores, scores, atol=1e-4)
-    np.testing.assert_allclose(guessed.masks, model.mask_probs(features, boxes, best, model.constants()), atol=1e-4)
+    np.testing.assert_allclose(
+        guessed.masks, model.mask.probabilities(features, boxes, best, model.mask.prepare()), atol=1e-4
+    )
 
 
 def test_faster_rcnn_has_no_masks_to_give() -> None:
@@ -438,14 +439,14 @@ def test_one_class() -> None:
         assert np.isfinite(found.masks).all()
 
 
-def test_logits_of_the_softmax_head() -> None:
-    """Its public `mask_logits` gives each region's own class, as for every family."""
+def test_probabilities_of_the_softmax_head() -> None:
+    """Those of each region's own class, as for every family."""
     model = model_of(DEFAULT[4])
     asked = inputs()
     features = model.features(asked["images"], asked["image_sizes"])
-    pooled = model.mask_features(features, tf.constant([[[2.0, 3.0, 30.0, 40.0]]] * 2))
-    own = model.mask_logits(pooled, tf.constant([[1], [3]]), ())
-    every = model.mask_head.all_outputs(pooled)
+    boxes = tf.constant([[[2.0, 3.0, 30.0, 40.0]]] * 2)
+    own = model.mask.probabilities(features, boxes, tf.constant([[1], [3]]), ())
+    every = tf.nn.softmax(model.mask.head.all_outputs(model.mask.pooled(features, boxes)))
     np.testing.assert_allclose(own[0, 0], every[0, 0, ..., 1], atol=1e-4)
     np.testing.assert_allclose(own[1, 0], every[1, 0, ..., 3], atol=1e-4)
 
@@ -456,7 +457,7 @@ def test_softmax_masks_compete() -> None:
     asked = inputs()
     features = model.features(asked["images"], asked["image_sizes"])
     boxes = tf.constant([[[2.0, 3.0, 30.0, 40.0]]] * 2)
-    masks = [model.mask_probs(features, boxes, tf.fill([2, 1], number), ()) for number in range(4)]
+    masks = [model.mask.probabilities(features, boxes, tf.fill([2, 1], number), ()) for number in range(4)]
     np.testing.assert_allclose(np.sum(masks, axis=0), 1.0, atol=1e-5)
 
 
@@ -466,7 +467,7 @@ def test_c4_with_an_odd_mask_size() -> None:
         family="mask_rcnn", backbone={"name": "resnet50", "neck": "c4"}, mask={"convs": 0}, roi={"mask_size": 7}
     )
     model = build(settings)
-    assert model(inputs()).masks.shape[-1] == model.mask_head.side
+    assert model(inputs()).masks.shape[-1] == model.mask.head.side
 
 
 @pytest.fixture(scope="module")

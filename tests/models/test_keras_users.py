@@ -11,7 +11,7 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.config import Config, load
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.training import dry
+from maskx_tf.training import dry, start
 from tests.training import runs
 
 CLASSES = tuple(f"class {number}" for number in range(24))
@@ -43,7 +43,7 @@ def mean_losses(model: RCNN, batch: dict[str, np.ndarray]) -> dict[str, float]:
 def test_loss_is_nan_where_features_are(stage: str, config: Config, batch: dict[str, np.ndarray]) -> None:
     """Also on a level from which no anchor was sampled and no region pooled."""
     model = fresh(config)
-    model.set_stage(stage)
+    model.learn(start.parts_of(stage, model))
     assert np.isfinite(list(mean_losses(model, batch).values())).all()
     model.neck.outputs[-1].bias.assign(np.full(32, np.nan))  # P5, and P6 made of it
     assert np.isnan(sum(mean_losses(model, batch).values()))
@@ -52,7 +52,7 @@ def test_loss_is_nan_where_features_are(stage: str, config: Config, batch: dict[
 def test_loss_is_nan_where_masks_are(config: Config, batch: dict[str, np.ndarray]) -> None:
     """Also in a batch without a single mask to learn from."""
     model = fresh(config)
-    last = [weight for weight in model.mask_head.weights if "kernel" in weight.path][-1]
+    last = [weight for weight in model.mask.head.weights if "kernel" in weight.path][-1]
     last.assign(np.full(last.shape, np.nan))
     assert np.isnan(mean_losses(model, {**batch, "gt_has_mask": 0 * batch["gt_has_mask"]})["loss_mask"])
 

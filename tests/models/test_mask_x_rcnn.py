@@ -12,8 +12,9 @@ import tensorflow as tf
 from maskx_tf import losses as loss_ops
 from maskx_tf.errors import BadInput
 from maskx_tf.models.build import build
+from maskx_tf.models.filters import BoxWeights
 from maskx_tf.models.inference import Predictor
-from maskx_tf.models.mask_x_rcnn import MaskXRCNN
+from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Targets
 from maskx_tf.targets import RegionTargets
 from tests import reference_layers as reference
@@ -36,15 +37,13 @@ def slow(value: Any) -> Any:
 
 
 @functools.cache
-def model_of(**settings: Any) -> MaskXRCNN:
+def model_of(**settings: Any) -> RCNN:
     """A small model whose `transfer` and `mask` settings are given as transfer_..., mask_...."""
     sections: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         section, _, name = key.partition("_")
         sections.setdefault(section, {})[name] = value
-    model = small_model(config(**sections))
-    assert isinstance(model, MaskXRCNN)
-    return model
+    return small_model(config(**sections))
 
 
 class Learned(NamedTuple):
@@ -55,7 +54,7 @@ class Learned(NamedTuple):
     gradients: dict[str, np.ndarray | None]
 
 
-def mask_loss(model: MaskXRCNN, targets: Targets | None = None) -> Learned:
+def mask_loss(model: RCNN, targets: Targets | None = None) -> Learned:
     variables = {variable.path: variable for variable in model.weights if "float" in variable.dtype}
     with tf.GradientTape() as tape:
         tape.watch([variable.value for variable in variables.values()])
@@ -129,7 +128,7 @@ def test_without_the_stop_it_reaches_the_rows_of_classes_with_masks(parts) -> No
 
 def test_other_losses_still_move_the_rows() -> None:
     model = model_of()
-    values = [model.box_predictor.class_rows.value, model.box_predictor.box_rows.value]
+    values = [model.box.predictor.class_rows.value, model.box.predictor.box_rows.value]
     with tf.GradientTape() as tape:
         losses = model.losses_of(*loss_inputs())
         total = loss_ops.mean(losses["loss_class"]) + loss_ops.mean(losses["loss_box"])
@@ -223,19 +222,19 @@ def test_the_mask_loss_is_a_mean_over_pixels(monkeypatch) -> None:
     """Binary cross-entropy of each region's own class towards its own truth's mask, cut to it and cut at .5."""
     model, targets = model_of(), truth()
     sampled: list[RegionTargets] = []
+    plain = model.sampled_regions
 
-    def spy(*arguments: Any, **options: Any) -> RegionTargets:
-        sampled.append(region_targets(*arguments, **options))
+    def spy(*arguments: Any) -> RegionTargets:
+        sampled.append(plain(*arguments))
         return sampled[-1]
 
-    region_targets = model.steps.region_targets
-    monkeypatch.setattr(model, "steps", model.steps._replace(region_targets=spy))
+    monkeypatch.setattr(model, "sampled_regions", spy)
     learned = mask_loss(model, spoiled(targets, np.nan))
     (regions,) = sampled
     asked = inputs()
     features = model.features(asked["images"], asked["image_sizes"])
-    pooled = model.mask_features(features, regions.boxes)
-    logits = np.asarray(model.mask_logits(pooled, regions.classes, model.constants()), np.float64)
+    pooled = model.mask.pooled(features, regions.boxes)
+    logits = np.asarray(model.mask.logits(pooled, regions.classes, model.mask.prepare()), np.float64)
     entropies = []
     for image, region in zip(*np.nonzero(np.asarray(regions.has_mask)), strict=True):
         own = int(regions.truths[image, region])
@@ -252,8 +251,8 @@ def test_the_mask_loss_is_a_mean_over_pixels(monkeypatch) -> None:
 # (d) the transcription
 
 
-def rows_of(model: MaskXRCNN) -> tuple[np.ndarray, np.ndarray]:
-    return model.box_predictor.class_rows.numpy(), model.box_predictor.box_rows.numpy()
+def rows_of(model: RCNN) -> tuple[np.ndarray, np.ndarray]:
+    return model.box.predictor.class_rows.numpy(), model.box.predictor.box_rows.numpy()
 
 
 def dense_of(layers: list[Any]) -> list[reference.Layer]:
@@ -275,11 +274,11 @@ def test_filters(settings) -> None:
     parts = settings.get("transfer_input", "cls_box")
     rows = reference.embeddings(*rows_of(model), parts)
     assert rows.shape == (3, {"cls": 32, "box": 4 * 32, "cls_box": 5 * 32}[parts])
-    np.testing.assert_array_equal(model.embeddings(), rows.astype(np.float32))
+    np.testing.assert_array_equal(model.mask.filters.embeddings.rows(), rows.astype(np.float32))
     expected = reference.transfer(
-        rows, dense_of(model.transfer.dense), settings.get("transfer_activation", "leaky_relu")
+        rows, dense_of(model.mask.filters.transfer.dense), settings.get("transfer_activation", "leaky_relu")
     )
-    (filters,) = model.constants()
+    (filters,) = model.mask.prepare()
     assert (filters.shape, filters.dtype) == ((3, 32), tf.float32)
     np.testing.assert_allclose(filters, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -287,7 +286,7 @@ def test_filters(settings) -> None:
 def test_filters_beside_class_agnostic_boxes() -> None:
     """T may read class scores where boxes are the same for all classes."""
     model = build(config(transfer={"input": "cls"}, box={"class_agnostic": True}))
-    np.testing.assert_array_equal(model.embeddings(), model.box_predictor.class_rows.numpy()[1:])
+    np.testing.assert_array_equal(model.mask.filters.embeddings.rows(), model.box.predictor.class_rows.numpy()[1:])
 
 
 @pytest.mark.parametrize("parts", [slow("cls"), slow("box"), "cls_box"])
@@ -296,8 +295,8 @@ def test_filters_of_unit_parts(parts) -> None:
     model = model_of(transfer_input=parts, transfer_unit_rms=True)
     sizes = {"cls": (32,), "box": (128,), "cls_box": (32, 128)}[parts]
     rows = np.array([reference.unit_rms(row, sizes) for row in reference.embeddings(*rows_of(model), parts)])
-    expected = reference.transfer(rows, dense_of(model.transfer.dense), "leaky_relu")
-    np.testing.assert_allclose(model.constants()[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    expected = reference.transfer(rows, dense_of(model.mask.filters.transfer.dense), "leaky_relu")
+    np.testing.assert_allclose(model.mask.prepare()[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("branch", [slow("none"), "reference", slow("lean")])
@@ -306,13 +305,13 @@ def test_masks(branch) -> None:
     model = model_of(mask_mlp_branch=branch)
     asked = inputs()
     features = model.features(asked["images"], asked["image_sizes"])
-    pooled = model.mask_features(features, tf.constant(BOXES))
+    pooled = model.mask.pooled(features, tf.constant(BOXES))
     assert pooled.shape == (2, 2, 14, 14, 32)
-    masks = model.mask_probs(features, tf.constant(BOXES), tf.constant(CHOSEN), model.constants())
+    masks = model.mask.probabilities(features, tf.constant(BOXES), tf.constant(CHOSEN), model.mask.prepare())
     filters = reference.transfer(
-        reference.embeddings(*rows_of(model), "cls_box"), dense_of(model.transfer.dense), "leaky_relu"
+        reference.embeddings(*rows_of(model), "cls_box"), dense_of(model.mask.filters.transfer.dense), "leaky_relu"
     )
-    trunk = model.mask_head.trunk
+    trunk = model.mask.head.trunk
     for image in range(2):
         small_map, large = reference.mask_trunk(
             np.asarray(pooled[image], np.float64),
@@ -323,21 +322,21 @@ def test_masks(branch) -> None:
         logits = reference.mask_logits(large, filters[CHOSEN[image] - 1])
         assert logits.shape == (2, 28, 28)
         if branch == "reference":
-            logits += reference.mlp_branch(large, *dense_of([model.mask_head.branches[0].dense]))
+            logits += reference.mlp_branch(large, *dense_of([model.mask.head.branches[0].dense]))
         elif branch == "lean":
-            (squeeze,) = dense_of([model.mask_head.branches[0].squeeze])
+            (squeeze,) = dense_of([model.mask.head.branches[0].squeeze])
             squeezed = reference.relu(reference.convolution(small_map, squeeze[0]) + squeeze[1])
-            logits += reference.mlp_branch(squeezed, *dense_of([model.mask_head.branches[0].dense]))
+            logits += reference.mlp_branch(squeezed, *dense_of([model.mask.head.branches[0].dense]))
         np.testing.assert_allclose(masks[image], reference.sigmoid(logits), atol=2e-3)
 
 
 def test_the_branch_is_the_same_for_every_class() -> None:
     model = model_of(mask_mlp_branch="reference")
-    head, pooled = model.mask_head, tf.constant(np.random.default_rng(0).normal(size=(1, 1, 14, 14, 32)), tf.float32)
+    head, pooled = model.mask.head, tf.constant(np.random.default_rng(0).normal(size=(1, 1, 14, 14, 32)), tf.float32)
     bare = head(pooled, tf.zeros([1, 1, 32]))
     assert np.abs(bare).max() > 0
     for number in range(3):
-        filters = model.constants()[0][None, number : number + 1]
+        filters = model.mask.prepare()[0][None, number : number + 1]
         both, alone = head(pooled, filters), tf.reduce_sum(head.trunk(pooled)[1] * filters[:, :, None, None], axis=-1)
         np.testing.assert_allclose(both, alone + bare, rtol=1e-4, atol=1e-3)
 
@@ -352,7 +351,7 @@ def test_filters_are_cached(freeze) -> None:
     predictor = Predictor(model, CANVAS, freeze=freeze)
     asked = inputs()
     before = predictor.detect(**asked)
-    for variable in model.transfer.weights:
+    for variable in model.mask.filters.transfer.weights:
         variable.assign(-variable)
     np.testing.assert_array_equal(predictor.detect(**asked).masks, before.masks)
     predictor.refresh()
@@ -368,7 +367,7 @@ def test_refresh_sees_new_box_rows() -> None:
     predictor = Predictor(model, CANVAS)
     asked = inputs()
     before = predictor.segment(*asked.values(), BOXES, CHOSEN)
-    model.box_predictor.box_rows.assign(model.box_predictor.box_rows[::-1] * 2.0)
+    model.box.predictor.box_rows.assign(model.box.predictor.box_rows[::-1] * 2.0)
     np.testing.assert_array_equal(predictor.segment(*asked.values(), BOXES, CHOSEN).masks, before.masks)
     predictor.refresh()
     assert np.abs(predictor.segment(*asked.values(), BOXES, CHOSEN).masks - before.masks).max() > 1e-3
@@ -395,13 +394,13 @@ def test_inference_does_not_run_the_transfer() -> None:
     """Its result is an input; none of its weights is in the graph."""
     model = model_of()
     asked = inputs()
-    filters = tuple(tf.constant(value) for value in model.constants())
-    traced = tf.function(lambda *values: model.infer(*values, filters), autograph=False).get_concrete_function(
+    prepared = tf.nest.map_structure(tf.constant, model.prepare())
+    traced = tf.function(lambda *values: model.infer(*values, prepared), autograph=False).get_concrete_function(
         *asked.values()
     )
     read = {variable.ref() for variable in traced.variables}
-    assert model.box_predictor.class_rows.value.ref() in read
-    assert not read & {weight.value.ref() for weight in model.transfer.weights}
+    assert model.box.predictor.class_rows.value.ref() in read
+    assert not read & {weight.value.ref() for weight in model.mask.filters.transfer.weights}
 
 
 # (f) no cost in the number of classes
@@ -447,7 +446,7 @@ def asked_for(batch: int = 1) -> list[tf.TensorSpec]:
 
 
 @functools.cache
-def model_with_many_classes(classes: int, **options: Any) -> MaskXRCNN:
+def model_with_many_classes(classes: int, **options: Any) -> RCNN:
     names = tuple(f"class {number}" for number in range(1, classes + 1))
     sections = {"detections": {"score": 1e-4}, "mask": {"mlp_branch": "lean"}}
     return small_model(config(class_names=names, **sections), **options)
@@ -457,8 +456,8 @@ def model_with_many_classes(classes: int, **options: Any) -> MaskXRCNN:
 def test_nothing_but_scores_has_classes(portable) -> None:
     """Class scores [N, K + 1] and what they are sorted in: no boxes [N, 4 K], no masks [D, K, M, M]."""
     model = model_with_many_classes(CLASSES, portable=portable)
-    filters = tuple(tf.constant(value) for value in model.constants())
-    shapes = class_tensors(lambda *values: model.infer(*values, filters), *asked_for())
+    prepared = tf.nest.map_structure(tf.constant, model.prepare())
+    shapes = class_tensors(lambda *values: model.infer(*values, prepared), *asked_for())
     assert (REGIONS, CLASSES + 1) in shapes.values()
     for name, shape in shapes.items():
         assert numbers_in(shape) <= REGIONS * (CLASSES + 1), (name, shape)
@@ -467,16 +466,16 @@ def test_nothing_but_scores_has_classes(portable) -> None:
 
 def test_nothing_but_scores_has_classes_when_boxes_are_given() -> None:
     model = model_with_many_classes(CLASSES)
-    filters = tuple(tf.constant(value) for value in model.constants())
+    prepared = tf.nest.map_structure(tf.constant, model.prepare())
     specs = [*asked_for(), tf.TensorSpec([1, REGIONS, 4])]
-    guessed = class_tensors(lambda *values: model.segment(*values, None, filters), *specs)
+    guessed = class_tensors(lambda *values: model.segment(*values, None, prepared), *specs)
     assert set(guessed.values()) == {
         (REGIONS, CLASSES + 1),
         (1, REGIONS, CLASSES + 1),
         (1, REGIONS, CLASSES),
     }
     specs.append(tf.TensorSpec([1, REGIONS], tf.int32))
-    assert class_tensors(lambda *values: model.segment(*values, filters), *specs) == {}
+    assert class_tensors(lambda *values: model.segment(*values, prepared), *specs) == {}
 
 
 def test_tensors_with_classes_are_found() -> None:
@@ -500,7 +499,7 @@ def test_tensors_with_classes_are_found() -> None:
 
 def test_three_thousand_classes() -> None:
     model = model_with_many_classes(3000)
-    assert model.constants()[0].shape == (3000, 32)
+    assert model.mask.prepare()[0].shape == (3000, 32)
     asked = inputs()
     found = Predictor(model, CANVAS).detect(**asked)
     classes, valid = np.asarray(found.classes), np.asarray(found.valid)
@@ -508,10 +507,10 @@ def test_three_thousand_classes() -> None:
     assert classes.min() >= 1
     assert classes.max() > 500
     features = model.features(asked["images"], asked["image_sizes"])
-    expected = model.mask_probs(features, found.boxes, found.classes, model.constants())
+    expected = model.mask.probabilities(features, found.boxes, found.classes, model.mask.prepare())
     np.testing.assert_allclose(found.masks, expected, atol=1e-3)
     # The same region under another class is another mask.
-    other = model.mask_probs(features, found.boxes, found.classes % 3000 + 1, model.constants())
+    other = model.mask.probabilities(features, found.boxes, found.classes % 3000 + 1, model.mask.prepare())
     assert np.abs(other - found.masks).max() > 1e-2
 
 
@@ -538,9 +537,9 @@ def table(tmp_path) -> Any:
 def test_table(table) -> None:
     rows, path = table
     model = small_model(config(transfer={"input": "embedding", "embedding": str(path), "stop_gradient": False}))
-    np.testing.assert_array_equal(model.embeddings(), rows.astype(np.float32))
-    expected = reference.transfer(rows, dense_of(model.transfer.dense), "leaky_relu")
-    np.testing.assert_allclose(model.constants()[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_array_equal(model.mask.filters.embeddings.rows(), rows.astype(np.float32))
+    expected = reference.transfer(rows, dense_of(model.mask.filters.transfer.dense), "leaky_relu")
+    np.testing.assert_allclose(model.mask.prepare()[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     # The table is kept with the weights, and never learns.
     assert any(weight is model.table for weight in model.non_trainable_variables)
     assert not any(weight is model.table for weight in model.trainable_variables)
@@ -593,7 +592,4 @@ def test_a_table_that_is_not_there(tmp_path) -> None:
 
 def test_unknown_input() -> None:
     with pytest.raises(ValueError, match="expected one of cls, box, cls_box"):
-        MaskXRCNN(transfer=None, input="words", **PARTS, mask_pool=None, mask_head=None, steps=None)
-
-
-PARTS = dict.fromkeys(("backbone", "neck", "rpn", "box_pool", "box_head", "box_predictor"))
+        BoxWeights(None, input="words")

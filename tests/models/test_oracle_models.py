@@ -9,6 +9,7 @@ import tensorflow as tf
 from maskx_tf import losses as loss_ops
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.models.inference import Predictor
+from maskx_tf.models.proposals import ProposalFilter
 from maskx_tf.ops import images as image_ops
 from maskx_tf.structures import Detections, Proposals, Targets
 from tests.models.torchvision_models import sources, torchvision_model
@@ -37,7 +38,7 @@ def test_input_and_features(image) -> None:
     model = torchvision_model()
     pixels, sizes = letterboxed(image)
     np.testing.assert_array_equal(sizes[0], outputs()[f"{image}/resized_hw"])
-    normal = model.steps.normalise(pixels, sizes)
+    normal = model.normaliser.apply(pixels, sizes)
     expected = outputs()[f"{image}/input_padded"].transpose(0, 2, 3, 1)
     np.testing.assert_allclose(normal[:, ::4, ::4], expected, atol=1e-5)
     for level, (features, coarse) in enumerate(zip(model.backbone(normal), (2, 3, 4, 5), strict=True), start=2):
@@ -52,22 +53,22 @@ def test_heads(image) -> None:
     stored = outputs()
     pixels, sizes = letterboxed(image)
     features = model.features(pixels, sizes)
-    logits, deltas = model.rpn(features)
+    logits, deltas = model.rpn.head(features)
     for level in range(5):
         expected = level_rows(f"{image}/rpn_objectness_p{level + 2}", 1)[..., 0]
         assert relative(logits[level], expected) < 1e-3
         assert relative(deltas[level], level_rows(f"{image}/rpn_deltas_p{level + 2}", 4)) < 1e-3
     regions = tf.constant(stored[f"{image}/proposals"][None])
-    vectors = model.vectors(features, regions)
-    assert relative(model.box_predictor(vectors)[0], stored[f"{image}/class_logits"]) < 1e-3
+    vectors = model.box.vectors(features, regions)
+    assert relative(model.box.predictor(vectors)[0], stored[f"{image}/class_logits"]) < 1e-3
     expected = stored[f"{image}/box_regression"].reshape(1000, 8, 4)
     for number in range(1, 8):
-        own = model.box_predictor.deltas(vectors, tf.fill([1, 1000], number))
+        own = model.box.predictor.deltas(vectors, tf.fill([1, 1000], number))
         assert np.abs(own[0] - expected[:, number]).max() / np.abs(expected).max() < 1e-3
     boxes = tf.constant(stored[f"{image}/det_boxes_resized"][None, :24])
-    pooled = model.mask_features(features, boxes)
+    pooled = model.mask.pooled(features, boxes)
     for number in range(1, 8):
-        own = model.mask_logits(pooled, tf.fill([1, 24], number), ())[0]
+        own = model.mask.logits(pooled, tf.fill([1, 24], number), ())[0]
         expected = stored[f"{image}/mask_logits"]
         assert np.abs(own - expected[:, number]).max() / np.abs(expected).max() < 1e-2
 
@@ -76,8 +77,7 @@ def test_heads(image) -> None:
 def test_proposals(image) -> None:
     model = torchvision_model()
     pixels, sizes = letterboxed(image)
-    logits, deltas, anchors = model.rpn_outputs(model.features(pixels, sizes))
-    found = model.steps.propose_test(logits, deltas, anchors, image_sizes=sizes)
+    found = model.rpn.test.choose(model.rpn.outputs(model.features(pixels, sizes)), sizes)
     boxes = found.boxes[0].numpy()[found.valid[0].numpy()]
     expected = outputs()[f"{image}/proposals"]
     nothing = np.zeros(1000)
@@ -123,7 +123,9 @@ def test_detections_of_the_predictor(freeze) -> None:
 def test_detections_of_the_portable_model() -> None:
     pixels, sizes = letterboxed("b")
     model = torchvision_model(portable=True)
-    assert_same_detections("b", tf.function(lambda *inputs: model.infer(*inputs, ()), autograph=False)(pixels, sizes))
+    assert_same_detections(
+        "b", tf.function(lambda *inputs: model.infer(*inputs, model.prepare()), autograph=False)(pixels, sizes)
+    )
 
 
 def training_truth() -> Targets:
@@ -170,7 +172,7 @@ def test_losses_and_gradients(monkeypatch) -> None:
     # The oracle's own proposals: noise of 1e-5 in the features swaps some of two hundred near-ties, and with them up
     # to 1.3% of a gradient's norm (measured by adding noise to the image). `test_proposals` compares ours.
     proposals = Proposals(stored["train/proposals"][None], tf.zeros([1, 200]), tf.ones([1, 200], tf.bool))
-    monkeypatch.setattr(model, "steps", model.steps._replace(propose_train=lambda *_, **__: proposals))
+    monkeypatch.setattr(ProposalFilter, "choose", lambda *_: proposals)
     truth = training_truth()
     bitmaps = truth.masks[0].numpy()
 
@@ -179,7 +181,7 @@ def test_losses_and_gradients(monkeypatch) -> None:
         boxes, matches = regions.boxes[0].numpy(), regions.truths[0].numpy()
         return tf.constant(torchvision_mask_targets(bitmaps, boxes, matches, 28)[None])
 
-    monkeypatch.setattr(model, "mask_targets", soft_targets)
+    monkeypatch.setattr(model.mask, "targets", soft_targets)
     pixels, sizes = letterboxed("a")
     with tf.GradientTape() as tape:
         losses = model.losses_of(pixels, sizes, truth, tf.constant([1, 2]))

@@ -18,7 +18,7 @@ from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
 from maskx_tf.models.build import build
-from maskx_tf.models.mask_rcnn import MaskRCNN
+from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.ops.masks import pack_bits
 from maskx_tf.study import cells, regions
@@ -55,14 +55,13 @@ class Scene:
         config, held = self.config(masks), examples.from_dataset(self.dataset(masks))
         return lambda: pipeline.evaluation(held, config.data, config.model.input, batch=7)
 
-    def model(self) -> MaskRCNN:
+    def model(self) -> RCNN:
         return self.detector
 
-    def _model(self) -> MaskRCNN:
+    def _model(self) -> RCNN:
         names = self.dataset("all").class_names
         made = build(self.config("all").model.model_copy(update={"class_names": names}))
-        assert isinstance(made, MaskRCNN)
-        made.set_stage("mask")
+        made.learn(("mask",))
         return made
 
     def make(self, folder: Path, masks: str = "all", mark: str = "mark", **options: Any) -> regions.Regions:
@@ -85,7 +84,7 @@ def made(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return folder, scene.make(folder)
 
 
-def _unwanted() -> MaskRCNN:
+def _unwanted() -> RCNN:
     raise AssertionError("the regions are made anew")
 
 
@@ -205,10 +204,11 @@ def test_a_loss_of_pooled_regions_is_that_of_the_images(scene: Scene) -> None:
     batch = next(iter(scene.batches("all")()))
     seeds = tf.constant([[3, 4]] * 7)
     expected = model.batch_losses(batch, seeds)["loss_mask"]
-    features, sampled = model.fixed_regions(batch["images"], batch["image_sizes"], targets_of(batch), seeds)
-    pooled, classes, wanted, has_mask = model.mask_samples(features, sampled, targets_of(batch), seeds)
-    packed = pack_bits(tf.reshape(wanted, [7, wanted.shape[1], -1]) > 0.5)
-    kept = {"pooled": pooled[has_mask], "classes": classes[has_mask], "masks": packed[has_mask]}
+    truth, scene_of = targets_of(batch), model.scene(batch["images"], batch["image_sizes"])
+    proposals = model.rpn.train.choose(model.rpn.outputs(scene_of.features), batch["image_sizes"])
+    own = model.mask.pool_regions(scene_of, model.sampled_regions(proposals, truth, seeds), truth, seeds)
+    packed = pack_bits(tf.reshape(own.truth, [7, own.truth.shape[1], -1]) > 0.5)
+    kept = {"pooled": own.pooled[own.has_mask], "classes": own.classes[own.has_mask], "masks": packed[own.has_mask]}
     found = model.batch_losses(kept, seeds)["loss_mask"]
     assert float(expected.count) > 0
     np.testing.assert_allclose(found.count, expected.count)

@@ -244,7 +244,7 @@ def test_first_unsound_is_named(recipe: Path) -> None:
     batch = dry.made_up(config, 2)
     sound = guard.first_unsound(model, batch, 1)
     assert sound.startswith("nothing")
-    huge = model.mask_head.trunk.weights[0]
+    huge = model.mask.head.trunk.weights[0]
     keep = huge.numpy()
     huge.assign(np.full(huge.shape, 1e38, np.float32))
     assert guard.first_unsound(model, batch, 1).startswith("the output of layer mask_head/trunk")

@@ -85,7 +85,7 @@ def test_stopped_gradient_after_real_steps(recipe: Path, stop: bool) -> None:
     seeds = model.seeds(tf.constant(2), tf.constant(0), tf.constant(2))
     with tf.GradientTape() as tape:
         loss = model.batch_losses(batch, seeds)["loss_mask"].total
-    rows = [model.box_predictor.class_rows.value, model.box_predictor.box_rows.value]
+    rows = [model.box.predictor.class_rows.value, model.box.predictor.box_rows.value]
     gradients = tape.gradient(loss, rows, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     largest = [float(tf.reduce_max(tf.abs(tf.convert_to_tensor(gradient)))) for gradient in gradients]
     assert all(value == 0.0 for value in largest) if stop else all(value > 0.0 for value in largest)

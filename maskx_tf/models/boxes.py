@@ -1,0 +1,164 @@
+"""The box branch: class scores and boxes of regions, in training and as detections."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskx_tf import losses as loss_ops
+from maskx_tf import targets as target_ops
+from maskx_tf.losses import Loss
+from maskx_tf.models.branch import Scene
+from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import detections as detection_ops
+from maskx_tf.ops.detections import Candidates
+from maskx_tf.structures import Detections, Proposals, Targets
+from maskx_tf.targets import RegionTargets
+
+# Candidates for the detections of an image. A hundred detections are found among the first few hundred.
+CANDIDATES = 2000
+
+
+class RegionSampler(NamedTuple):
+    """Which regions the heads learn from; see `targets.region_targets` for the fields."""
+
+    size: int
+    foreground_fraction: float
+    foreground_iou: float
+    background_iou: tuple[float, float]
+    weights: tuple[float, float, float, float]
+
+    @property
+    def foreground(self) -> int:
+        """How many of the sampled regions can be foreground; they come first."""
+        return int(self.size * self.foreground_fraction)
+
+    def sample(self, proposals: Proposals, truth: Targets, seed: tf.Tensor) -> RegionTargets:
+        """A sample of the proposals and of the truth's own boxes, with their targets."""
+        return target_ops.region_targets(
+            proposals,
+            truth,
+            seed=seed,
+            size=self.size,
+            foreground_fraction=self.foreground_fraction,
+            foreground_iou=self.foreground_iou,
+            background_iou=self.background_iou,
+            weights=self.weights,
+        )
+
+
+class DetectionFilter(NamedTuple):
+    """Which pairs of a region and a class become detections.
+
+    Attributes:
+        score: a detection has to score more than this.
+        nms_iou: a detection that overlaps a better one of its class by more than this is dropped.
+        limit: the most detections of an image.
+    """
+
+    score: float
+    nms_iou: float
+    limit: int
+
+    def candidates(self, scores: tf.Tensor, valid: tf.Tensor, score: float | None = None) -> Candidates:
+        """The best pairs of scores [B, N, K]; `score` replaces the threshold."""
+        threshold = self.score if score is None else score
+        return detection_ops.candidates(scores, valid, threshold=threshold, limit=CANDIDATES)
+
+    def detections(self, boxes: tf.Tensor, chosen: Candidates, image_sizes: tf.Tensor) -> Detections:
+        """What is left of the candidates, with boxes [B, C, 4], after suppression."""
+        return detection_ops.detections(
+            boxes, chosen, image_sizes=image_sizes, iou_threshold=self.nms_iou, limit=self.limit
+        )
+
+
+class BoxBranch:
+    """Fast R-CNN's head: pools each region, scores its classes, and moves its box.
+
+    Args:
+        pool: levels and boxes to pooled features.
+        head: pooled features to vectors.
+        predictor: vectors to class logits and deltas.
+        filter: which pairs of region and class become detections.
+        delta_weights: of the coding of boxes.
+        beta: of the smooth L1 loss.
+        foreground: how many of the sampled regions can be foreground.
+    """
+
+    outputs = frozenset({"boxes"})
+
+    def __init__(
+        self,
+        *,
+        pool: keras.layers.Layer,
+        head: keras.layers.Layer,
+        predictor: keras.layers.Layer,
+        filter: DetectionFilter,
+        delta_weights: tuple[float, float, float, float],
+        beta: float,
+        foreground: int,
+    ) -> None:
+        self.pool = pool
+        self.head = head
+        self.predictor = predictor
+        self.filter = filter
+        self.delta_weights = delta_weights
+        self.beta = beta
+        self.foreground = foreground
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        return ("loss_class", "loss_box")
+
+    def layers(self) -> list[keras.layers.Layer]:
+        return [self.head, self.predictor]
+
+    def build(self, channels: int) -> None:
+        self.head.build((None, None, self.pool.size, self.pool.size, channels))
+        self.predictor.build((None, None, self.head.width))
+
+    def vectors(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """What the head makes of boxes [B, N, 4]: float [B, N, F]."""
+        pooled = self.pool(features[: len(self.pool.strides)], boxes)
+        return self.head(pooled, training=training)
+
+    def scores(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Scores float32 [B, N, K] of the foreground classes."""
+        return tf.nn.softmax(self.predictor(vectors))[..., 1:]
+
+    def losses(self, scene: Scene, regions: RegionTargets) -> dict[str, Loss]:
+        vectors = self.vectors(scene.features, regions.boxes, training=True)
+        first = self.foreground
+        logits = self.predictor(vectors)
+        deltas = self.predictor.deltas(vectors[:, :first], regions.classes[:, :first])
+        box = loss_ops.box_loss(
+            deltas,
+            regions.deltas[:, :first],
+            regions.classes[:, :first] > 0,
+            regions.valid[:, :first],
+            beta=self.beta,
+        )
+        every = tf.reduce_sum(tf.cast(regions.valid, tf.float32))  # also the regions that cannot be foreground
+        loss_class = loss_ops.class_loss(logits, regions.classes, regions.valid)
+        return {
+            "loss_class": loss_ops.nan_unless_finite(loss_class, [logits]),
+            "loss_box": loss_ops.nan_unless_finite(Loss(box.total, every), [deltas]),
+        }
+
+    def detect(self, scene: Scene, proposals: Proposals, score: float | None = None) -> Detections:
+        """Scores come first; deltas are computed for the candidates alone, so the cost does not depend on K."""
+        vectors = self.vectors(scene.features, proposals.boxes)
+        chosen = self.filter.candidates(self.scores(vectors), proposals.valid, score)
+        own = tf.gather(vectors, chosen.regions, batch_dims=1)
+        boxes = box_ops.decode(
+            self.predictor.deltas(own, chosen.classes),
+            tf.gather(proposals.boxes, chosen.regions, batch_dims=1),
+            self.delta_weights,
+        )
+        return self.filter.detections(boxes, chosen, scene.image_sizes)
+
+    def classify(self, scene: Scene, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        scores = self.scores(self.vectors(scene.features, boxes))
+        return tf.argmax(scores, axis=-1, output_type=tf.int32) + 1, tf.reduce_max(scores, axis=-1)

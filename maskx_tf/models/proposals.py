@@ -1,0 +1,167 @@
+"""The proposal stage: anchors, the RPN's head, its losses, and the choice of the best regions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskx_tf import losses as loss_ops
+from maskx_tf import targets as target_ops
+from maskx_tf.losses import Loss
+from maskx_tf.ops import anchors as anchor_ops
+from maskx_tf.ops import detections as detection_ops
+from maskx_tf.ops import nms as nms_ops
+from maskx_tf.structures import Proposals, Targets
+from maskx_tf.targets import AnchorTargets
+
+
+class AnchorGrid(NamedTuple):
+    """The reference boxes of every level; see `ops.anchors.pyramid` for the fields."""
+
+    strides: tuple[int, ...]
+    sizes: tuple[tuple[float, ...], ...]
+    ratios: tuple[float, ...]
+    rounding: str
+    order: str
+
+    def of_levels(self, shapes: list[tuple[int, int]]) -> list[tf.Tensor]:
+        """Anchors float32 [A_level, 4] of levels with these heights and widths."""
+        return anchor_ops.pyramid(
+            shapes,
+            strides=self.strides,
+            sizes=self.sizes,
+            ratios=self.ratios,
+            rounding=self.rounding,
+            order=self.order,
+        )
+
+
+class AnchorSampler(NamedTuple):
+    """Which anchors the RPN learns from; see `targets.anchor_targets` for the fields.
+
+    Attributes:
+        ignore_straddling: leave out anchors that cross the border of the image.
+    """
+
+    size: int
+    foreground_fraction: float
+    foreground_iou: float
+    background_iou: float
+    ignore_straddling: bool
+
+    def sample(self, anchors: tf.Tensor, truth: Targets, image_sizes: tf.Tensor, seed: tf.Tensor) -> AnchorTargets:
+        """A sample of the anchors [A, 4] of each image, with their targets."""
+        inside = target_ops.anchors_inside(anchors, image_sizes) if self.ignore_straddling else None
+        return target_ops.anchor_targets(
+            anchors,
+            truth,
+            seed=seed,
+            size=self.size,
+            foreground_fraction=self.foreground_fraction,
+            foreground_iou=self.foreground_iou,
+            background_iou=self.background_iou,
+            inside=inside,
+        )
+
+
+class ProposalFilter(NamedTuple):
+    """Which of the RPN's boxes go on; see `ops.detections.proposals` for the fields.
+
+    Attributes:
+        portable: of operations that XLA and LiteRT can compile.
+    """
+
+    candidates_per_level: int
+    limit: int
+    iou_threshold: float
+    min_side: float
+    portable: bool
+
+    def choose(self, outputs: RpnOutputs, image_sizes: tf.Tensor) -> Proposals:
+        """The best regions of each image."""
+        return detection_ops.proposals(
+            outputs.logits,
+            outputs.deltas,
+            outputs.anchors,
+            image_sizes=image_sizes,
+            candidates_per_level=self.candidates_per_level,
+            limit=self.limit,
+            iou_threshold=self.iou_threshold,
+            min_side=self.min_side,
+            suppress=nms_ops.nms_levels_portable if self.portable else nms_ops.nms_levels,
+        )
+
+
+class RpnOutputs(NamedTuple):
+    """What the RPN says of every anchor, level by level.
+
+    Attributes:
+        logits: float [B, A_level] of each level, objectness.
+        deltas: float [B, A_level, 4] of each level.
+        anchors: float32 [A_level, 4] of each level.
+    """
+
+    logits: list[tf.Tensor]
+    deltas: list[tf.Tensor]
+    anchors: list[tf.Tensor]
+
+
+class ProposalStage:
+    """Finds regions that may hold an object (Ren et al. 2015).
+
+    Args:
+        head: levels to logits and deltas.
+        anchors: the reference boxes.
+        sampler: which anchors learn.
+        train: which boxes go on in training.
+        test: which boxes go on in inference.
+        normaliser: see `losses.rpn_losses`.
+        beta: see `losses.rpn_losses`.
+    """
+
+    loss_names = ("loss_rpn_objectness", "loss_rpn_box")
+
+    def __init__(
+        self,
+        head: keras.layers.Layer,
+        anchors: AnchorGrid,
+        *,
+        sampler: AnchorSampler,
+        train: ProposalFilter,
+        test: ProposalFilter,
+        normaliser: str,
+        beta: float,
+    ) -> None:
+        self.head = head
+        self.anchors = anchors
+        self.sampler = sampler
+        self.train = train
+        self.test = test
+        self.normaliser = normaliser
+        self.beta = beta
+
+    def outputs(self, features: list[tf.Tensor]) -> RpnOutputs:
+        """What the head says of the anchors of each level."""
+        logits, deltas = self.head(features)
+        return RpnOutputs(
+            logits, deltas, self.anchors.of_levels([(level.shape[1], level.shape[2]) for level in features])
+        )
+
+    def losses(self, outputs: RpnOutputs, image_sizes: tf.Tensor, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:
+        """Objectness and box loss of a sample of the anchors."""
+        chosen = self.sampler.sample(tf.concat(outputs.anchors, axis=0), truth, image_sizes, seed)
+        objectness, box = loss_ops.rpn_losses(
+            tf.gather(tf.concat(outputs.logits, axis=1), chosen.indices, batch_dims=1),
+            tf.gather(tf.concat(outputs.deltas, axis=1), chosen.indices, batch_dims=1),
+            chosen.deltas,
+            chosen.foreground,
+            chosen.valid,
+            beta=self.beta,
+            normaliser=self.normaliser,
+        )
+        return {
+            "loss_rpn_objectness": loss_ops.nan_unless_finite(objectness, outputs.logits),
+            "loss_rpn_box": loss_ops.nan_unless_finite(box, outputs.deltas),
+        }
