@@ -31,7 +31,7 @@ def of_parts(
     else:
         folder = places.data(study, cell.group)
         sources = {part: (Source(**source(folder, part)),) for part in (PARTS[-1:] if cut else PARTS)}
-    predictor = Predictor(model, config.model.input.canvas, score=config.evaluate.score)
+    predictor = evaluate.predictor_of(model, config)
     return {part: score(config, given, predictor, classes_a, cut=cut) for part, given in sources.items()}
 
 

@@ -24,6 +24,7 @@ from maskx_tf.evaluation.runner import Boxes
 from maskx_tf.evaluation.table import as_text
 from maskx_tf.evaluation.truth import Kind, Truth
 from maskx_tf.models.inference import Predictor
+from maskx_tf.models.rcnn import RCNN
 from maskx_tf.tasks.grabcut import of_boxes
 from maskx_tf.tasks.models import ModelOrPath, is_recipe, opened
 from maskx_tf.tasks.progress import SILENT, Progress
@@ -104,6 +105,11 @@ def open_data(data: DataConfig, class_names: Sequence[str] = ()) -> EvaluationDa
     return EvaluationData(dataset, coco_write.as_coco(dataset, Path()), examples.from_dataset(dataset, cache_mib=0))
 
 
+def predictor_of(network: RCNN, config: Config) -> Predictor:
+    """Finds what an evaluation counts: detections with a score above `evaluate.score`."""
+    return Predictor(network, config.model.input.canvas, score=config.evaluate.score)
+
+
 def score(
     predictor: Predictor,
     config: Config,
@@ -115,7 +121,7 @@ def score(
     """The figures of a model on data that is open.
 
     Args:
-        predictor: of the model, with the weights that are to be scored. Its threshold should be `evaluate.score`.
+        predictor: see `predictor_of`; its weights are those that are scored.
         config: of the model.
         data: the truth.
         classes_a: names of the classes of A; None does not divide the classes.
@@ -186,8 +192,7 @@ def evaluate(
     if options.boxes == "truth" and not options.grabcut and "masks" not in config.model.outputs:
         raise BadInput(f"{model.source or model.name}: boxes of the truth: expected a model with masks, found none")
     chosen = classes_a(masks, held.dataset, data, config, model.classes_a)
-    predictor = Predictor(model.network, config.model.input.canvas, score=config.evaluate.score)
-    metrics = score(predictor, config, held, chosen, options, progress)
+    metrics = score(predictor_of(model.network, config), config, held, chosen, options, progress)
     found = Evaluation(
         metrics,
         model.name + (" with GrabCut" if options.grabcut else ""),

@@ -156,8 +156,7 @@ class Watcher:
     def _refreshed(self, model: RCNN) -> Predictor:
         """The predictor, whose graphs are compiled once, with the weights as they are now."""
         if self._predictor is None:
-            score = self._config.evaluate.score
-            self._predictor = Predictor(model, self._config.model.input.canvas, score=score)
+            self._predictor = evaluate.predictor_of(model, self._config)
         else:
             self._predictor.refresh()
         return self._predictor
