@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from maskx_tf import visualize
-from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.data.formats import readers
 from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
 from maskx_tf.tasks.images import at_least
 from maskx_tf.tasks.pictures import picture
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "maskx_tf"
 # A room is a file or a folder directly under maskx_tf/. It may import the rooms of every tier above its own in this
 # list, never one of its own tier: whoever stands below wires them together.
 TIERS: list[set[str]] = [
-    {"errors", "names", "protocol"},
+    {"errors", "names", "protocol", "quiet"},
     {"structures", "files"},
     {"ops", "masks"},
     {"targets", "losses"},

@@ -9,8 +9,8 @@ import typer
 
 from maskx_tf.commands.data import Format, MasksB
 from maskx_tf.commands.progress import progress as progress_bar
-from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from maskx_tf.config.schema import Source

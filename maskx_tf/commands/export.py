@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
 
 EXAMPLE = "Example: maskx export saved-model runs/first --out models/first model.input.canvas='[800, 1216]'"
 

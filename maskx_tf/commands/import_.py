@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskx_tf.commands.quiet import import_tensorflow
+from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from maskx_tf.config import ModelConfig

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from maskx_tf.commands.progress import progress as progress_bar
-from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
 from maskx_tf.tasks.images import SUFFIXES, find_images
 
 EXAMPLE = "Example: maskx predict runs/my_model photos/ --out predictions --json results.json --score 0.7"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
 
 EXAMPLE = "Example: maskx serve models/pets --grpc-port 8500 --rest-port 8501 --batching serving/batching.txt"
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")]

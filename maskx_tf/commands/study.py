@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from maskx_tf.commands.quiet import import_tensorflow
+from maskx_tf.quiet import import_tensorflow
 
 EXAMPLE = "Example: maskx study configs/study/synthetic_quick.yaml --out studies/quick"
 STOPPED = 130  # as after Ctrl-C

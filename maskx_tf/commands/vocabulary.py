@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskx_tf.commands.quiet import import_tensorflow
 from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from maskx_tf.tasks.vocabulary import Changed

@@ -32,9 +32,9 @@ def records(
     as_json: AsJson = False,
 ) -> None:
     """Write what a recipe trains on as TFRecord files. Without the masks of B; started again, it goes on."""
-    from maskx_tf.commands.quiet import import_tensorflow
     from maskx_tf.config import load
     from maskx_tf.data import files, opening
+    from maskx_tf.quiet import import_tensorflow
 
     if not 0 <= workers <= 256:
         raise BadInput(f"--workers {workers}: expected 0 to 256")

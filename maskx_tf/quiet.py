@@ -1,4 +1,4 @@
-"""TensorFlow without its notes about the machine, which would bury a command's one line."""
+"""Imports TensorFlow without its notes about the machine, which would bury a command's one line."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from maskx_tf.synthetic import generate
 from maskx_tf.synthetic.parameters import Recipe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 NOTE = "I0000 port.cc] a note about the machine"
 
 # In place of TensorFlow: it talks as the real one does while it is imported, and ends a command that asks it anything.
@@ -57,7 +57,7 @@ serve models
 data records recipe.yaml --out out
 study {root}/configs/study/synthetic_quick.yaml --out out
 """
-HOLD = "import os\nfrom maskx_tf.commands.quiet import held_back\nwith held_back():\n    os.write(2, b'said ')\n    "
+HOLD = "import os\nfrom maskx_tf.quiet import held_back\nwith held_back():\n    os.write(2, b'said ')\n    "
 
 
 def run(*arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -117,7 +117,7 @@ def test_commands_import_tensorflow_in_silence(level: str, lines: str, place: Pa
 
 
 def test_the_real_one_is_silent_too() -> None:
-    found = run("-c", "from maskx_tf.commands.quiet import import_tensorflow; import_tensorflow(); import tensorflow")
+    found = run("-c", "from maskx_tf.quiet import import_tensorflow; import_tensorflow(); import tensorflow")
     assert (found.returncode, found.stderr) == (0, "")
 
 
