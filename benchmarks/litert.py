@@ -36,7 +36,8 @@ def main(model: str, images: str, *overrides: str) -> None:
     expected = [predictor(picture) for picture in pictures]
     portable = open_source(Path(model), overrides, portable=True)
     size = portable.config.model.input
-    examples = [letterbox(one, size.canvas, size.short_side, size.long_side) for one in pictures]
+    sides = (size.canvas, size.short_side, size.long_side, size.rounding)
+    examples = [letterbox(one, *sides) for one in pictures]
     table = Table(title=f"{model}, canvas {size.canvas}, {len(pictures)} images", title_justify="left")
     for column in ("precision", "MB", "ms an image", "found again", "mask IoU", "largest box error, px"):
         table.add_column(column, justify="left" if column == "precision" else "right")

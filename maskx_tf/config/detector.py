@@ -22,6 +22,11 @@ class InputConfig(Section):
         "whose long side has at most long_side, and which fits on the canvas.",
     )
     long_side: Count = Field(default=1333, description="The limit of the resized image's long side, in pixels.")
+    rounding: Literal["exact", "torchvision"] = Field(
+        default="exact",
+        description="How the resized image's sides become whole numbers: exact rounds the true product down; "
+        "torchvision rounds float64's product down, which now and then makes a side one pixel shorter.",
+    )
     pixel_mean: tuple[Float, Float, Float] = Field(
         default=(123.675, 116.28, 103.53),
         description="Subtracted from each channel, in units of 0 to 255, in the order of channel_order.",

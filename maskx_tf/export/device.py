@@ -48,7 +48,8 @@ class Runner:
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M] or None."""
         facts = self.facts
-        canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"])
+        rounding = facts.get("rounding", "exact")  # which folders from before there was a choice do not name
+        canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"], rounding)
         is_integer = facts["form"] == "int8"
         pixels = normalise(canvas, size, **facts["pixels"]) if is_integer else canvas.astype(np.float32)
         outputs = self._run({"image": pixels[None], "size": size[None]})
@@ -73,13 +74,14 @@ class Runner:
 
 
 def letterbox(
-    image: NDArray[np.uint8], canvas: tuple[int, int], short_side: int, long_side: int
+    image: NDArray[np.uint8], canvas: tuple[int, int], short_side: int, long_side: int, rounding: str = "exact"
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """`ops.images.letterbox` in NumPy: uint8 [height, width, 3] and float32 [2], the size inside it."""
     height, width = image.shape[:2]
     scale = min(short_side / min(height, width), long_side / max(height, width))
     scale = min(scale, canvas[0] / height, canvas[1] / width)
-    size = [max(math.floor(side * scale + 1e-6), 1) for side in (height, width)]
+    slack = 0.0 if rounding == "torchvision" else 1e-6  # as in ops.images.ROUNDINGS
+    size = [max(math.floor(side * scale + slack), 1) for side in (height, width)]
     pixels = image.astype(np.float32)
     # Columns first, and all in float32: TensorFlow's order, or halves would be rounded in other directions.
     for axis, old, new in ((1, width, size[1]), (0, height, size[0])):

@@ -97,6 +97,7 @@ def _write(source: Source, folder: Path, precision: str, parts: bool, images: li
         "canvas": list(settings.input.canvas),
         "short_side": settings.input.short_side,
         "long_side": settings.input.long_side,
+        "rounding": settings.input.rounding,
         "paste": settings.detections.paste,
         "pixels": _normalisation(settings),
     }

@@ -63,6 +63,7 @@ class Signatures(tf.Module):
             canvas=settings.canvas,
             short_side=settings.short_side,
             long_side=settings.long_side,
+            rounding=settings.rounding,
         )
         options: dict[str, Any] = {"letterbox": letterbox, "canvas": settings.canvas}
         self._from_files: Any = functools.partial(decode.from_files, max_pixels=max_pixels, **options)

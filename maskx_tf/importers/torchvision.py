@@ -113,6 +113,7 @@ def _settings(request: Request, tensors: Tensors, older: bool) -> dict[str, Any]
         "input": {
             "short_side": 800,
             "long_side": 1333,
+            "rounding": "torchvision",
             "channel_order": "rgb",
             "pixel_mean": [123.675, 116.28, 103.53],
             "pixel_std": [58.395, 57.12, 57.375],

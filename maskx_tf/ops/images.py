@@ -8,9 +8,13 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 
+# Added to a side before it is rounded down: exact keeps one that is whole in exact arithmetic, torchvision (from 0.16
+# on) takes float64's product as it comes.
+ROUNDINGS = {"exact": 1e-6, "torchvision": 0.0}
+
 
 def letterbox(
-    image: tf.Tensor, *, canvas: tuple[int, int], short_side: int, long_side: int
+    image: tf.Tensor, *, canvas: tuple[int, int], short_side: int, long_side: int, rounding: str = "exact"
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Resizes an image with `resize_to_fit` and puts it into the top left corner of a canvas.
 
@@ -22,31 +26,34 @@ def letterbox(
         canvas: height and width.
         short_side: in pixels.
         long_side: in pixels.
+        rounding: "exact" or "torchvision".
 
     Returns:
         uint8 [height, width, 3], zeros beyond the image, and float32 [2], height and width of the image in it.
     """
-    pixels = resize_to_fit(image, canvas=canvas, short_side=short_side, long_side=long_side)
+    pixels = resize_to_fit(image, canvas=canvas, short_side=short_side, long_side=long_side, rounding=rounding)
     return place(pixels, canvas), tf.cast(tf.shape(pixels)[:2], tf.float32)
 
 
-def resize_to_fit(image: tf.Tensor, *, canvas: tuple[int, int], short_side: int, long_side: int) -> tf.Tensor:
+def resize_to_fit(
+    image: tf.Tensor, *, canvas: tuple[int, int], short_side: int, long_side: int, rounding: str = "exact"
+) -> tf.Tensor:
     """Resizes an image, keeping its shape: float32 [h', w', 3].
 
     The scale is the largest with a short side of at most `short_side`, a long side of at most `long_side`, and the
-    canvas around both. Sides are rounded down, as torchvision does.
+    canvas around both. Sides are rounded down.
 
     Args:
         image: [h, w, 3], any number type.
         canvas: height and width.
         short_side: in pixels.
         long_side: in pixels.
+        rounding: "exact" or "torchvision".
     """
     size = tf.cast(tf.shape(image)[:2], tf.float64)
     scale = tf.minimum(short_side / tf.reduce_min(size), long_side / tf.reduce_max(size))
     scale = tf.minimum(scale, tf.reduce_min(tf.constant(canvas, tf.float64) / size))
-    # The small addition keeps a side that is whole in exact arithmetic from being rounded down.
-    return resize(image, tf.maximum(tf.cast(tf.floor(size * scale + 1e-6), tf.int32), 1))
+    return resize(image, tf.maximum(tf.cast(tf.floor(size * scale + ROUNDINGS[rounding]), tf.int32), 1))
 
 
 def resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

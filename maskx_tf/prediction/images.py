@@ -156,7 +156,8 @@ class ImagePredictor:
     def _letterbox(self, image: NDArray[np.uint8], view: View) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = image[:, ::-1] if view.flip else image
         canvas, short, long = self._sides(view)
-        boxed, size = _letterbox(tf.constant(np.ascontiguousarray(pixels)), canvas, short, long)
+        letterbox = _letterbox(canvas, short, long, self.config.input.rounding)
+        boxed, size = letterbox(tf.constant(np.ascontiguousarray(pixels)))
         return boxed[None], size[None]
 
     def _sides(self, view: View) -> tuple[tuple[int, int], int, int]:
@@ -173,16 +174,12 @@ class ImagePredictor:
 
 
 @functools.cache
-def _letterbox_graph(canvas: tuple[int, int], short: int, long: int) -> Any:
+def _letterbox(canvas: tuple[int, int], short: int, long: int, rounding: str) -> Any:
     return tf.function(
-        functools.partial(image_ops.letterbox, canvas=canvas, short_side=short, long_side=long),
+        functools.partial(image_ops.letterbox, canvas=canvas, short_side=short, long_side=long, rounding=rounding),
         input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
         autograph=False,
     )
-
-
-def _letterbox(image: tf.Tensor, canvas: tuple[int, int], short: int, long: int) -> tuple[tf.Tensor, tf.Tensor]:
-    return _letterbox_graph(canvas, short, long)(image)
 
 
 def _original_size(image: NDArray[Any]) -> tf.Tensor:

@@ -84,7 +84,8 @@ def export_litert(
     source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
     size = source.config.model.input
     files = list(find_images(options.images))[: options.samples]
-    examples = (letterbox(read_image(file), size.canvas, size.short_side, size.long_side) for file in files)
+    sides = (size.canvas, size.short_side, size.long_side, size.rounding)
+    examples = (letterbox(read_image(file), *sides) for file in files)
     return litert.write(source, Path(out), precision=options.precision, parts=options.parts, images=examples)
 
 

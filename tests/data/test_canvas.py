@@ -16,13 +16,14 @@ from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.export import decode, device
-from maskx_tf.ops import images as image_ops
+from maskx_tf.export.signatures import Labels, Signatures
 from maskx_tf.prediction.images import ImagePredictor, View, read_image
 from tests.data.batches import PLAIN, take, turned
 from tests.models.small import config, small_model
 
-INPUT = InputConfig(canvas=(96, 64), short_side=50, long_side=90)
-SIZES = ((30, 40), (25, 25), (96, 64), (200, 90), (67, 131), (1, 1), (700, 3), (50, 50))
+# Not the default rounding, which a way that forgets the setting would use: it makes the last images 64 wide, not 63.
+INPUT = InputConfig(canvas=(96, 64), short_side=50, long_side=90, rounding="torchvision")
+SIZES = ((30, 40), (25, 25), (96, 64), (200, 90), (67, 131), (1, 1), (700, 3), (50, 50), (30, 49))
 
 
 class Canvas(NamedTuple):
@@ -43,6 +44,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         Image.fromarray(smooth).save(folder / f"{number}.jpg", quality=85)
         turned(folder / f"{number} turned.jpg", 6, smooth)
     return sorted(folder.iterdir())
+
+
+def test_rounding_matters_to_the_last_images(evaluated: list[Canvas]) -> None:
+    assert [one.size[1] for one in evaluated[-2:]] == [63.0, 63.0]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +97,10 @@ def test_prediction_sees_what_evaluation_sees(photos: list[Path], evaluated: lis
 
 
 def test_export_sees_what_evaluation_sees(photos: list[Path], evaluated: list[Canvas]) -> None:
-    options = {"short_side": INPUT.short_side, "long_side": INPUT.long_side}
-    letterbox = functools.partial(image_ops.letterbox, canvas=INPUT.canvas, **options)
+    settings = config(input=INPUT.model_dump())
+    labels = Labels(range(1, 4), settings.class_names)
+    exported = Signatures(small_model(settings), settings, labels, max_pixels=10**6)
+    letterbox = exported._from_files.keywords["letterbox"]
     files = tf.constant([path.read_bytes() for path in photos])
     read = functools.partial(decode.from_files, letterbox=letterbox, canvas=INPUT.canvas, max_pixels=10**6)
     found = tf.function(read)(files)
@@ -103,5 +110,6 @@ def test_export_sees_what_evaluation_sees(photos: list[Path], evaluated: list[Ca
 
 
 def test_devices_see_what_evaluation_sees(photos: list[Path], evaluated: list[Canvas]) -> None:
-    found = [device.letterbox(read_image(path), INPUT.canvas, INPUT.short_side, INPUT.long_side) for path in photos]
+    sides = (INPUT.canvas, INPUT.short_side, INPUT.long_side, INPUT.rounding)
+    found = [device.letterbox(read_image(path), *sides) for path in photos]
     assert_equal([Canvas(*one) for one in found], evaluated)

@@ -16,11 +16,12 @@ from tests.data.scenes import sample, things
 CANVAS = {"canvas": (320, 320), "short_side": 300, "long_side": 320}
 
 
-@pytest.mark.parametrize("size", [(260, 340), (17, 900), (1000, 31), (1, 1), (3, 2000), (320, 320)])
-def test_window_of_everything_is_the_letterbox(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(260, 340), (17, 900), (1000, 31), (1, 1), (3, 2000), (320, 320), (398, 624)])
+@pytest.mark.parametrize("rounding", ["exact", "torchvision"])
+def test_window_of_everything_is_the_letterbox(size: tuple[int, int], rounding: str) -> None:
     pixels = np.random.RandomState(0).randint(0, 256, [*size, 3]).astype(np.uint8)
-    expected, expected_size = image_ops.letterbox(tf.constant(pixels), **CANVAS)
-    window, resized = transforms.random_window(size, [1, 2], least=1.0, jitter=(1.0, 1.0), **CANVAS)
+    expected, expected_size = image_ops.letterbox(tf.constant(pixels), rounding=rounding, **CANVAS)
+    window, resized = transforms.random_window(size, [1, 2], least=1.0, jitter=(1.0, 1.0), rounding=rounding, **CANVAS)
     np.testing.assert_array_equal(window, [0, 0, *size])
     np.testing.assert_array_equal(resized, expected_size)
     found = transforms.resize(Sample(*map(tf.constant, sample([], pixels))), resized)

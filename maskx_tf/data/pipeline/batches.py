@@ -171,6 +171,7 @@ def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed:
         canvas=model_input.canvas,
         short_side=model_input.short_side,
         long_side=model_input.long_side,
+        rounding=model_input.rounding,
     )
     if data.crop < 1.0 or data.scale_jitter[1] > 1.0:
         sample = transforms.crop(sample, window)
@@ -220,6 +221,7 @@ def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, in
         canvas=model_input.canvas,
         short_side=model_input.short_side,
         long_side=model_input.long_side,
+        rounding=model_input.rounding,
     )
     boxes = image_ops.from_original(sample.boxes[None], size[None], tf.cast(original, tf.float32)[None])[0]
     sample = sample._replace(image=pixels, boxes=boxes)

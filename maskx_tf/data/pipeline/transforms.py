@@ -45,6 +45,7 @@ def random_window(
     canvas: tuple[int, int],
     short_side: int,
     long_side: int,
+    rounding: str = "exact",
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Which part of an image is used, and in what size.
 
@@ -59,6 +60,7 @@ def random_window(
         canvas: height and width.
         short_side: in pixels.
         long_side: in pixels.
+        rounding: as `ops.images.letterbox` has it.
 
     Returns:
         int32 [4], the window's top, left, height and width in whole pixels, and int32 [2], what it is resized to.
@@ -69,9 +71,8 @@ def random_window(
     scale = tf.minimum(short_side / tf.reduce_min(kept), long_side / tf.reduce_max(kept))
     limit = tf.constant(canvas, tf.float64)
     scale = tf.minimum(scale, tf.reduce_min(limit / kept)) * (jitter[0] + (jitter[1] - jitter[0]) * draws[2])
-    # The small additions keep what is whole in exact arithmetic from being rounded down.
-    kept = tf.clip_by_value(tf.floor(limit / scale + 1e-6), 1.0, kept)
-    resized = tf.clip_by_value(tf.floor(kept * scale + 1e-6), 1.0, limit)
+    kept = tf.clip_by_value(tf.floor(limit / scale + image_ops.ROUNDINGS["exact"]), 1.0, kept)
+    resized = tf.clip_by_value(tf.floor(kept * scale + image_ops.ROUNDINGS[rounding]), 1.0, limit)
     corner = tf.floor((whole - kept + 1.0) * draws[3:])
     return tf.cast(tf.concat([corner, kept], axis=0), tf.int32), tf.cast(resized, tf.int32)
 
