@@ -40,7 +40,7 @@ class FPN(keras.layers.Layer):
         """P2 to P6, float [B, H, W, channels], of C2 to C5, each half the size of the one before it."""
         merged = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         for level in range(len(merged) - 2, -1, -1):
-            merged[level] += _double(merged[level + 1])
+            merged[level] += double_cells(merged[level + 1])
         pyramid = [output(level) for output, level in zip(self.outputs, merged, strict=True)]
         return [*pyramid, pyramid[-1][:, ::2, ::2]]
 
@@ -57,11 +57,12 @@ class LastMap(keras.layers.Layer):
         return [features[-1]]
 
 
-def _double(features: tf.Tensor) -> tf.Tensor:
-    """Every cell twice along both sides."""
-    shape = tf.shape(features)
-    batch, height, width, channels = shape[0], features.shape[1], features.shape[2], features.shape[3]
-    # Not features[:, :, None, :, None]: LiteRT's slices have no room for six dimensions once they are quantised.
-    cells = tf.reshape(features, [batch, height, 1, width, 1, channels])
-    twice = tf.broadcast_to(cells, [batch, height, 2, width, 2, channels])
-    return tf.reshape(twice, [batch, 2 * height, 2 * width, channels])
+def double_cells(features: tf.Tensor) -> tf.Tensor:
+    """Every cell of [B, H, W, C] twice along both sides.
+
+    Of concatenations: the gradient of a broadcast takes several times as long, that of a nearest resize cannot be made
+    deterministic on a GPU, and LiteRT's quantised operators have no room for six dimensions.
+    """
+    height, width, channels = features.shape[1:]
+    rows = tf.reshape(tf.concat([features, features], axis=-1), [-1, height, 2 * width * channels])
+    return tf.reshape(tf.concat([rows, rows], axis=-1), [-1, 2 * height, 2 * width, channels])
