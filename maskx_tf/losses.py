@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from maskx_tf.ops.colour import neighbours
+
 
 class Loss(NamedTuple):
     """A loss before its division.
@@ -146,6 +148,88 @@ def softmax_mask_loss(logits: tf.Tensor, targets: tf.Tensor, classes: tf.Tensor,
     labels = tf.where((targets >= 0.5) & has_mask[..., None, None], classes[..., None, None], 0)
     entropy = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), axis=[-2, -1])
     return _masked_mean(entropy, has_mask, pixels=tf.size(labels[0, 0]))
+
+
+def projection_loss(logits: tf.Tensor, inside: tf.Tensor, applies: tf.Tensor) -> Loss:
+    """How far a mask's extent along x and y is from its box's, mean over the regions (BoxInst, equation 2).
+
+    The largest probability of each column, and of each row, is compared with the box's by 1 - dice, 0 for an equal
+    extent, and both are added up. It says nothing about the shape, and alone it fills boxes.
+
+    Args:
+        logits: float [B, R, M, M], of each region's own class.
+        inside: bool [B, R, M, M], cells in the box of the region's truth (`ops.masks.cells_inside`).
+        applies: bool [B, R]; the others may hold anything, NaN included. A region without a cell in its box is skipped.
+    """
+    applies &= tf.reduce_any(inside, axis=[-2, -1])
+    logits = tf.where(applies[..., None, None], tf.cast(logits, tf.float32), 0.0)
+    weight = tf.cast(applies, tf.float32)
+    total = tf.constant(0.0)
+    for axis in (-1, -2):
+        # The sigmoid of the largest logit is the largest probability, of M numbers instead of M * M.
+        mask = tf.sigmoid(tf.reduce_max(logits, axis=axis))
+        box = tf.cast(tf.reduce_any(inside, axis=axis), tf.float32)
+        overlap = 2.0 * tf.reduce_sum(mask * box, axis=-1)
+        distance = 1.0 - overlap / tf.reduce_sum(tf.square(mask) + tf.square(box), axis=-1)
+        total += tf.reduce_sum(distance * weight)
+    return Loss(total, tf.reduce_sum(weight))
+
+
+def pairwise_loss(
+    logits: tf.Tensor,
+    similarity: tf.Tensor,
+    inside: tf.Tensor,
+    applies: tf.Tensor,
+    *,
+    threshold: float = 0.3,
+    dilation: int = 2,
+) -> Loss:
+    """-log of the probability that both cells of a pair are mask, or neither: mean over pairs of one colour.
+
+    Counted are pairs that are similar and have an end in the box (BoxInst, equation 6). With p = sigmoid(a) and
+    q = sigmoid(b), -log(p q + (1 - p) (1 - q)) = softplus(a) + softplus(b) - softplus(a + b).
+
+    Args:
+        logits: float [B, R, M, M], of each region's own class.
+        similarity: float32 [B, R, 4, M, M] of each pair (`ops.colour.colour_similarity`).
+        inside: bool [B, R, M, M], cells in the box of the region's truth.
+        applies: bool [B, R]; the others may hold anything, NaN included.
+        threshold: the least similarity that counts, above 0, which is that of pairs beyond the image.
+        dilation: that of the similarity.
+    """
+    logits = tf.where(applies[..., None, None], tf.cast(logits, tf.float32), 0.0)
+    counted = (similarity >= threshold) & applies[..., None, None, None]
+    alone = tf.nn.softplus(logits)
+    total = count = tf.constant(0.0)
+    pairs = zip(*(neighbours(grid, dilation=dilation) for grid in (logits, alone, inside)), strict=True)
+    for index, (other, other_alone, other_inside) in enumerate(pairs):
+        counts = counted[:, :, index] & (inside | other_inside)
+        entropy = alone + other_alone - tf.nn.softplus(logits + other)
+        total += tf.reduce_sum(tf.where(counts, entropy, 0.0))
+        count += tf.reduce_sum(tf.cast(counts, tf.float32))
+    return Loss(total, count)
+
+
+def point_loss(logits: tf.Tensor, points: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> Loss:
+    """Binary cross-entropy at points, where logits are sampled bilinearly: mean over the points.
+
+    Args:
+        logits: float [B, R, M, M], of each region's own class; regions without a point may hold anything.
+        points: float32 [B, R, P, 2], x and y as fractions of the region; those outside 0..1 do not count.
+        labels: bool [B, R, P], whether the point lies on the object.
+        valid: bool [B, R, P], false in padding, which may hold anything.
+    """
+    side = logits.shape[-1]
+    counts = valid & tf.reduce_all((points >= 0.0) & (points <= 1.0), axis=-1)
+    logits = tf.where(tf.reduce_any(counts, axis=-1)[..., None, None], tf.cast(logits, tf.float32), 0.0)
+    # In cells, the first centre at 0; within half a cell of the border the outermost centres are read.
+    at = tf.clip_by_value(tf.where(counts[..., None], points, 0.0) * side - 0.5, 0.0, side - 1.0)
+    weights = tf.maximum(1.0 - tf.abs(at[..., None] - tf.range(side, dtype=tf.float32)), 0.0)  # [B, R, P, 2, M]
+    rows = tf.matmul(weights[..., 1, :], logits)  # [B, R, P, M]
+    sampled = tf.reduce_sum(rows * weights[..., 0, :], axis=-1)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, tf.float32), sampled)
+    weight = tf.cast(counts, tf.float32)
+    return Loss(tf.reduce_sum(entropy * weight), tf.reduce_sum(weight))
 
 
 def _masked_mean(entropy: tf.Tensor, has_mask: tf.Tensor, pixels: tf.Tensor) -> Loss:

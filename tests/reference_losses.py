@@ -87,5 +87,71 @@ def softmax_mask_loss(
     return total, count
 
 
+def projection_loss(logits: Array, inside: ArrayLike, applies: ArrayLike) -> tuple[float, float]:
+    """1 - dice of the largest probabilities of columns, and of rows, with the box's (BoxInst, equations 1 and 2)."""
+    inside, applies = np.asarray(inside), np.asarray(applies)
+    total, count = 0.0, 0.0
+    for index in _true(applies):
+        if not inside[index].any():
+            continue
+        probabilities = 1 / (1 + np.exp(-logits[index]))
+        for axis in (0, 1):
+            shared = squares = 0.0
+            for mask, box in zip(probabilities.max(axis=axis), inside[index].max(axis=axis), strict=True):
+                shared += mask * float(box)
+                squares += mask**2 + float(box) ** 2
+            total += 1 - 2 * shared / squares
+        count += 1
+    return total, count
+
+
+def pairs_alike(
+    colours: ArrayLike, seen: ArrayLike, inside: ArrayLike, applies: ArrayLike, dilation: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Both ends of the pairs that count: all eight neighbours of each cell, so that each pair stands here twice.
+
+    `colours` are those of the cells, in LAB, and `seen` says which of them lie in the image.
+    """
+    colours, seen, inside = np.asarray(colours, np.float64), np.asarray(seen), np.asarray(inside)
+    side, found = seen.shape[-1], []
+    for index in _true(np.asarray(applies)):
+        for row, column, down, right in np.ndindex(side, side, 3, 3):
+            cell, other = (row, column), (row + (down - 1) * dilation, column + (right - 1) * dilation)
+            if cell == other or not all(0 <= place < side for place in other):
+                continue
+            cell, other = (*index, *cell), (*index, *other)
+            looks_alike = math.exp(-math.dist(colours[cell], colours[other]) / 2) >= 0.3
+            if looks_alike and seen[cell] and seen[other] and (inside[cell] or inside[other]):
+                found.append((cell, other))
+    return found
+
+
+def pairwise_loss(logits: Array, pairs: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[float, float]:
+    """-log of the probability that both ends are mask, or neither (BoxInst, equations 4 to 6)."""
+    total = 0.0
+    for cell, other in pairs:
+        p, q = (1 / (1 + math.exp(-logits[place])) for place in (cell, other))
+        total -= math.log(p * q + (1 - p) * (1 - q))
+    return total, float(len(pairs))
+
+
+def point_loss(logits: Array, points: ArrayLike, labels: ArrayLike, valid: ArrayLike) -> tuple[float, float]:
+    """Sigmoid entropy where points lie between the centres of cells; a point beyond the region does not count."""
+    points, labels, side = np.asarray(points, np.float64), np.asarray(labels), logits.shape[-1]
+    total, count = 0.0, 0.0
+    for index in _true(np.asarray(valid)):
+        x, y = points[index]
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            continue
+        value = 0.0
+        v, u = (min(max(share * side - 0.5, 0.0), side - 1.0) for share in (y, x))
+        for row, column in np.ndindex(side, side):
+            share = max(1 - abs(row - v), 0.0) * max(1 - abs(column - u), 0.0)
+            value += share * logits[(*index[:2], row, column)]
+        total += sigmoid_entropy(value, float(labels[index]))
+        count += 1
+    return total, count
+
+
 def _true(flags: NDArray[np.bool_]) -> list[tuple[int, ...]]:
     return [tuple(int(part) for part in index) for index in np.argwhere(flags)]

@@ -83,6 +83,13 @@ def clip(boxes: tf.Tensor, height: tf.Tensor | float, width: tf.Tensor | float) 
     )
 
 
+def with_margin(boxes: tf.Tensor, margin: float) -> tf.Tensor:
+    """Boxes [..., 4] grown on each side by a share of their width or height: their sides become 1 + 2 margin times."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    growth = margin * (high - low)
+    return tf.concat([low - growth, high + growth], axis=-1)
+
+
 def encode(
     boxes: tf.Tensor, anchors: tf.Tensor, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 ) -> tf.Tensor:

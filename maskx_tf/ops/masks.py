@@ -6,6 +6,7 @@ columns and the i-th of S equal rows of the box, and its value belongs to the ce
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
@@ -77,6 +78,37 @@ def mask_targets(
     if samples > 1:
         crops = tf.nn.avg_pool2d(crops, samples, samples, "VALID")
     return tf.reshape(crops, [batch, count, size, size])
+
+
+def cells_inside(regions: tf.Tensor, boxes: tf.Tensor, *, size: int) -> tf.Tensor:
+    """Whether the centre of each cell of a region's grid lies in a box.
+
+    Args:
+        regions: float32 [B, N, 4].
+        boxes: float32 [B, N, 4], or [B, 1, 4] for one box an image.
+        size: M, side of the grid.
+
+    Returns:
+        bool [B, N, M, M].
+    """
+    fractions = (tf.range(size, dtype=tf.float32) + 0.5) / size
+    low, high = regions[..., None, :2], regions[..., None, 2:]
+    centres = low + (high - low) * fractions[:, None]  # [B, N, M, 2]
+    within = (centres >= boxes[..., None, :2]) & (centres < boxes[..., None, 2:])
+    return within[..., :, None, 1] & within[..., None, :, 0]
+
+
+def cut_margin(masks: tf.Tensor, margin: float) -> tf.Tensor:
+    """Masks [..., M, M] of boxes, sampled bilinearly out of masks of the boxes with a margin (`ops.boxes.with_margin`).
+
+    Two products with a constant matrix, which every runtime has.
+    """
+    side = masks.shape[-1]
+    centres = (np.arange(side) + 0.5) / side  # of the answer's cells, as fractions of the box
+    at = (centres + margin) / (1.0 + 2.0 * margin) * side - 0.5  # in cells of the mask, the first centre at 0
+    weights = np.maximum(1.0 - np.abs(at[:, None] - np.arange(side)), 0.0)
+    weights = tf.constant(weights, masks.dtype)
+    return tf.matmul(tf.matmul(weights, masks), weights, transpose_b=True)
 
 
 def paste(

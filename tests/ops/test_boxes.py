@@ -115,6 +115,13 @@ def test_clip_to_each_image_of_a_batch() -> None:
         np.testing.assert_allclose(result[image], expected, rtol=1e-6)
 
 
+def test_margin() -> None:
+    boxes = np.float32([[10, 20, 30, 60], [-5, 0, 5, 4], [7, 7, 7, 9], [0, 0, 0, 0]])
+    expected = [[8, 16, 32, 64], [-6, -0.4, 6, 4.4], [7, 6.8, 7, 9.2], [0, 0, 0, 0]]
+    np.testing.assert_allclose(box_ops.with_margin(boxes, 0.1), expected, rtol=1e-6)
+    np.testing.assert_array_equal(box_ops.with_margin(boxes, 0.0), boxes)
+
+
 def test_clip_gradient() -> None:
     boxes = random_boxes(9, 8)
     upstream = np.random.default_rng(10).normal(size=boxes.shape)

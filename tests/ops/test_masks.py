@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as numpy_st
 
 from maskx_tf.masks import crops as mask_crops
 from maskx_tf.masks import paste as paste_ops
+from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import masks as mask_ops
 from tests import reference_masks as reference
 from tests.checks import assert_forms_agree
@@ -284,6 +285,36 @@ def test_forms_of_mask_targets() -> None:
         MATCHES,
         compiled=False,
     )
+
+
+def test_cells_inside() -> None:
+    """The centres of cells, one at a time; a box per region, or one for all regions of an image."""
+    per_region = np.take_along_axis(MASK_BOXES, MATCHES[..., None], axis=1)
+    for boxes in (per_region, MASK_BOXES[:, :1]):
+        result = mask_ops.cells_inside(REGIONS, boxes, size=6)
+        assert result.shape == (2, 5, 6, 6)
+        assert result.dtype == tf.bool
+        for image, region, row, column in np.ndindex(2, 5, 6, 6):
+            left, top, right, bottom = REGIONS[image, region]
+            x1, y1, x2, y2 = np.broadcast_to(boxes, REGIONS.shape)[image, region]
+            x, y = left + (column + 0.5) * (right - left) / 6, top + (row + 0.5) * (bottom - top) / 6
+            assert result[image, region, row, column] == (x1 <= x < x2 and y1 <= y < y2)
+    np.testing.assert_array_equal(mask_ops.cells_inside(REGIONS * np.nan, MASK_BOXES[:, :1], size=6), False)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.25])
+def test_cut_margin(margin) -> None:
+    """What a crop of the wider mask to the box gives, sampled once a cell."""
+    masks = soft_masks(12)
+    wide = box_ops.with_margin(MASK_BOXES, margin)
+    expected = mask_ops.mask_targets(masks, wide, MASK_BOXES, np.int32([[0, 1], [0, 1]]), size=12, samples=1)
+    np.testing.assert_allclose(mask_ops.cut_margin(tf.constant(masks), margin), expected, atol=1e-5)
+
+
+def test_forms_of_regions() -> None:
+    boxes = np.take_along_axis(MASK_BOXES, MATCHES[..., None], axis=1)
+    assert_forms_agree(lambda *inputs: mask_ops.cells_inside(*inputs, size=6), REGIONS, boxes)
+    assert_forms_agree(lambda masks: mask_ops.cut_margin(masks, 0.1), soft_masks(8))
 
 
 def test_forms_of_packing() -> None:
