@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch, apply_filters, output_index
+from maskx_tf.layers.mask_parts import MaskPredictor, MLPBranch, apply_filters, output_index
+from maskx_tf.layers.mask_trunks import Trunk
+from maskx_tf.layers.parts import build_once, with_parts
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")
@@ -15,14 +17,14 @@ class FCNMaskHead(keras.layers.Layer):
     """Trunk and predictor, and optionally the MLP branch: the head of Mask R-CNN.
 
     Args:
-        trunk: pooled features to maps.
+        trunk: pooled features to maps, as `MaskTrunk` does; `PixelTrunk` reads a pair of features and pixels.
         predictor: the large map and classes to logits.
         branches: layers whose logits are added, each made of both maps.
     """
 
     def __init__(
         self,
-        trunk: MaskTrunk,
+        trunk: Trunk,
         predictor: MaskPredictor,
         branches: tuple[MLPBranch, ...] = (),
         **kwargs: Any,
@@ -34,7 +36,7 @@ class FCNMaskHead(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         self.side = _build_trunk(self.trunk, self.branches, input_shape)
-        _build_once(self.predictor, (None, None, self.side, self.side, self.trunk.channels))
+        build_once(self.predictor, (None, None, self.side, self.side, self.trunk.channels))
 
     def call(self, pooled: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """Logits float32 [B, N, M, M] of pooled features, for the class, 1..K, of each region: int32 [B, N]."""
@@ -54,7 +56,7 @@ class FCNMaskHead(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        return cls(**_with_parts(config, ("trunk", "predictor", "branches")))
+        return cls(**with_parts(config, ("trunk", "predictor", "branches")))
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")
@@ -62,11 +64,11 @@ class TransferredMaskHead(keras.layers.Layer):
     """Trunk and optionally the MLP branch; the filters come from outside: the head of Mask^X R-CNN.
 
     Args:
-        trunk: pooled features to maps.
+        trunk: pooled features to maps, as `MaskTrunk` does; `PixelTrunk` reads a pair of features and pixels.
         branches: layers whose logits are added, each made of both maps.
     """
 
-    def __init__(self, trunk: MaskTrunk, branches: tuple[MLPBranch, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, trunk: Trunk, branches: tuple[MLPBranch, ...] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.trunk = trunk
         self.branches = tuple(branches)
@@ -88,40 +90,16 @@ class TransferredMaskHead(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        return cls(**_with_parts(config, ("trunk", "branches")))
+        return cls(**with_parts(config, ("trunk", "branches")))
 
 
-def _build_trunk(trunk: MaskTrunk, branches: tuple[MLPBranch, ...], input_shape: Any) -> int:
-    """Builds the parts for pooled features [B, N, size, size, C]; the side of the masks."""
-    size = int(input_shape[-2])
-    _build_once(trunk, input_shape)
-    # Without convolutions the small map is the pooled region itself.
-    channels = trunk.channels if trunk.convs else input_shape[-1]
-    maps = [(None, None, size, size, channels), (None, None, 2 * size, 2 * size, trunk.channels)]
+def _build_trunk(trunk: Trunk, branches: tuple[MLPBranch, ...], input_shape: Any) -> int:
+    """Builds the parts for what the trunk reads; the side of the masks."""
+    build_once(trunk, input_shape)
+    maps = trunk.compute_output_shape(input_shape)
     for branch in branches:
-        _build_once(branch, maps)
-    return 2 * size
-
-
-def _build_once(part: keras.layers.Layer, shape: Any) -> None:
-    """Builds a part that came from outside, unless Keras did so already when it read the part's configuration."""
-    if not part.built:
-        part.build(shape)
-
-
-def _with_parts(config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration with its parts made, not built: the head does that, and names their weights after itself."""
-    return {
-        key: keras.saving.deserialize_keras_object(_unbuilt(value)) if key in names else value
-        for key, value in config.items()
-    }
-
-
-def _unbuilt(serialised: Any) -> Any:
-    """What Keras serialised, without the shapes for which it would build layers at once."""
-    if isinstance(serialised, dict):
-        return {key: _unbuilt(value) for key, value in serialised.items() if key != "build_config"}
-    return [_unbuilt(value) for value in serialised] if isinstance(serialised, list) else serialised
+        build_once(branch, maps)
+    return int(maps[1][-2])
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")

@@ -58,6 +58,12 @@ class MaskTrunk(keras.layers.Layer):
         large = tf.nn.relu(large + self.deconv_bias)
         return tf.reshape(small, [-1, count, *small.shape[1:]]), large
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, count, size, _, channels = input_shape
+        # Without convolutions the small map is the pooled region itself.
+        small = (batch, count, size, size, self.channels if self.convs else channels)
+        return small, (batch, count, 2 * size, 2 * size, self.channels)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels, "convs": len(self.convs)}
 

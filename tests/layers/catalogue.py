@@ -21,6 +21,7 @@ from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head,
 from maskx_tf.layers.fpn import FPN, LastMap
 from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
+from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk
 from maskx_tf.layers.norm import ConvNorm
 from maskx_tf.layers.resnet import Bottleneck, ResNet, Stage
 from maskx_tf.layers.roi_pool import RoiPooler
@@ -116,6 +117,12 @@ def pooler(size: int = 3, sides: tuple[int, ...] = (16, 8, 4), **options: Any) -
     return Case(
         lambda: RoiPooler(size, strides=strides, **options), lambda: (maps(3, sides), boxes()), compiled=compiled
     )
+
+
+def with_pixels(size: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Features of 2 x 3 regions, 8 channels, and their pixels."""
+    pixels = np.random.default_rng(size).uniform(0, 255, (2, 3, 2 * size, 2 * size, 3))
+    return normal(2, 3, size, size, 8), pixels.astype(np.float32)
 
 
 def on_regions(make: Callable[[], keras.layers.Layer], *more: np.ndarray, **promises: Any) -> Case:
@@ -241,6 +248,29 @@ CASES: dict[str, Case] = {
     ),
     "MLPMaskHead": on_regions(lambda: MLPMaskHead(5, side=8, width=16), CLASSES, outputs=FLOAT32),
     "MLPMaskHead agnostic": on_regions(lambda: MLPMaskHead(1, side=8, width=8, layers=3), CLASSES, outputs=FLOAT32),
+    # mask_trunks
+    "HourglassTrunk": on_regions(lambda: HourglassTrunk(5, widths=(4, 6, 8))),
+    "HourglassTrunk of an odd side": Case(
+        lambda: HourglassTrunk(4, widths=(4, 6, 8, 8)), lambda: (normal(2, 3, 7, 7, 8),)
+    ),
+    "ResidualTrunk": on_regions(lambda: ResidualTrunk(6, blocks=2)),
+    "PixelTrunk": Case(lambda: PixelTrunk(MaskTrunk(6, convs=1), stem=4), lambda: (with_pixels(),)),
+    "PixelTrunk hourglass": Case(
+        lambda: PixelTrunk(HourglassTrunk(6, widths=(4, 6)), stem=4), lambda: (with_pixels(7),)
+    ),
+    "FCNMaskHead hourglass": on_regions(
+        lambda: FCNMaskHead(HourglassTrunk(8, widths=(6, 12)), MaskPredictor(1)),
+        CLASSES,
+        run=every_map,
+        outputs=FLOAT32,
+    ),
+    "TransferredMaskHead pixels": Case(
+        lambda: TransferredMaskHead(
+            PixelTrunk(HourglassTrunk(8, widths=(6, 12)), stem=4), (MLPBranch("lean", side=8),)
+        ),
+        lambda: (with_pixels(), FILTERS),
+        outputs=FLOAT32,
+    ),
     # transfer: its docstring says float32 in, so nothing is rounded under a mixed policy
     "Transfer": Case(lambda: Transfer(8), lambda: (normal(5, 40),), outputs=FLOAT32, rounding=1e-5),
     "Transfer of one": Case(

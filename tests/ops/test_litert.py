@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from maskx_tf.ops import nms as nms_ops
 from maskx_tf.ops import roi_align as align_ops
+from tests.litert import converted
 from tests.pyramid import BOXES, LEVELS, STRIDES, feature_maps
-
-interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert (the extra litert) is missing")
-
-
-def converted(function: Callable[..., dict[str, tf.Tensor]], inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the converted function gives; conversion fails where an operator is not builtin."""
-    signature = {name: tf.TensorSpec(value.shape, value.dtype, name) for name, value in inputs.items()}
-    traced = tf.function(function).get_concrete_function(**signature)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    runner = interpreter.Interpreter(model_content=converter.convert()).get_signature_runner()
-    return runner(**inputs)
 
 
 def test_roi_align_gather() -> None:
