@@ -1,7 +1,8 @@
 """GrabCut's settings on images with true masks: `python -m benchmarks.grabcut IMAGES ANNOTATIONS [MASKS_B] [COUNT]`.
 
-Prints the mean IoU over the boxes of COUNT images, drawn with seed 0 (100 unless given): by margin and least window,
-and of the package's own by the least reach below which the filled box stands in for what was cut out.
+Prints the mean IoU over the boxes of COUNT images, drawn with seed 0 (100 unless given): by margin and least window;
+of the package's own by the least reach below which the filled box stands in for what was cut out; and of the masks that
+are good enough to learn from.
 """
 
 from __future__ import annotations
@@ -16,11 +17,22 @@ from maskx_tf.data import files
 from maskx_tf.data.dataset import bitmap
 from maskx_tf.data.formats.readers import Source, for_evaluation
 from maskx_tf.masks import grabcut
+from maskx_tf.masks.paste import Crop
 
 SETTINGS = ((0.5, 1), (0.5, 64), (0.5, 128), (0.5, 192), (0.25, 128), (1.0, 128))  # margin, least window
 REACHES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
-Objects = list[tuple[NDArray[np.uint8], tuple[float, float, float, float], NDArray[np.bool_]]]
+Box = tuple[float, float, float, float]
+Objects = list[tuple[NDArray[np.uint8], Box, NDArray[np.bool_]]]
+
+
+def named_objects(arguments: list[str]) -> Objects:
+    """The objects that IMAGES ANNOTATIONS [MASKS_B] [COUNT] name."""
+    images, annotations, *rest = arguments
+    counts = [int(text) for text in rest if text.isdigit()]
+    apart = [Path(text) for text in rest if not text.isdigit()]
+    source = Source(Path(images), Path(annotations), masks_b=apart[0] if apart else None)
+    return objects(source, counts[0] if counts else 100)
 
 
 def objects(source: Source, count: int) -> Objects:
@@ -37,26 +49,37 @@ def objects(source: Source, count: int) -> Objects:
     return found
 
 
+def whole(crop: Crop, truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A crop in an image of the truth's size."""
+    mask = np.zeros_like(truth)
+    height, width = crop.pixels.shape
+    mask[crop.top : crop.top + height, crop.left : crop.left + width] = crop.pixels
+    return mask
+
+
+def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Pixels shared over pixels covered."""
+    return float((found & truth).sum() / max((found | truth).sum(), 1))
+
+
 def ious(among: Objects, reach: float) -> NDArray[np.float64]:
     """The IoU of each object's mask with GrabCut's of its box."""
     grabcut.LEAST_REACH = reach
-    found = []
-    for pixels, box, truth in among:
-        crop = grabcut.segment(pixels, [box])[0]
-        height, width = crop.pixels.shape
-        mask = np.zeros_like(truth)
-        mask[crop.top : crop.top + height, crop.left : crop.left + width] = crop.pixels
-        found.append((mask & truth).sum() / max((mask | truth).sum(), 1))
-    return np.array(found)
+    return np.array([iou(whole(grabcut.segment(pixels, [box])[0], truth), truth) for pixels, box, truth in among])
+
+
+def learned(among: Objects) -> None:
+    """Prints how many of GrabCut's masks are good enough to learn from, and how good those and the others are."""
+    targets = [grabcut.targets(pixels, [box])[0] for pixels, box, _ in among]
+    scores = np.array([iou(whole(one.crop, truth), truth) for one, (_, _, truth) in zip(targets, among, strict=True)])
+    kept = np.array([one.quality > 0 for one in targets])
+    print(f"\nto learn from: {100 * kept.mean():.0f}%, mean IoU {100 * scores[kept].mean():.1f}", end="")
+    print(f"; the others {100 * scores[~kept].mean():.1f}")
 
 
 def main() -> None:
-    """Prints both tables."""
-    images, annotations, *rest = sys.argv[1:]
-    counts = [int(text) for text in rest if text.isdigit()]
-    apart = [Path(text) for text in rest if not text.isdigit()]
-    source = Source(Path(images), Path(annotations), masks_b=apart[0] if apart else None)
-    among = objects(source, counts[0] if counts else 100)
+    """Prints the tables."""
+    among = named_objects(sys.argv[1:])
     own = grabcut.MARGIN, grabcut.LEAST_SIDE, grabcut.LEAST_REACH
     print(f"{len(among)} objects\n\n| margin | least window | mean IoU |\n|---|---|---|")
     for margin, side in SETTINGS:
@@ -66,6 +89,8 @@ def main() -> None:
     print("\n| least reach | mean IoU |\n|---|---|")
     for reach in REACHES:
         print(f"| {reach:g} | {100 * ious(among, reach).mean():.1f} |", flush=True)
+    grabcut.LEAST_REACH = own[2]
+    learned(among)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the pixels of one box, which an encoder or a painter can use without ever making
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,3 +106,24 @@ def paste(
         left, top, pixels = paste_crop(mask, box, height, width, threshold=threshold, mode=mode)
         image[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return result
+
+
+def resolve_contested(crops: Sequence[Crop], boxes: NDArray[np.floating]) -> list[Crop]:
+    """The masks of an image without overlap: a pixel of several belongs to the one with the smallest box.
+
+    For data whose masks do not overlap, where the smaller object usually lies in front. Of equal boxes the first wins.
+
+    Args:
+        crops: D masks.
+        boxes: [D, 4], x1, y1, x2, y2.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    places = [(slice(top, top + len(pixels)), slice(left, left + pixels.shape[1])) for left, top, pixels in crops]
+    owner = np.full([max((side.stop for side in sides), default=0) for sides in zip(*places, strict=True)], -1)
+    for index in reversed(np.argsort(areas, kind="stable")):  # the smallest last
+        owner[places[index]][crops[index].pixels] = index
+    return [
+        crop._replace(pixels=owner[place] == index)
+        for index, (crop, place) in enumerate(zip(crops, places, strict=True))
+    ]
