@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.data import files
 from maskx_tf.data.dataset import bitmap
 from maskx_tf.data.formats.readers import Source, for_evaluation
+from maskx_tf.data.images import load_pixels
 from maskx_tf.masks import grabcut
 from maskx_tf.masks.paste import Crop
 
@@ -42,7 +42,7 @@ def objects(source: Source, count: int) -> Objects:
     found: Objects = []
     for place in sorted(drawn):
         image = dataset.images[place]
-        pixels = files.pixels(image)
+        pixels = load_pixels(image)
         for one in image.instances:
             if one.segmentation is not None and not one.crowd:
                 found.append((pixels, one.box, bitmap(one.segmentation, image.height, image.width)))

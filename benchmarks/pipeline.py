@@ -27,10 +27,10 @@ from benchmarks.measure import machine
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig, PhotometricConfig
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, Polygons, Segmentation, bitmap
-from maskx_tf.data.formats import rle
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import tfrecords, tfrecords_write
 from maskx_tf.data.pipeline.examples import Examples, from_dataset
+from maskx_tf.masks import rle
 
 HEIGHT, WIDTH, IMAGES, INSTANCES = 480, 640, 96, 7
 BATCH, EPOCHS = 4, 5

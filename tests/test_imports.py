@@ -46,6 +46,7 @@ WITHOUT_TENSORFLOW = {
     "serving/client/__init__.py": True,
     "config/__init__.py": True,
     "structures.py": True,
+    "files.py": True,
     "visualize/__init__.py": True,
     "masks/grabcut.py": True,
     "data/checks.py": True,

@@ -13,10 +13,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.checkpoints.messages import listed, reason
 from maskx_tf.config import Config
 from maskx_tf.config import load as load_config
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, listed, reason
 
 FORMAT = 1  # of the folder; raised when an older reader would misread it
 CONFIG, WEIGHTS, EMBEDDING, META = "config.yaml", "weights.npz", "embedding.npy", "model.json"

@@ -6,9 +6,7 @@ recognised; its names are ours, so a missing or surplus tensor can be named; and
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from maskx_tf import __version__
+from maskx_tf import __version__, files
 from maskx_tf.checkpoints import npz
 from maskx_tf.checkpoints.folder import (
     CONFIG,
@@ -29,11 +27,10 @@ from maskx_tf.checkpoints.folder import (
     refuse_other,
     with_embedding,
 )
-from maskx_tf.checkpoints.messages import listed
-from maskx_tf.checkpoints.variables import arrays, named
+from maskx_tf.checkpoints.variables import arrays, assign, named
 from maskx_tf.config import Config, ModelConfig
 from maskx_tf.config import write as write_config
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, listed
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 
@@ -67,43 +64,19 @@ def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: An
         BadInput: the folder holds something else, or cannot be written.
     """
     refuse_other(folder)
-    target = Path(folder).resolve()
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        beside.mkdir(parents=True)
-        try:
-            write_into(beside, model, config, meta)
-            _put(beside, target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise BadInput(f"{folder}: cannot be written: {error.strerror or error}") from None
+    with files.new_folder(folder, replace=True) as unfinished:
+        write_into(unfinished, model, config, meta)
 
 
 def write_into(folder: Path, model: RCNN, config: Config, meta: dict[str, Any]) -> None:
-    """Writes the files of a model folder, one after the other, for whoever sees to it that none is seen alone."""
+    """Writes the files of a model folder into `files.new_folder`."""
     config = with_embedding(without_download(config), EMBEDDING)
     npz.write(folder / WEIGHTS, arrays(model))
     if config.model.transfer.input == "embedding":
         np.save(folder / EMBEDDING, named(model)[TABLE].numpy())
     write_config(config, folder / CONFIG)
     facts = {"format": FORMAT, "maskx_tf": __version__, "parameters": int(model.count_params()), **meta}
-    (folder / META).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _put(beside: Path, target: Path) -> None:
-    """Moves a finished folder to its place; an old one leaves it first, and comes back if the new one cannot."""
-    if not target.exists():
-        beside.rename(target)
-        return
-    old = target.with_name(f".{target.name}.old.{os.getpid()}")
-    target.rename(old)
-    try:
-        beside.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
+    files.write_json(folder / META, facts)
 
 
 def without_download(config: Config) -> Config:
@@ -128,31 +101,33 @@ def open_model(path: str | os.PathLike[str], *, portable: bool = False) -> Loade
     return load(find(path), portable=portable)
 
 
-def load(folder: str | os.PathLike[str], *, portable: bool = False) -> Loaded:
+def load(folder: str | os.PathLike[str], *, portable: bool = False, finite: bool = True) -> Loaded:
     """Builds a model folder's model and sets all of its weights.
 
     Args:
         folder: written by `save`.
         portable: see `models.build.build`.
+        finite: see `read_weights`.
 
     Raises:
         BadInput: the folder is damaged, or its files do not fit together.
     """
     config, meta = read_config(Path(folder))
     model = build(without_download(config).model, portable=portable)
-    read_weights(model, Path(folder) / WEIGHTS)
+    read_weights(model, Path(folder) / WEIGHTS, finite=finite)
     return Loaded(model, config, meta)
 
 
-def read_weights(model: keras.Model, path: Path) -> None:
-    """Sets every variable of a model that stands.
+def read_weights(model: keras.Model, path: Path, *, finite: bool = True) -> None:
+    """Sets every variable of a model.
 
     Args:
-        model: of the configuration that stands beside the weights.
+        model: of the configuration next to the weights.
         path: weights.npz.
+        finite: refuse weights that are NaN or infinite.
 
     Raises:
-        BadInput: the file is damaged, or is of another model.
+        BadInput: the file is damaged, or is of another model; the model may then have some of its weights.
     """
     variables = named(model)
     with npz.reading(path) as archive:
@@ -161,10 +136,6 @@ def read_weights(model: keras.Model, path: Path) -> None:
             raise BadInput(f"{path}: expected a tensor {listed(missing)}, as {CONFIG} has it, found none")
         if extra:
             raise BadInput(f"{path}: holds {listed(extra)}, which the model of {CONFIG} does not have")
-        for name, array in archive.items():
-            shape = tuple(variables[name].shape)
-            if array.shape != shape:
-                raise BadInput(f"{path}: {name}: expected shape {list(shape)}, found {list(array.shape)}")
-            if name == TABLE and not np.array_equal(array, variables[name].numpy()):
-                raise BadInput(f"{path.with_name(EMBEDDING)}: expected the numbers of {name} in {path.name}")
-            variables[name].assign(array)
+        if TABLE in variables and not np.array_equal(archive.read(TABLE), variables[TABLE].numpy()):
+            raise BadInput(f"{path.with_name(EMBEDDING)}: expected the numbers of {TABLE} in {path.name}")
+        assign(variables, archive, variables, finite=finite)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
-from maskx_tf.checkpoints.messages import reason, shown
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason, visible
+from maskx_tf.files import open_regular
 
-# What zipfile and NumPy's header reader raise on bytes that are not what they were: there is no common ancestor.
+# What zipfile and NumPy's header reader raise on damaged bytes: these types have no common ancestor.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -27,6 +30,20 @@ DAMAGE = (
     RuntimeError,
     MemoryError,
 )
+# A zip may promise any number of bytes. Compressed weights take most of their size: more than this is no weights.
+MOST_EXPANSION, ALWAYS_ALLOWED = 50, 2**28
+
+
+class Header(NamedTuple):
+    """What the first bytes of an array say.
+
+    Attributes:
+        shape: of the array.
+        dtype: of its numbers.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
 
 
 def write(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -38,34 +55,74 @@ def write(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
+def read_header(stream: IO[bytes], size: int) -> Header:
+    """The header of an array in NumPy's format; the stream is then at its first number.
+
+    Args:
+        stream: at the beginning of the array.
+        size: bytes of the array with its header.
+
+    Raises:
+        ValueError: it is no such array, it holds Python objects, or it needs another number of bytes.
+    """
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"NumPy's format {version} is not known")
+    shape, _, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    needed = stream.tell() + math.prod(shape) * dtype.itemsize
+    if needed != size:
+        raise ValueError(f"{dtype} {list(shape)} needs {needed} bytes, found {size}")
+    return Header(shape, dtype)
+
+
 class Archive:
     """An open file of named arrays.
 
     Attributes:
+        path: of the file.
         names: of the arrays.
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self._path = path
+        self.path = path
         self._archive = archive
         self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+
+    def header(self, name: str) -> Header:
+        """Shape and type of one array, of which nothing else is read.
+
+        Raises:
+            BadInput: it is damaged, or no array of numbers.
+        """
+        try:
+            with self._archive.open(f"{name}.npy") as member:
+                return read_header(member, self._archive.getinfo(f"{name}.npy").file_size)
+        except DAMAGE as error:
+            raise self._damaged(name, error) from None
 
     def read(self, name: str) -> np.ndarray:
         """One array.
 
         Raises:
-            BadInput: its bytes are damaged, or it holds Python objects.
+            BadInput: its bytes are damaged, or it is no array of numbers.
         """
+        self.header(name)
         try:
-            # Whole first: the checksum is compared before the header is believed.
+            # Whole first: the checksum is compared before the numbers are believed.
             data = self._archive.read(f"{name}.npy")
             return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except DAMAGE as error:
-            raise BadInput(f"{self._path}: {shown(name)}: damaged, or no array: {reason(error)}") from None
+            raise self._damaged(name, error) from None
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
         """All arrays."""
         return ((name, self.read(name)) for name in self.names)
+
+    def _damaged(self, name: str, error: BaseException) -> BadInput:
+        return BadInput(f"{self.path}: {visible(name)}: damaged, or no array: {reason(error)}")
 
 
 @contextmanager
@@ -84,13 +141,21 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Opens a zip whose members can be read.
 
     Raises:
-        BadInput: it is not there, or not whole.
+        BadInput: it is not there, not whole, or its members would be much larger than the file.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        file = open_regular(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except DAMAGE as error:
-        raise BadInput(f"{path}: cut short or damaged: {reason(error)}") from None
-    with archive:
-        yield archive
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {reason(error)}") from None
+    with file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except DAMAGE as error:
+            raise BadInput(f"{path}: cut short or damaged: {reason(error)}") from None
+        with archive:
+            promised, size = sum(one.file_size for one in archive.infolist()), os.fstat(file.fileno()).st_size
+            if promised > max(MOST_EXPANSION * size, ALWAYS_ALLOWED):
+                raise BadInput(f"{path}: expected weights, found a file of {size} bytes that unpacks to {promised}")
+            yield archive

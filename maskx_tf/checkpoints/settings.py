@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from maskx_tf.config import Config, load
-from maskx_tf.config.loader import replace_text
 from maskx_tf.config.text import format_yaml
 from maskx_tf.errors import BadInput
+from maskx_tf.files import write_text
 
 
 def resolve(settings: dict[str, Any], overrides: Sequence[str] = (), *, origin: str = "settings") -> Config:
@@ -26,7 +26,7 @@ def resolve(settings: dict[str, Any], overrides: Sequence[str] = (), *, origin: 
     """
     with tempfile.TemporaryDirectory(prefix="maskx-") as folder:
         recipe = Path(folder, "settings.yaml")
-        replace_text(recipe, format_yaml(settings))
+        write_text(recipe, format_yaml(settings))
         try:
             return load(recipe, overrides)
         except BadInput as error:

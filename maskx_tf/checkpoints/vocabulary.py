@@ -15,11 +15,10 @@ import numpy as np
 
 from maskx_tf.checkpoints import npz
 from maskx_tf.checkpoints.io import TABLE, build_with
-from maskx_tf.checkpoints.messages import listed
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.checkpoints.variables import arrays, named
 from maskx_tf.config import Config
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, listed
 from maskx_tf.models.rcnn import RCNN
 
 Rows = dict[str, np.ndarray]
@@ -163,15 +162,15 @@ def read(path: Path, model: RCNN, config: Config, count: int) -> Rows:
         BadInput: the file is damaged, or rows are missing, surplus or of a wrong shape.
     """
     wanted = parts(model, config)
+    biases = {kind: np.zeros((count, *part.shape), np.float32) for kind, part in wanted.items() if "_bias" in kind}
     with npz.reading(path) as archive:
-        rows = dict(archive.items())
-    for kind, part in wanted.items():
-        if kind.endswith("_bias"):
-            rows.setdefault(kind, np.zeros((count, *part.shape), np.float32))
-    if set(rows) != set(wanted):
-        raise BadInput(f"{path}: expected {listed(wanted, 9)}, found {listed(rows, 9)}")
-    for kind, part in wanted.items():
-        _check(f"{path}: {kind}", rows[kind], (count, *part.shape))
+        if set(archive.names) | set(biases) != set(wanted):
+            raise BadInput(f"{path}: expected {listed(wanted, 9)}, found {listed(archive.names, 9)}")
+        for kind in archive.names:
+            _check_shape(f"{path}: {kind}", archive.header(kind).shape, (count, *wanted[kind].shape))
+        rows = biases | dict(archive.items())
+    for kind in archive.names:
+        _check(f"{path}: {kind}", rows[kind], (count, *wanted[kind].shape))
     return rows
 
 
@@ -215,9 +214,13 @@ def _known(config: Config, names: Iterable[str]) -> dict[str, int]:
     return index
 
 
+def _check_shape(where: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if found != shape:
+        raise BadInput(f"{where}: expected shape {list(shape)}, found {list(found)}")
+
+
 def _check(where: str, rows: np.ndarray, shape: tuple[int, ...]) -> None:
-    if rows.shape != shape:
-        raise BadInput(f"{where}: expected shape {list(shape)}, found {list(rows.shape)}")
+    _check_shape(where, rows.shape, shape)
     if not np.issubdtype(rows.dtype, np.floating) or not np.isfinite(rows).all():
         raise BadInput(f"{where}: expected finite floating point numbers")
 

@@ -74,11 +74,9 @@ def ask(
     except ValueError as error:
         raise BadInput(f"{address}: {error}") from None
     if json_file is not None:
-        import json
+        from maskx_tf.files import write_json
 
-        from maskx_tf.config.loader import replace_text
-
-        replace_text(json_file, json.dumps(results) + "\n")
+        write_json(json_file, results, indent=None)
     if unread:
         raise BadInput(f"{unread} of {len(files)} images could not be read by the server, as said above")
 
@@ -95,14 +93,9 @@ def describe(answer: Answer) -> str:
 
 
 def _answers(client: Client, files: Sequence[Path], concurrency: int) -> Iterator[tuple[Path, Answer]]:
-    return zip(files, client.stream((_read(file) for file in files), concurrency=concurrency), strict=True)
+    from maskx_tf.files import read_bytes
 
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+    return zip(files, client.stream(map(read_bytes, files), concurrency=concurrency), strict=True)
 
 
 def _from(answer: Answer, score: float) -> Answer:
@@ -119,15 +112,13 @@ def _advice(code: str, model: str) -> str:
 
 def _read_labels(path: Path) -> set[str] | None:
     """Names of the classes with masks, if the file tells."""
-    import json
+    from maskx_tf.files import read_json
 
+    labels = read_json(path)
     try:
-        labels = json.loads(path.read_text(encoding="utf-8"))
         marked = [label for label in labels if "masks" in label]
         return {str(label["name"]) for label in marked if label["masks"]} if marked else None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, LookupError):
+    except (TypeError, LookupError):
         raise BadInput(f"{path}: expected labels.json of an export") from None
 
 

@@ -67,14 +67,13 @@ def config(
     ] = False,
 ) -> None:
     """Print every setting that a recipe comes to. Its bases and the overrides are resolved and checked."""
-    import json
-
     from maskx_tf.config import dump, load
-    from maskx_tf.config.loader import replace_text
+    from maskx_tf.files import as_json as json_text
+    from maskx_tf.files import write_text
 
     resolved = load(recipe, overrides or ())
     if as_json:
-        text = json.dumps(resolved.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        text = json_text(resolved.model_dump(mode="json"))
     else:
         text = dump(resolved)
     if out is None:
@@ -84,5 +83,5 @@ def config(
         raise BadInput(
             f"--out {out}: expected another file, for it would replace the recipe, its base and its comments"
         )
-    replace_text(out, text)
+    write_text(out, text)
     print(f"wrote {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from maskx_tf import files
 from maskx_tf.config.explain import Keys, explain, show
 from maskx_tf.config.schema import Config
 from maskx_tf.config.text import YamlError, format_yaml, parse_yaml
@@ -81,23 +81,7 @@ def dump(config: Config) -> str:
 
 def write(config: Config, path: str | os.PathLike[str]) -> None:
     """Writes `dump(config)`, so that at every moment the file is absent, old or new, and never half of it."""
-    replace_text(path, dump(config))
-
-
-def replace_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file beside its place and renames it, so that nobody ever sees half of it."""
-    target = Path(path)
-    try:
-        if target.is_dir():  # such as "" and "/", which have no name to write beside
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            beside.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
+    files.write_text(path, dump(config))
 
 
 def _read_chain(path: str) -> list[_Layer]:

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maskx_tf.data import files, splits
+from maskx_tf.data import splits
 from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, clip, is_usable
 from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.readers import Source, check_policy, read, with_masks_b
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import IMAGE_TYPES, is_annotated_unturned, load_pixels, open_image
 from maskx_tf.data.problems import KINDS, Problem, Report, noted
+from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
 
 EXAMPLES = 5  # of each kind, that are kept
@@ -92,7 +94,7 @@ def check(
                 _check_file(image, where, report)
         _check_instances(image, where, dataset.class_names, report)
 
-    for _ in files.in_threads(look, dataset.images, findings):
+    for _ in in_threads(look, dataset.images, findings):
         advance()
     _check_forms(dataset, findings)
     # Training sees the masks that are kept apart under one policy alone.
@@ -102,14 +104,14 @@ def check(
 
 
 def _check_file(image: ImageRecord, where: str, report: Report) -> None:
-    with files.open_image(image.file) as opened:
-        suffixes = files.IMAGE_TYPES[str(opened.format)]
+    with open_image(image.file) as opened:
+        suffixes = IMAGE_TYPES[str(opened.format)]
         if not isinstance(image.file, bytes) and image.file.suffix.lower() not in suffixes:
             what = f"expected a name that ends in {suffixes[0]}, for it is {opened.format}, found {image.file.name}"
             report(Problem("image_type", where, what))
-        if files.is_annotated_unturned(opened, image.width, image.height):
+        if is_annotated_unturned(opened, image.width, image.height):
             report(Problem("image_turn", where, f"expected the size after EXIF's turn, found {opened.size}"))
-    files.pixels(image)
+    load_pixels(image)
 
 
 def _check_instances(image: ImageRecord, where: str, class_names: Sequence[str], report: Report) -> None:

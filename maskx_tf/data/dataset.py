@@ -10,19 +10,20 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskx_tf.errors import BadInput
+from maskx_tf import files
+from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks import crops as mask_crops
+from maskx_tf.masks.rle import Rle
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 # Each x1, y1, x2, y2, ...; an eighth of what a list of numbers takes. In quotes for Python 3.11's array.
 Polygons: TypeAlias = "tuple[array[float], ...]"
-Rle = dict[str, Any]  # {"size": [height, width], "counts": COCO's compressed text}, checked when it was read
 Id = int | str
 
 MIN_SIDE = 1.0  # pixels; a box that is thinner after it was cut at the border of the image teaches nothing
@@ -41,11 +42,11 @@ class MaskFile:
             BadInput: the file is missing or cannot be decoded.
         """
         try:
-            with Image.open(self.path) as image:
+            with files.open_regular(self.path) as file, Image.open(file) as image:
                 resized = image.resize((width, height), Image.Resampling.NEAREST)
                 mask = np.asarray(resized if resized.mode in ("1", "L", "I;16", "I", "P") else resized.convert("L")) > 0
         except Exception as error:  # the decoders raise whatever occurs to them
-            raise BadInput(f"{self.path}: expected a mask: {error or type(error).__name__}") from None
+            raise BadInput(f"{self.path}: expected a mask: {reason(error)}") from None
         return mask
 
 
@@ -135,7 +136,7 @@ def for_learning(dataset: Dataset) -> Dataset:
     return dataset._replace(images=tuple(cut(image) for image in dataset.images))
 
 
-def loaded(segmentation: Segmentation, height: int, width: int) -> mask_crops.Segmentation:
+def loaded(segmentation: Segmentation, height: int, width: int) -> mask_crops.MaskForm:
     """The segmentation in a form that `ops.mask_crops` takes; a mask in a file is read."""
     if isinstance(segmentation, MaskFile):
         return segmentation.load(height, width)

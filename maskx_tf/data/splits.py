@@ -14,9 +14,7 @@ import numpy as np
 
 from maskx_tf.config.text import YamlError, parse_yaml
 from maskx_tf.data.dataset import Dataset, ImageRecord
-from maskx_tf.data.formats.join import nearest
-from maskx_tf.data.formats.records import show
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, did_you_mean, shorten
 from maskx_tf.names import COCO, VOC, VOC_IN_COCO
 
 PUBLISHED = re.compile(r"E([1-5])_A(20|30|40|50|60)")
@@ -48,7 +46,7 @@ def parse(value: Any) -> Policy:
         numbers = [draw.get("a"), draw["seed"]]
         if set(draw) == {"a", "seed"} and all(type(number) is int and 0 <= number < 2**32 for number in numbers):
             return Random(draw["a"], draw["seed"])
-    raise BadInput(f"masks: expected {EXPECTED}, found {show(value)}")
+    raise BadInput(f"masks: expected {EXPECTED}, found {shorten(value)}")
 
 
 def parse_text(text: str) -> Policy:
@@ -82,7 +80,7 @@ def a_classes(policy: Policy, class_names: Sequence[str]) -> frozenset[str]:
     if isinstance(policy, tuple):
         for name in policy:
             if name not in class_names:
-                raise BadInput(f"masks: expected names of classes, found {name!r}{nearest(name, class_names)}")
+                raise BadInput(f"masks: expected names of classes, found {name!r}{did_you_mean(name, class_names)}")
         return frozenset(policy)
     # The draws are of places in COCO's list; with another order they would be other classes.
     if tuple(class_names) != COCO:

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from maskx_tf.evaluation import coco, voc
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.truth import Kind, Truth, counts
+from maskx_tf.masks.rle import of_any_form
 
 Figures = dict[str, float | None]
 VOC_NAMES = ("APr50", "APr70")
@@ -142,7 +143,7 @@ def mean_ious(truth: Truth, results: Iterable[dict[str, Any]]) -> dict[int, floa
     for one in truth["annotations"]:
         if one.get("iscrowd") or not one.get("segmentation"):
             continue
-        own = voc.as_rle(one["segmentation"], *sizes[one["image_id"]])
+        own = of_any_form(one["segmentation"], *sizes[one["image_id"]])
         mask = given.get((one["image_id"], one["id"]))
         ious[one["category_id"]].append(0.0 if mask is None else float(coco_mask.iou([mask], [own], [0])[0, 0]))
     return {category: float(np.mean(values)) for category, values in ious.items()}

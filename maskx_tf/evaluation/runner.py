@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskx_tf import files
 from maskx_tf.evaluation.store import Store
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image, category_of
 from maskx_tf.masks.paste import Crop, paste_crop
-from maskx_tf.masks.rle import encode_crop
+from maskx_tf.masks.results import coco_result
 from maskx_tf.models.inference import Predictor
 from maskx_tf.structures import Detections
 
@@ -190,14 +189,8 @@ def _entries(found: _Found, crops: Sequence[Crop] | None, height: int, width: in
     """An image's results as COCO has them, but for the image's id."""
     entries = []
     for index, category in enumerate(found.categories):
-        x1, y1, x2, y2 = found.boxes[index].tolist()
-        entry: dict[str, Any] = {
-            "category_id": category,
-            "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(float(found.scores[index]), 6),
-        }
-        if crops is not None:
-            entry["segmentation"] = encode_crop(crops[index], height, width)
+        crop = None if crops is None else crops[index]
+        entry = coco_result(category, found.boxes[index], float(found.scores[index]), crop, height, width)
         if found.annotations is not None:
             entry["annotation_id"] = found.annotations[index]
         entries.append(entry)
@@ -212,10 +205,5 @@ def fingerprint(predictor: Predictor, truth: Truth, **facts: Any) -> str:
         truth: COCO's mapping.
         **facts: what else detections depend on, such as the configuration, as plain data.
     """
-    digest = hashlib.sha256()
-    for variable in predictor.model.variables:
-        digest.update(f"{variable.path} {variable.dtype} {tuple(variable.shape)}".encode())
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    plain = {"canvas": predictor.canvas, "truth": truth, **facts}
-    digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:32]
+    weights = ((variable.path, variable.numpy()) for variable in predictor.model.variables)
+    return files.digest({"canvas": predictor.canvas, "truth": truth, **facts}, weights)[:32]

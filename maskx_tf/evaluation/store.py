@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from maskx_tf import files
 from maskx_tf.errors import BadInput
 
 KEY = "maskx_detections"  # of the first line; its value is the version of the format
@@ -113,21 +114,13 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_results(path: Path, out: Path) -> None:
-    """Writes the detections of a store as COCO's results JSON; beside its place first, so never half of it."""
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        try:
-            with beside.open("w", encoding="utf-8") as file:
-                file.write("[")
-                for number, one in enumerate(read(path)):
-                    file.write(",\n" if number else "\n")
-                    json.dump({key: value for key, value in one.items() if key != "annotation_id"}, file)
-                file.write("\n]\n")
-            os.replace(beside, out)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInput(f"{out}: cannot be written: {error.strerror or error}") from None
+    """Writes the detections of a store as COCO's results JSON."""
+    with files.new_file(out) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, one in enumerate(read(path)):
+            file.write(",\n" if number else "\n")
+            json.dump({key: value for key, value in one.items() if key != "annotation_id"}, file)
+        file.write("\n]\n")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

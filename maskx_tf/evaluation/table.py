@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, field_validator
 
+from maskx_tf import files
 from maskx_tf.config.schema import Source
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.metrics import gap
@@ -60,12 +60,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: the file cannot be read, or is another.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise BadInput(f"{path}: expected the figures of maskx eval: {error}") from None
+    data = files.read_json(path)
     try:
         _Stored.model_validate(data)
     except ValidationError as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskx_tf.evaluation.truth import Truth, of_kind
+from maskx_tf.masks.rle import of_any_form
 
 RECALLS = np.linspace(0.0, 1.0, 11)
 
@@ -38,7 +39,7 @@ def average_precision(
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     objects: dict[int, dict[int, list[_Object]]] = defaultdict(lambda: defaultdict(list))
     for one in of_kind(truth, "mask")["annotations"]:
-        rle = as_rle(one["segmentation"], *sizes[one["image_id"]])
+        rle = of_any_form(one["segmentation"], *sizes[one["image_id"]])
         objects[one["category_id"]][one["image_id"]].append(_Object(rle, bool(one["iscrowd"])))
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
@@ -87,12 +88,3 @@ def _area(hits: NDArray[np.bool_], total: int) -> float:
     recall = true / total
     # The recalls are tenths: a hit that reaches one must not miss it by a rounding.
     return float(np.mean([precision[recall >= level - 1e-9].max(initial=0.0) for level in RECALLS]))
-
-
-def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """A checked segmentation in any of COCO's forms, in the compressed one."""
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return segmentation

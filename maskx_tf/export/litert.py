@@ -11,9 +11,6 @@ int8      features, every operator of it in integers: normalised image -> featur
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskx_tf import files
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device
@@ -74,17 +72,8 @@ def write(source: Source, out: Path, *, precision: str, parts: bool, images: Ite
         raise BadInput("int8 is two graphs of its own, and needs images that represent what will be seen")
     if parts and "masks" not in source.model.outputs:
         raise BadInput("a family without masks has no parts")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        facts = _write(source, beside, precision, parts, examples)
-        beside.chmod(0o755)
-        beside.rename(out)
-    except OSError as error:
-        raise BadInput(f"{out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return facts
+    with files.new_folder(out) as unfinished:
+        return _write(source, unfinished, precision, parts, examples)
 
 
 def _write(source: Source, folder: Path, precision: str, parts: bool, images: list[Example]) -> dict[str, Any]:
@@ -101,7 +90,7 @@ def _write(source: Source, folder: Path, precision: str, parts: bool, images: li
         "paste": settings.detections.paste,
         "pixels": _normalisation(settings),
     }
-    texts = {**descriptions(source), device.DESCRIPTION: json.dumps(facts, indent=2) + "\n"}
+    texts = {**descriptions(source), device.DESCRIPTION: files.as_json(facts)}
     for graph in graphs:
         path = folder / f"{graph.name}.tflite"
         path.write_bytes(_converted(graph, [device.normalise(*one, **facts["pixels"]) for one in images]))

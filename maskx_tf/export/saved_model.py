@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.export import warmup
 from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT, Labels, Signatures
 from maskx_tf.export.source import Source, descriptions
+from maskx_tf.files import new_folder
 
 HIGHEST_VERSION = 2**63 - 1
 HIGHEST_ID = 2**31 - 1  # the signatures' classes are int32
@@ -36,7 +36,7 @@ class Written(NamedTuple):
 
 
 def write(source: Source, out: Path, *, version: int | None = None) -> Written:
-    """Writes a version beside those that stand there, so that a server that watches sees all of it or nothing.
+    """Writes a version next to the others, so that a server that watches sees all of it or nothing.
 
     Args:
         source: the model.
@@ -57,17 +57,8 @@ def write(source: Source, out: Path, *, version: int | None = None) -> Written:
     if target.exists():
         raise BadInput(f"{target}: this version stands already; expected a new number, or none")
     names = _signatures(source)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{number}.", dir=out))
-        try:
-            _write(source, beside, out.name, names)
-            beside.chmod(0o755)  # mkdtemp's own is for nobody else, and a server is somebody else
-            beside.rename(target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise BadInput(f"{out}: cannot be written: {error.strerror or error}") from None
+    with new_folder(target) as unfinished:
+        _write(source, unfinished, out.name, names)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return Written(target, number, names, round(size / 1e6, 1))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from maskx_tf.checkpoints import io
 from maskx_tf.config import Config, dump
 from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput
+from maskx_tf.files import as_json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 
@@ -93,13 +93,9 @@ def descriptions(source: Source) -> dict[str, str]:
     # The table's place on this machine says nothing elsewhere.
     resolved = dump(folder_ops.with_embedding(config, folder_ops.EMBEDDING))
     return {
-        "labels.json": _json(labels),
+        "labels.json": as_json(labels),
         "config.yaml": resolved,
-        "versions.json": _json(versions),
-        "metrics.json": _json(meta.get("metrics") or {}),
-        "history.json": _json(meta),
+        "versions.json": as_json(versions),
+        "metrics.json": as_json(meta.get("metrics") or {}),
+        "history.json": as_json(meta),
     }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from maskx_tf.checkpoints.messages import reason
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
 
 
 class _Loader(yaml.SafeLoader):

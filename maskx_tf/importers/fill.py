@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from maskx_tf.checkpoints.messages import listed
 from maskx_tf.checkpoints.variables import named
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, listed
 from maskx_tf.importers.layouts import Layout
 
 

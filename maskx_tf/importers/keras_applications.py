@@ -9,9 +9,9 @@ from typing import Any
 import h5py  # type: ignore[import-untyped]  # no stubs; Keras brings it
 import keras
 
-from maskx_tf.checkpoints.messages import reason
 from maskx_tf.config import ModelConfig
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import open_regular
 from maskx_tf.importers import labels as label_names
 from maskx_tf.importers import names
 from maskx_tf.importers.fill import Entry, Rule, Table
@@ -80,7 +80,7 @@ def _network(path: Path) -> tuple[str, bool]:
             shapes.append(tuple(item.shape))
 
     try:
-        with h5py.File(path, "r") as file:
+        with open_regular(path) as stream, h5py.File(stream, "r") as file:
             file.visititems(note)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None

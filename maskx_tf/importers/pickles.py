@@ -17,8 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from maskx_tf.checkpoints.messages import reason
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import open_regular
 
 # What the unpickler and the stand-ins raise on nonsense: too many kinds to tell apart, none of which is a bug.
 NONSENSE = (
@@ -150,7 +150,7 @@ def read_pickle(path: Path) -> Any:
     Raises:
         BadInput: it is damaged, or names something that is neither; nothing of it was run.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return unpickle(ArrayUnpickler(file), path)
 
 

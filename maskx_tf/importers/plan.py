@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskx_tf.checkpoints.messages import shown
 from maskx_tf.config import ModelConfig
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, visible
 from maskx_tf.importers.fill import Rule, Table
 from maskx_tf.importers.labels import Labels
 from maskx_tf.layers.resnet import VARIANTS
@@ -78,7 +77,7 @@ def refuse(path: Path, tensors: Tensors, known: Sequence[tuple[str, str]]) -> No
     for pattern, kind in known:
         for name in tensors:
             if re.match(pattern, name):
-                raise BadInput(f"{path}: {shown(name)}: {kind} cannot be imported")
+                raise BadInput(f"{path}: {visible(name)}: {kind} cannot be imported")
 
 
 def tensor(path: Path, tensors: Tensors, name: str, rank: int) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from maskx_tf.checkpoints import npz
-from maskx_tf.checkpoints.messages import listed, reason
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, listed, reason
+from maskx_tf.files import open_regular
 from maskx_tf.importers.pickles import read_pickle
 from maskx_tf.importers.torch_zip import LEGACY_MAGIC, bfloat16, read_torch
 
@@ -40,10 +40,10 @@ def read(path: Path) -> Any:
         BadInput: no such file, a form that is not read here, or damage. Nothing that the file holds is run.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(512)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+        raise BadInput(f"{path}: cannot be read: {reason(error)}") from None
     if start.startswith(b"PK"):
         return _read_zip(path)
     if start.startswith(HDF5_MAGIC):
@@ -88,7 +88,7 @@ def _read_zip(path: Path) -> Any:
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Eight bytes with the length of a JSON header, the header, then the tensors' bytes."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(min(length, LONGEST_HEADER))
         data = memoryview(file.read())

@@ -11,8 +11,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from maskx_tf.checkpoints import npz
-from maskx_tf.checkpoints.messages import reason
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
 from maskx_tf.importers.pickles import ArrayUnpickler, unpickle
 
 # How a file of torch before 1.6 begins: a pickle of this number.

@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from maskx_tf.masks.rle import run_lengths
+from maskx_tf.masks import rle
 
 HALF = 0.5 - 1e-6  # of a cell, but for rounding
 
 # COCO's three forms (polygons, run lengths as list or string) and a bitmap.
-Segmentation = Sequence[Sequence[float]] | Mapping[str, Any] | NDArray[Any]
+MaskForm = Sequence[Sequence[float]] | Mapping[str, Any] | NDArray[Any]
 
 
 def crop_mask(
-    segmentation: Segmentation, box: Sequence[float] | NDArray[Any], height: int, width: int, side: int
+    segmentation: MaskForm, box: Sequence[float] | NDArray[Any], height: int, width: int, side: int
 ) -> NDArray[np.bool_]:
     """The mask inside its box.
 
@@ -62,37 +61,17 @@ def crop_mask(
     return np.asarray(_means(shrunk.T, x1 - left, x2 - left, side).T >= HALF)
 
 
-def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.bool_]:
+def decode(segmentation: MaskForm, height: int, width: int) -> NDArray[np.bool_]:
     """Any form of segmentation as a bitmap, bool [height, width]; raises ValueError as `crop_mask` does."""
     if isinstance(segmentation, np.ndarray):
         if segmentation.shape != (height, width):
             raise ValueError(f"the bitmap is {segmentation.shape}, expected ({height}, {width})")
         return segmentation != 0
     if isinstance(segmentation, Mapping):
-        rle = _compressed(segmentation, height, width)
-    elif isinstance(segmentation, Sequence) and not isinstance(segmentation, str | bytes):
-        rle = coco_mask.merge(coco_mask.frPyObjects(_checked_polygons(segmentation), height, width))
-    else:
-        raise ValueError(f"a segmentation is polygons, run lengths or a bitmap, not {type(segmentation).__name__}")
-    return np.asarray(coco_mask.decode(rle), bool)
-
-
-def _compressed(rle: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
-    """Run lengths in the compressed form, checked so that the C decoder cannot read past its end."""
-    if set(rle) != {"size", "counts"}:
-        raise ValueError("run lengths need the keys size and counts and no other")
-    if list(rle["size"]) != [height, width]:
-        raise ValueError(f"the run lengths are of size {list(rle['size'])}, expected [{height}, {width}]")
-    counts = rle["counts"]
-    is_text = isinstance(counts, str | bytes)
-    if not is_text and not all(isinstance(run, int | np.integer) for run in counts):
-        raise ValueError("the run lengths are no list of whole numbers")
-    runs = run_lengths(counts) if is_text else np.array(counts, np.int64)
-    if (runs < 0).any() or runs.sum() != height * width:
-        raise ValueError(f"the run lengths add up to {runs.sum()}, expected {height * width}")
-    if is_text:
-        return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-    return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+        return rle.bitmap_of(rle.checked(segmentation, height, width))
+    if isinstance(segmentation, Sequence) and not isinstance(segmentation, str | bytes):
+        return rle.bitmap_of(rle.of_any_form(_checked_polygons(segmentation), height, width))
+    raise ValueError(f"a segmentation is polygons, run lengths or a bitmap, not {type(segmentation).__name__}")
 
 
 def _checked_polygons(polygons: Sequence[Sequence[float]]) -> list[list[float]]:
@@ -118,7 +97,7 @@ def _crop_polygons(
     scaled = [
         ((np.reshape(polygon, [-1, 2]) - origin) * scale).ravel().tolist() for polygon in _checked_polygons(polygons)
     ]
-    return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, side, side))), bool)
+    return rle.bitmap_of(rle.of_any_form(scaled, side, side))
 
 
 def _means(pixels: NDArray[Any], low: float, high: float, side: int) -> NDArray[np.float64]:

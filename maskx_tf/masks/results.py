@@ -5,10 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pycocotools import mask as coco_mask
+import numpy as np
+from numpy.typing import NDArray
 
-from maskx_tf.masks.paste import paste
+from maskx_tf.masks.paste import Crop, paste_crop
+from maskx_tf.masks.rle import encode_crop
 from maskx_tf.structures import Detections
+
+
+def coco_result(
+    category_id: int, box: NDArray[np.floating], score: float, crop: Crop | None, height: int, width: int
+) -> dict[str, Any]:
+    """One detection as COCO has it, but for the image's id.
+
+    Args:
+        category_id: the data set's id of its class.
+        box: x1, y1, x2, y2 in pixels of the image.
+        score: 0..1.
+        crop: its mask; None for a detection that is known by its box alone.
+        height: of the image.
+        width: of the image.
+    """
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    result: dict[str, Any] = {
+        "category_id": category_id,
+        "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+        "score": round(float(score), 6),
+    }
+    if crop is not None:
+        result["segmentation"] = encode_crop(crop, height, width)
+    return result
 
 
 def coco_results(
@@ -23,21 +49,10 @@ def coco_results(
         category_ids: the data set's id of each class 1..K; None writes the class numbers themselves.
         paste_mode: see `masks.paste.paste`.
     """
-    height, width = size
     results = []
-    for index in range(len(found.scores)):
-        number = int(found.classes[index])
-        x1, y1, x2, y2 = (float(edge) for edge in found.boxes[index])
-        result: dict[str, Any] = {
-            "image_id": image_id,
-            "category_id": number if category_ids is None else int(category_ids[number - 1]),
-            "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(float(found.scores[index]), 6),
-        }
-        if found.masks is not None:
-            one = slice(index, index + 1)
-            pixels = paste(found.masks[one], found.boxes[one], height, width, mode=paste_mode)[0]
-            rle = coco_mask.encode(pixels.astype("uint8", order="F"))
-            result["segmentation"] = {"size": [height, width], "counts": rle["counts"].decode("ascii")}
-        results.append(result)
+    for index, number in enumerate(found.classes):
+        category = int(number) if category_ids is None else int(category_ids[int(number) - 1])
+        box = found.boxes[index]
+        crop = None if found.masks is None else paste_crop(found.masks[index], box, *size, mode=paste_mode)
+        results.append({"image_id": image_id, **coco_result(category, box, found.scores[index], crop, *size)})
     return results

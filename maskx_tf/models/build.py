@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from maskx_tf.config import ModelConfig
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import open_regular
 from maskx_tf.layers.applications import NETWORKS, Application
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.fpn import FPN, LastMap
@@ -267,9 +268,10 @@ def _mlp_branches(config: ModelConfig, pool: keras.layers.Layer) -> tuple[MLPBra
 
 def _read_table(path: str, classes: int) -> np.ndarray:
     try:
-        table = np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: no .npy table: {error}") from None
+        with open_regular(path) as file:
+            table = np.load(file, allow_pickle=False)
+    except (OSError, EOFError, MemoryError, ValueError) as error:
+        raise BadInput(f"{path}: no .npy table: {reason(error)}") from None
     if table.ndim != 2 or len(table) != classes or not np.issubdtype(table.dtype, np.floating):
         raise BadInput(f"{path}: a {table.dtype} array of shape {table.shape}, expected floats [{classes}, size]")
     if not np.isfinite(table).all():

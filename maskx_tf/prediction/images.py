@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskx_tf.config import ModelConfig
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import open_regular
 from maskx_tf.masks.rgb import to_rgb
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
@@ -50,10 +51,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         BadInput: the file is no readable image.
     """
     try:
-        with Image.open(path) as file:
-            return np.asarray(to_rgb(ImageOps.exif_transpose(file)))
+        with open_regular(path) as file, Image.open(file) as image:
+            return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    except UnidentifiedImageError:
+        raise BadInput(f"{os.fspath(path)}: expected an image, found a file of another kind") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{os.fspath(path)}: expected an image: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{os.fspath(path)}: expected an image: {reason(error)}") from None
 
 
 def pixels_of(image: ImageLike) -> NDArray[np.uint8]:
@@ -71,7 +74,7 @@ def pixels_of(image: ImageLike) -> NDArray[np.uint8]:
     try:
         return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
     except (OSError, SyntaxError, ValueError) as error:
-        raise BadInput(f"image: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"image: {reason(error)}") from None
 
 
 class ImagePredictor:

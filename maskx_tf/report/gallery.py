@@ -14,8 +14,8 @@ from pycocotools import mask as coco_mask
 
 from maskx_tf import visualize
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image
-from maskx_tf.evaluation.voc import as_rle
 from maskx_tf.masks.crops import crop_mask
+from maskx_tf.masks.rle import of_any_form
 from maskx_tf.structures import Detections
 
 GRID = 112  # cells a side of a drawn mask
@@ -67,7 +67,8 @@ def _ious(
     objects: Sequence[Annotation], found: Sequence[Mapping[str, Any]], height: int, width: int
 ) -> NDArray[np.float64]:
     if all(one.get("segmentation") for one in [*objects, *found]):
-        pair: list[list[Any]] = [[as_rle(one["segmentation"], height, width) for one in of] for of in (found, objects)]
+        forms = [[one["segmentation"] for one in of] for of in (found, objects)]
+        pair: list[list[Any]] = [[of_any_form(form, height, width) for form in of] for of in forms]
     else:
         pair = [[list(one["bbox"]) for one in of] for of in (found, objects)]
     return np.asarray(coco_mask.iou(*pair, [0] * len(objects)), np.float64)
@@ -154,7 +155,7 @@ def _picture(
     masks = np.zeros([len(entries), GRID, GRID], np.float32)
     for mask, one, box in zip(masks, entries, boxes, strict=True):
         if one.get("segmentation"):
-            mask[:] = crop_mask(as_rle(one["segmentation"], height, width), box, height, width, GRID)
+            mask[:] = crop_mask(of_any_form(one["segmentation"], height, width), box, height, width, GRID)
     scores = [one["score"] for one in entries if "score" in one]
     found = Detections(
         boxes=boxes,

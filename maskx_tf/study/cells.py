@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskx_tf import files
 from maskx_tf.config import Config
 from maskx_tf.config.loader import read
 from maskx_tf.errors import BadInput
@@ -215,4 +214,4 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _checksum(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return files.digest(parts)[:16]

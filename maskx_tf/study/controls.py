@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskx_tf import files
 from maskx_tf.checkpoints import folder, npz
-from maskx_tf.data import files
 
 
 def make(kind: str, detector: Path, seed: int, unit_rms: bool) -> NDArray[np.float32]:
@@ -39,10 +38,9 @@ def make(kind: str, detector: Path, seed: int, unit_rms: bool) -> NDArray[np.flo
 
 def write(path: Path, table: NDArray[np.float32]) -> None:
     """Writes a table as a model reads it."""
-    stream = io.BytesIO()
-    np.save(stream, table)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, stream.getvalue())
+    with files.new_file(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, table)
 
 
 def derangement(count: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -7,9 +7,7 @@ that is no oracle opens no other folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskx_tf import files
 from maskx_tf.checkpoints import folder as model_folder
 from maskx_tf.checkpoints import npz
 from maskx_tf.config import Config
-from maskx_tf.config.loader import replace_text
 from maskx_tf.data.pipeline.batches import Batch, order, steady
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
@@ -86,18 +84,10 @@ def get_or_make(
     if found is not None:
         return found
     say("pooling the regions that the mask branches learn from")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        count = _write(beside, model(), batches, images, per_image, limit_mib, mirror, seed)
-        replace_text(beside / FACTS, json.dumps({"mark": mark, "count": count}) + "\n")
-        beside.rename(folder)
-    except OSError as error:
-        raise BadInput(f"{folder}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # before others are made: they are large
+    with files.new_folder(folder) as unfinished:
+        count = _write(unfinished, model(), batches, images, per_image, limit_mib, mirror, seed)
+        files.write_json(unfinished / FACTS, {"mark": mark, "count": count})
     found = _open(folder, mark)
     assert found is not None
     say(f"{count} regions of {len(np.unique(found.classes))} classes")
@@ -106,22 +96,10 @@ def get_or_make(
 
 def mark_of(config: Config) -> str:
     """A fingerprint of what regions are pooled with: the detector's weights, its settings, the data and the masks."""
-    with npz.reading(model_folder.find(str(config.train.weights)) / model_folder.WEIGHTS) as archive:
-        arrays = [array for _, array in archive.items()]
     of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
-    of_model["regions"] = [config.model.mask.regions, config.model.mask.jitter]
-    return fingerprint(arrays, str(of_model), str(config.data.model_dump(mode="json")), *_contents(config))
-
-
-def fingerprint(arrays: Iterable[NDArray[Any]], *texts: str) -> str:
-    """A checksum of arrays, in their order, and of texts, such as all weights and the configuration."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(repr(text).encode() + b"\n")
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    facts = [of_model, config.model.mask.regions, config.model.mask.jitter, config.data.model_dump(mode="json")]
+    with npz.reading(model_folder.find(str(config.train.weights)) / model_folder.WEIGHTS) as archive:
+        return files.digest([*facts, *_contents(config)], archive.items())
 
 
 def _contents(config: Config) -> list[str]:
@@ -129,7 +107,7 @@ def _contents(config: Config) -> list[str]:
     paths = [Path(source.annotations) for source in config.data.train]
     if config.data.masks == "oracle":
         paths += [Path(source.masks_b) for source in config.data.train if source.masks_b]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+    return [files.sha256(path) for path in paths if path.is_file()]
 
 
 def batches_of(regions: Regions, *, batch: int, seed: int, start: int = 0) -> tf.data.Dataset:
@@ -170,12 +148,12 @@ def mirrored(batch: Batch) -> tuple[tf.Tensor, Targets]:
 
 def _open(folder: Path, mark: str) -> Regions | None:
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = files.read_json(folder / FACTS)
         if facts["mark"] != mark:
             return None
         count = int(facts["count"])
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r")[:count] for name in Regions._fields]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (BadInput, OSError, ValueError, KeyError, TypeError):
         return None  # not finished, damaged, or not there
     return Regions(*arrays)
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.config.loader import replace_text
 from maskx_tf.errors import BadInput
+from maskx_tf.files import write_text
 
 RESULTS = "results.jsonl"
 NEEDED = {"group", "method", "digest", "figures"}
@@ -48,4 +48,4 @@ def add(path: Path, line: Line) -> None:
     lines = read(path)
     lines.pop((line["group"], line["method"]), None)
     every = [*lines.values(), line]
-    replace_text(path, "".join(json.dumps(one) + "\n" for one in every))
+    write_text(path, "".join(json.dumps(one) + "\n" for one in every))

@@ -14,13 +14,14 @@ import tensorflow as tf
 
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
-from maskx_tf.config.loader import replace_text
-from maskx_tf.data import files, opening, stats
+from maskx_tf.data import opening, stats
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.formats import coco_write
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
+from maskx_tf.data.threads import cores
 from maskx_tf.errors import BadInput
+from maskx_tf.files import write_text
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study import cells as cells_
 from maskx_tf.study import controls, regions, results, scoring
@@ -184,7 +185,7 @@ def prepare_data(group: Group) -> None:
     fresh(folder, repr(recipe), group.say)
     if not folder.exists():
         group.say(f"drawing {recipe.images} scenes, seed {recipe.seed}, {recipe.a} classes in A")
-        generate(recipe, folder, workers=max(1, files.cores()))
+        generate(recipe, folder, workers=max(1, cores()))
 
 
 def train_detector(group: Group) -> None:
@@ -281,7 +282,7 @@ def fresh(folder: Path, digest: str, say: Say) -> None:
             else:
                 folder.unlink()
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, digest)
+        write_text(path, digest)
     except OSError as error:
         raise BadInput(f"{folder}: cannot be written: {error.strerror or error}") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.config.loader import replace_text
+from maskx_tf.files import write_text
 from maskx_tf.study.statistics import Spread
 from maskx_tf.study.summary import Entry, Scored, Summary
 
@@ -98,10 +98,10 @@ def _plain(value: Any) -> Any:
 def write(summary: Summary, out: Path) -> None:
     """Writes summary.md and a page for each figure into the study folder."""
     out.mkdir(parents=True, exist_ok=True)
-    replace_text(out / "summary.md", as_markdown(summary) + "\n")
+    write_text(out / "summary.md", as_markdown(summary) + "\n")
     for name, chart in summary.charts.items():
         if chart:
-            replace_text(out / f"figure_{name}.html", PAGE.format(title=f"{summary.name}, figure {name}", chart=chart))
+            write_text(out / f"figure_{name}.html", PAGE.format(title=f"{summary.name}, figure {name}", chart=chart))
 
 
 PAGE = """<!doctype html>

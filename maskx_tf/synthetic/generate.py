@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from maskx_tf.data.formats import rle
+from maskx_tf import files
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 from maskx_tf.synthetic.parameters import Recipe
 from maskx_tf.synthetic.recipe import PARTS, SyntheticClass, a_classes, check, classes, sizes
 from maskx_tf.synthetic.report import readme
@@ -54,20 +52,9 @@ def generate(
     names = a_classes(recipe)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out}: expected a new folder, or an empty one")
-    out = out.resolve()  # "." has no name to write beside
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        beside.mkdir(parents=True)
-    except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
-    try:
-        counts = _write_all(recipe, names, beside, workers, advance)
-        (beside / "README.md").write_text(
-            readme(recipe, classes(recipe), names, counts), encoding="utf-8", newline="\n"
-        )
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with files.new_folder(out) as unfinished:
+        counts = _write_all(recipe, names, unfinished, workers, advance)
+        files.write_text(unfinished / "README.md", readme(recipe, classes(recipe), names, counts))
     return counts
 
 
@@ -94,8 +81,7 @@ def _write_all(
         hidden = [one for one in whole if one["category_id"] not in labels]
         for name, entries in ((f"instances_{part}.json", known), (f"masks_b_{part}.json", hidden)):
             data = {"images": records[part], "annotations": entries, "categories": _categories(every, names)}
-            text = json.dumps(data, separators=(",", ":")) + "\n"
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+            files.write_json(folder / name, data, indent=None)
         counts[part] = {
             "images": len(records[part]),
             "instances": len(whole),

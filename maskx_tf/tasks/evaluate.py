@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskx_tf.config import Config, DataConfig
-from maskx_tf.config.loader import replace_text
 from maskx_tf.config.schema import Source
 from maskx_tf.data import opening, splits, stats
 from maskx_tf.data.dataset import Dataset
@@ -23,6 +21,7 @@ from maskx_tf.evaluation.metrics import Metrics
 from maskx_tf.evaluation.runner import Boxes
 from maskx_tf.evaluation.table import as_text
 from maskx_tf.evaluation.truth import Kind, Truth
+from maskx_tf.files import write_json
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.tasks.grabcut import of_boxes
@@ -207,7 +206,7 @@ def evaluate(
 
 def write_metrics(found: Evaluation, path: Path) -> None:
     """Writes the file that `evaluation.table.read_metrics` reads."""
-    replace_text(path, json.dumps(found.as_json(), ensure_ascii=False) + "\n")
+    write_json(path, found.as_json(), indent=None)
 
 
 def classes_a(

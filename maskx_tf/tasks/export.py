@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.data.files import read_json
 from maskx_tf.export import litert, saved_model
 from maskx_tf.export.device import letterbox
 from maskx_tf.export.source import Source, open_source
+from maskx_tf.files import read_json
 from maskx_tf.prediction.images import read_image
 from maskx_tf.tasks.images import find_images
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskx_tf.data import files, splits
+from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.formats import coco_write, readers
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import load_pixels
 from maskx_tf.data.problems import Report, refuse
+from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.grabcut import require, segment
 from maskx_tf.masks.rle import encode_crop
@@ -39,7 +41,7 @@ def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = l
         del report
         image = dataset.images[place]
         try:
-            pixels = files.pixels(image)
+            pixels = load_pixels(image)
         except Unfit as problem:
             raise BadInput(f"{image.file!s}: image {image.id} of {dataset.name}: {problem}") from None
 
@@ -53,7 +55,7 @@ def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = l
         return image._replace(instances=tuple(map(masked, image.instances)))
 
     records = []
-    for record in files.in_threads(one_image, range(len(dataset.images)), refuse):
+    for record in in_threads(one_image, range(len(dataset.images)), refuse):
         records.append(record)
         advance()
     return dataset._replace(images=tuple(records))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -12,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskx_tf import visualize
-from maskx_tf.data import files, splits
+from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, area_of, for_learning, loaded
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import load_pixels
 from maskx_tf.errors import BadInput
+from maskx_tf.files import new_file
 from maskx_tf.masks.crops import crop_mask
 from maskx_tf.structures import Detections
 
@@ -29,9 +30,8 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     Raises:
         BadInput: it cannot be written.
     """
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
-    files.write_bytes(path, stream.getvalue())
+    with new_file(path) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG")
 
 
 def contact_sheet(
@@ -66,7 +66,7 @@ def contact_sheet(
 def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int) -> NDArray[np.uint8]:
     """One image, drawn in the size in which it is shown, so that its lines and letters can be seen."""
     try:
-        pixels = files.pixels(record)
+        pixels = load_pixels(record)
     except Unfit as problem:
         raise BadInput(f"{dataset.name}: image {record.id}: {problem}") from None
     instances = sorted(record.instances, key=lambda one: -area_of(one.box))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskx_tf.config.loader import replace_text
+from maskx_tf.files import write_json
 from maskx_tf.masks.paste import paste
 from maskx_tf.masks.results import coco_results
 from maskx_tf.prediction.images import ImageLike, View, pixels_of
@@ -139,7 +138,7 @@ def predict_files(
         if results is not None:
             entries += found.as_coco(numbers[file])
     if results is not None:
-        replace_text(results, json.dumps(entries) + "\n")
+        write_json(results, entries, indent=None)
     return count
 
 

@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 
 from maskx_tf.checkpoints import folder
 from maskx_tf.config import DataConfig
-from maskx_tf.config.loader import replace_text
-from maskx_tf.data import files
 from maskx_tf.data.formats import coco_write
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import load_pixels
 from maskx_tf.data.opening import validation_set
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import store
 from maskx_tf.evaluation.table import read_metrics
-from maskx_tf.report import gallery, logs
+from maskx_tf.files import write_text
+from maskx_tf.report import gallery
 from maskx_tf.report.embeddings import Map, of_model
 from maskx_tf.report.gallery import Shown
 from maskx_tf.report.page import Subject, page
+from maskx_tf.training import log
 
-METRICS, DETECTIONS, LOG = "metrics.json", "detections.jsonl", "log.csv"
+METRICS, DETECTIONS = "metrics.json", "detections.jsonl"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def write_report(folders: Sequence[str], out: Path, options: GalleryOptions = Ga
     """
     subjects = told_apart([subject(Path(path), options) for path in folders], folders)
     text = page(subjects)
-    replace_text(out, text)
+    write_text(out, text)
     return Report(out, len(subjects), len(text.encode()))
 
 
@@ -87,8 +88,7 @@ def subject(path: Path, options: GalleryOptions) -> Subject:
         raise BadInput(f"{path}: no such file or folder")
     found = _metrics_file(path)
     figures = None if found is None else read_metrics(found)
-    log = path / LOG
-    written = logs.read(log) if log.is_file() else None
+    written = log.read(path / log.LOG) if (path / log.LOG).is_file() else None
     notes: list[str] = []
     shown: list[Shown] = []
     if found is not None and figures is not None and options.each:
@@ -97,7 +97,7 @@ def subject(path: Path, options: GalleryOptions) -> Subject:
     model = path if path.is_dir() and _has_model(path) else Path((figures or {}).get("model") or "")
     classes = _classes(model) if (figures or {}).get("model") or model == path else None
     if figures is None and written is None and classes is None:
-        raise BadInput(f"{path}: expected {METRICS}, {LOG} or a model; maskx eval --out writes the first")
+        raise BadInput(f"{path}: expected {METRICS}, {log.LOG} or a model; maskx eval --out writes the first")
     if figures is None:
         notes.append(f"There is no evaluation here yet: maskx eval {path} --out {path / 'eval'} makes one.")
     name = path.name if path.is_dir() else path.resolve().parent.name
@@ -142,7 +142,7 @@ def _gallery(evaluation: Path, figures: Mapping[str, Any], options: GalleryOptio
 
     def pixels(image_id: int) -> NDArray[np.uint8]:
         try:
-            return files.pixels(records[image_id])
+            return load_pixels(records[image_id])
         except Unfit as problem:
             raise BadInput(f"{dataset.name}: image {image_id}: {problem}") from None
 

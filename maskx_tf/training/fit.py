@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import signal
@@ -15,11 +14,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from maskx_tf import __version__
+from maskx_tf import __version__, files
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config, TrainConfig, load
 from maskx_tf.config import write as write_config
-from maskx_tf.config.loader import replace_text
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import distribute, optimizer, start, states
@@ -186,7 +184,7 @@ def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str],
 def note(config: Config, out: Path) -> None:
     """Writes what the run begins with, once it can: a folder without it is no run, and may be used again."""
     write_config(config, out / CONFIG)
-    replace_text(out / VERSIONS, json.dumps(versions(config), indent=2) + "\n")
+    files.write_json(out / VERSIONS, versions(config))
 
 
 def changes(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
@@ -231,7 +229,7 @@ def finish(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "figures": figures,
     }
-    replace_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    files.write_json(out / SUMMARY, summary)
 
 
 def classes_of(out: Path) -> tuple[str, ...]:
@@ -242,8 +240,8 @@ def classes_of(out: Path) -> tuple[str, ...]:
 def summary_of(out: Path) -> dict[str, Any] | None:
     """The summary of a run that is finished, or None."""
     try:
-        summary: dict[str, Any] = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary: dict[str, Any] = files.read_json(out / SUMMARY)
+    except BadInput:
         return None
     return summary if (out / MODEL).is_dir() and "figures" in summary else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from maskx_tf import files
 from maskx_tf.checkpoints import io, npz
 from maskx_tf.checkpoints.folder import read_config
 from maskx_tf.config import Config
-from maskx_tf.config.loader import replace_text
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import start
@@ -53,12 +52,12 @@ def keep(
     }
     npz.write(folder / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))
     # The search may need more memory than there is: what is known is written before it.
-    replace_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    files.write_json(folder / FACTS, facts)
     try:
         facts["first"] = first_unsound(model, batch, step)
     except tf.errors.ResourceExhaustedError:
         facts["first"] = "not found, for there was no memory left to look"
-    replace_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    files.write_json(folder / FACTS, facts)
     return folder
 
 
@@ -74,7 +73,7 @@ def replay(folder: Path) -> dict[str, Any]:
     facts = read(folder)
     config, _ = read_config(folder)
     with start.precision(config):
-        model = io.load(folder).model
+        model = io.load(folder, finite=False).model
     model.learn(start.parts_of(config.train.stage, model))
     model.learning = model.learning._replace(seed=config.train.seed)
     with npz.reading(folder / BATCH) as archive:
@@ -93,8 +92,8 @@ def read(folder: Path) -> dict[str, Any]:
         BadInput: there is none.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts: dict[str, Any] = files.read_json(folder / FACTS)
+    except BadInput:
         raise BadInput(f"{folder}: expected a folder that a failed run wrote, found no readable {FACTS}") from None
     return facts
 

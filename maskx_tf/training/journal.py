@@ -1,9 +1,7 @@
-"""What a run tells while it goes: log.csv, TensorBoard, and one line or bar for whoever watches."""
+"""Logs a run to log.csv, TensorBoard and the terminal."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maskx_tf.config.loader import replace_text
-from maskx_tf.errors import BadInput
+from maskx_tf.files import writing
+from maskx_tf.training import log
 
-LOG = "log.csv"
+BOARD = "tensorboard"  # the folder of its files
 
 
 class Journal(keras.callbacks.Callback):
@@ -54,13 +52,13 @@ class Journal(keras.callbacks.Callback):
         self.advance = advance
         self.since = time.monotonic()
         self.pause = 0.0
-        self.lines: list[dict[str, Any]] = []
         self.started = 0
         self.first_seconds = 0.0
         self.writer: Any = None
         if run is not None:
-            cut_log(run / LOG, first)
-            self.writer = tf.summary.create_file_writer(str(run / "tensorboard"))
+            log.cut(run / log.LOG, first)
+            with writing(run / BOARD):
+                self.writer = tf.summary.create_file_writer(str(run / BOARD))
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.begin = self.since = time.monotonic()
@@ -99,60 +97,20 @@ class Journal(keras.callbacks.Callback):
 
     def picture(self, name: str, pixels: np.ndarray) -> None:
         """Shows an image [h, w, 3] in TensorBoard."""
-        if self.writer is not None:
-            with self.writer.as_default():
+        if self.run is not None:
+            with writing(self.run / BOARD), self.writer.as_default():
                 tf.summary.image(name, pixels[None], step=self.step)
-            self.writer.flush()
+                self.writer.flush()
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.run is None:
             return
-        add_line(self.run / LOG, line)
-        with self.writer.as_default():
+        log.add(self.run / log.LOG, line)
+        with writing(self.run / BOARD), self.writer.as_default():
             for name, value in line.items():
                 if name != "step":
                     tf.summary.scalar(name, value, step=self.step)
-        self.writer.flush()
-
-
-def add_line(path: Path, line: dict[str, Any]) -> None:
-    """Adds a line to a CSV file; a new column makes the file anew."""
-    lines, names = read_log(path)
-    if lines and not set(line) - set(names):
-        with path.open("a", encoding="utf-8") as file:
-            csv.DictWriter(file, names, restval="", lineterminator="\n").writerow(line)
-        return
-    names += [name for name in line if name not in names]
-    _rewrite(path, [*lines, line], names)
-
-
-def cut_log(path: Path, step: int) -> None:
-    """Drops what was logged after a step: a run that goes on from there logs it again."""
-    lines, names = read_log(path)
-    kept = [line for line in lines if int(line["step"]) <= step]
-    if len(kept) < len(lines) or (names and not path.read_bytes().endswith(b"\n")):
-        _rewrite(path, kept, names)
-
-
-def read_log(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The whole lines of a log, as texts, and its columns; a last line that is cut short is left out."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return [], []
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    lines = [line for line in reader if line.get("step", "").isdigit()]
-    return lines, list(reader.fieldnames or [])
-
-
-def _rewrite(path: Path, lines: list[dict[str, Any]], names: list[str]) -> None:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    replace_text(path, stream.getvalue())
+            self.writer.flush()
 
 
 def _clock(seconds: float) -> str:

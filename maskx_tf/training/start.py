@@ -9,10 +9,9 @@ from typing import Any
 import keras
 
 from maskx_tf.checkpoints import folder, npz
-from maskx_tf.checkpoints.messages import listed
-from maskx_tf.checkpoints.variables import named
+from maskx_tf.checkpoints.variables import assign, named
 from maskx_tf.config import Config
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, listed
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
@@ -92,18 +91,10 @@ def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None])
         there = set(archive.names)
         if missing := [name for name in needed if name not in there]:
             raise BadInput(f"{path}: expected a tensor {listed(missing)}, found none")
-        fresh = []
-        for name in variables:
-            if name not in there or (_of_classes(name) and not same_classes):
-                fresh.append(name)
-                continue
-            array, shape = archive.read(name), tuple(variables[name].shape)
-            if array.shape != shape and name in needed:
-                raise BadInput(f"{path}: {name}: expected shape {list(shape)}, found {list(array.shape)}")
-            if array.shape == shape:
-                variables[name].assign(array)
-            else:
-                fresh.append(name)
+        kept = [name for name in variables if name in there and (same_classes or not _of_classes(name))]
+        taken = [name for name in kept if name in needed or archive.header(name).shape == tuple(variables[name].shape)]
+        assign(variables, archive, taken)
+        fresh = [name for name in variables if name not in taken]
     parts = dict.fromkeys(name.rpartition("/")[0] for name in fresh)
     say(f"started from {weights}" + (f"; fresh: {', '.join(parts)}" if parts else ""))
 

@@ -7,9 +7,7 @@ random depends on the seed and the step, so no generator has a state to keep, an
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +15,10 @@ from typing import Any, NamedTuple
 
 import keras
 
+from maskx_tf import files
 from maskx_tf.checkpoints import io, npz
 from maskx_tf.checkpoints.folder import WEIGHTS
+from maskx_tf.checkpoints.variables import assign
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
@@ -54,30 +54,18 @@ def save(run: Path, model: RCNN, config: Config, step: int, meta: dict[str, Any]
         BadInput: it cannot be written.
     """
     target = run / FOLDER / f"step-{step:08d}"
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        io.write_into(beside, model, config, {**meta, "step": step})
-        npz.write(beside / OPTIMIZER, ((name, value.numpy()) for name, value in _variables(model.optimizer).items()))
-        facts = {"step": step, "metric": None, "files": _digests(beside)}
-        (beside / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        beside.rename(target)
-    except OSError as error:
-        raise BadInput(f"{target}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with files.new_folder(target, replace=True) as unfinished:
+        io.write_into(unfinished, model, config, {**meta, "step": step})
+        optimizer = ((name, value.numpy()) for name, value in _variables(model.optimizer).items())
+        npz.write(unfinished / OPTIMIZER, optimizer)
+        files.write_json(unfinished / FACTS, {"step": step, "metric": None, "files": _digests(unfinished)})
     return State(target, step, None)
 
 
 def note_metric(state: State, metric: float) -> State:
     """The checkpoint with what an evaluation gave for it."""
-    facts = json.loads((state.path / FACTS).read_text(encoding="utf-8"))
-    beside = state.path / f".{FACTS}.part"
-    beside.write_text(json.dumps({**facts, "metric": metric}, indent=2) + "\n", encoding="utf-8")
-    beside.rename(state.path / FACTS)
+    path = state.path / FACTS
+    files.write_json(path, {**files.read_json(path), "metric": metric})
     return state._replace(metric=metric)
 
 
@@ -126,8 +114,7 @@ def restore(state: State, model: RCNN) -> None:
         if set(archive.names) != set(variables):
             odd = sorted(set(archive.names) ^ set(variables))[0]
             raise BadInput(f"{state.path / OPTIMIZER}: expected the variables of this optimizer; {odd} is on one side")
-        for name, array in archive.items():
-            variables[name].assign(array)
+        assign(variables, archive, variables)
 
 
 def tidy(run: Path, keep: int) -> None:
@@ -163,12 +150,8 @@ def _read(path: Path) -> State | str:
 
 def _digests(folder: Path) -> dict[str, str]:
     """A checksum of each file."""
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        if path.name not in (FACTS, f".{FACTS}.part"):
-            with path.open("rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    paths = [path for path in sorted(folder.iterdir()) if path.name != FACTS and path.name[0] != "."]
+    return {path.name: files.sha256(path) for path in paths}
 
 
 def _variables(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from maskx_tf.checkpoints.folder import find, open_config
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
+from tests import disk
 from tests.checkpoints import small
 from tests.checkpoints.small import quick_backbone  # noqa: F401  (a fixture)
 
@@ -138,26 +139,31 @@ def test_spares_the_folder_that_one_is_in(
     assert find("here/below") == Path("here/below")
 
 
-@pytest.mark.parametrize("moment", ["weights", "move"])
-def test_an_interrupted_writer_leaves_the_old_model(
-    moment: str, original: tuple[RCNN, Config], copy: Path, monkeypatch: pytest.MonkeyPatch
+@disk.each_error
+def test_a_writer_that_fails_leaves_the_old_model(
+    error: BaseException, original: tuple[RCNN, Config], copy: Path
 ) -> None:
-    before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    rename = Path.rename
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in copy.iterdir()}
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def write() -> None:
+        io.save(*original, copy, note="new")
 
-    def fail_to_place(self: Path, target: Path) -> Path:
-        return fail() if target == copy and ".old." not in self.name else rename(self, target)  # type: ignore[func-returns-value]
+    before, states = contents(), []
+    expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
+    for _ in disk.each_step(write, error, expected):
+        assert os.listdir(copy.parent) == ["model"]
+        states.append(contents() == before)
+        assert states[-1] or open_config(copy)[1] == {"note": "new"}
+    assert states.index(False) > 10  # what comes after the last renaming: everything before keeps the old one
+    assert False not in states[: states.index(False)]
 
-    if moment == "weights":
-        monkeypatch.setattr(npz, "write", fail)
-    else:
-        monkeypatch.setattr(Path, "rename", fail_to_place)
-    assert refused(io.save, *original, copy) == f"{copy}: cannot be written: No space left on device"
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+def test_a_disk_that_is_full_for_weights(original: tuple[RCNN, Config], copy: Path) -> None:
+    with disk.no_room_beyond(5000):
+        assert refused(io.save, *original, copy) == f"{copy}: cannot be written: File too large"
     assert os.listdir(copy.parent) == ["model"]
+    io.load(copy)
 
 
 def test_damaged_weights(original: tuple[RCNN, Config], copy: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskx_tf import cli, visualize
 from maskx_tf.commands import data as command
-from maskx_tf.data.formats import rle
+from maskx_tf.masks import rle
 from maskx_tf.names import COCO
 from maskx_tf.synthetic.parameters import usual_a
 from tests.data import samples

@@ -10,7 +10,6 @@ import pytest
 
 from maskx_tf import cli
 from maskx_tf.checkpoints import io
-from maskx_tf.checkpoints.messages import listed, reason
 from maskx_tf.commands.import_ import describe
 from tests.importers.files import python2_pickle, random_tensors
 from tests.importers.test_detectron import detector
@@ -66,11 +65,3 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert fails(capsys, "torchvision", "empty.pkl").startswith("Missing option '--out'")
     assert "is not one of" in fails(capsys, "caffe", "empty.pkl", "--out", "a")
     assert not Path("a").exists()
-
-
-def test_words() -> None:
-    assert listed(["b", "a"]) == "a, b"
-    assert listed("edcba") == "a, b, c and 2 more"
-    assert listed(["a\x1b[2J"]) == r"'a\x1b[2J'"
-    assert reason(ValueError("one\n  two\x07")) == r"'one two\x07'"
-    assert reason(KeyError()) == "KeyError"

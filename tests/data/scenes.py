@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.formats import rle
 from maskx_tf.data.pipeline.sample import PACKED, SIDE, Sample
+from maskx_tf.masks import rle
 from maskx_tf.masks.crops import crop_mask
 
 HEIGHT, WIDTH = 260, 340

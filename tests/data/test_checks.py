@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskx_tf.data import files
+from maskx_tf.data import images
 from maskx_tf.data.checks import EXAMPLES, Findings, check
-from maskx_tf.data.formats import rle
 from maskx_tf.data.formats.readers import Source, for_training, read
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import load_pixels
 from maskx_tf.data.problems import KINDS
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 from tests.data import samples
 from tests.data.samples import HEIGHT, POLYGON, WIDTH, blob, coco_data, write_json
 
@@ -51,7 +52,7 @@ def _truncate(path: Path, share: float = 0.6) -> None:
 
 def _turned(path: Path) -> None:
     exif = Image.Exif()
-    exif[files.ROTATION] = 6
+    exif[images.ROTATION] = 6
     samples.picture(path, exif=exif)
 
 
@@ -104,9 +105,9 @@ def test_images(damage: Callable[[Path], Any], expected: dict[str, int], tmp_pat
     record = read(source).images[0]
     if any(KINDS[kind].wrong for kind in expected):  # then the pipeline stops, and otherwise it does not
         with pytest.raises(Unfit):
-            files.pixels(record)
+            load_pixels(record)
     else:
-        assert files.pixels(record).shape == (HEIGHT, WIDTH, 3)
+        assert load_pixels(record).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_truncated_png(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from maskx_tf.data.dataset import Dataset, Instance, bitmap
-from maskx_tf.data.formats import coco, rle, segmentations
+from maskx_tf.data.formats import coco, segmentations
 from maskx_tf.data.formats.readers import Source, for_evaluation, for_training, read
 from maskx_tf.data.problems import Problem
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 from tests.data.samples import HEIGHT, POLYGON, WIDTH, blob, coco_data, runs, write_json
 
 RECTANGLE = [4.0, 4.0, 20.0, 4.0, 20.0, 20.0, 4.0, 20.0]

@@ -11,10 +11,10 @@ import pytest
 from maskx_tf.config.schema import DataConfig
 from maskx_tf.config.schema import Source as ConfigSource
 from maskx_tf.data.dataset import Dataset
-from maskx_tf.data.formats import rle
 from maskx_tf.data.formats.readers import READERS, Source
 from maskx_tf.data.opening import training_set, validation_set
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 from tests.data import samples
 from tests.data.samples import blob, coco_data, write_json
 

@@ -14,10 +14,10 @@ from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
 from maskx_tf.data import opening
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile
-from maskx_tf.data.formats import rle
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 from maskx_tf.names import COCO
 from maskx_tf.prediction import images as predict
 from tests.data import samples

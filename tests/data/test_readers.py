@@ -16,11 +16,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskx_tf.data import files
+from maskx_tf import files
+from maskx_tf.data import images
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile, bitmap
 from maskx_tf.data.formats import coco_write
 from maskx_tf.data.formats.readers import READERS, Source, for_evaluation, for_training, read
+from maskx_tf.data.images import load_pixels, size_of
 from maskx_tf.data.problems import Problem
+from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
 from tests.data import samples
 from tests.data.samples import HEIGHT, SAMPLES, WIDTH, blob
@@ -163,7 +166,7 @@ def test_labelme(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(painted), blob(8, 5, 20, 15) > 0)
     embedded = dataset.images[1]
     assert (embedded.width, embedded.height) == (WIDTH, HEIGHT)
-    np.testing.assert_array_equal(files.pixels(embedded), files.pixels(dataset.images[0]))
+    np.testing.assert_array_equal(load_pixels(embedded), load_pixels(dataset.images[0]))
 
 
 def test_labelme_rectangle_hides_the_outline_of_its_group(tmp_path: Path) -> None:
@@ -263,22 +266,22 @@ def test_mask_folder_refuses_soft_edges(tmp_path: Path) -> None:
 
 def test_images_are_seen_as_they_were_annotated(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[files.ROTATION] = 6  # the camera was held on its side
+    exif[images.ROTATION] = 6  # the camera was held on its side
     turned = samples.picture(tmp_path / "a.png", 30, 20, exif=exif)
     raw = np.asarray(Image.open(turned))
-    assert files.size_of(turned) == (20, 30)
-    np.testing.assert_array_equal(files.pixels(ImageRecord(1, turned, 20, 30)), np.rot90(raw, -1))
-    np.testing.assert_array_equal(files.pixels(ImageRecord(1, turned, 30, 20)), raw)
-    exif[files.ROTATION] = 8
+    assert size_of(turned) == (20, 30)
+    np.testing.assert_array_equal(load_pixels(ImageRecord(1, turned, 20, 30)), np.rot90(raw, -1))
+    np.testing.assert_array_equal(load_pixels(ImageRecord(1, turned, 30, 20)), raw)
+    exif[images.ROTATION] = 8
     for name in ("b.tif", "b.webp"):
         turned = tmp_path / name
         Image.fromarray(raw).save(turned, exif=exif, lossless=True)
-        assert files.size_of(turned) == (20, 30)
-        np.testing.assert_array_equal(files.pixels(ImageRecord(1, turned, 20, 30)), np.rot90(raw))
+        assert size_of(turned) == (20, 30)
+        np.testing.assert_array_equal(load_pixels(ImageRecord(1, turned, 20, 30)), np.rot90(raw))
     deep = tmp_path / "deep.png"
     Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(deep)
     np.testing.assert_array_equal(
-        files.pixels(ImageRecord(1, deep, 30, 20))[..., 0].ravel(), np.arange(600) * 100 // 256
+        load_pixels(ImageRecord(1, deep, 30, 20))[..., 0].ravel(), np.arange(600) * 100 // 256
     )
 
 
@@ -299,9 +302,7 @@ def test_training_sees_boxes_in_their_images_alone(tmp_path: Path) -> None:
 def test_a_thread_tells_its_problems_in_order() -> None:
     told: list[Problem] = []
     problem = Problem("empty_image", "", "")
-    work = files.in_threads(
-        lambda i, tell: [tell(problem._replace(what=str(i))) for _ in range(2)], range(50), told.append
-    )
+    work = in_threads(lambda i, tell: [tell(problem._replace(what=str(i))) for _ in range(2)], range(50), told.append)
     assert len(list(work)) == 50
     assert [one.what for one in told] == [str(i) for i in range(50) for _ in range(2)]
 

@@ -7,6 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from maskx_tf.evaluation import voc
+from maskx_tf.masks import rle
 from tests.evaluation import made_up
 
 
@@ -72,4 +73,4 @@ def test_every_form_of_segmentation() -> None:
     edges = np.flatnonzero(np.diff(columns, prepend=0, append=0))
     runs = np.diff(edges, prepend=0, append=40 * 50).tolist()
     for form in (square, compressed, {"size": [40, 50], "counts": runs}):
-        np.testing.assert_array_equal(coco_mask.decode(voc.as_rle(form, 40, 50)), pixels)
+        np.testing.assert_array_equal(coco_mask.decode(rle.of_any_form(form, 40, 50)), pixels)

@@ -1,27 +1,14 @@
-"""What the report draws: charts, maps, and the log that they show."""
+"""What the report draws: charts and maps."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from maskx_tf.errors import BadInput
-from maskx_tf.report import embeddings, logs, svg
+from maskx_tf.report import embeddings, svg
 from tests.report.html import Page
-
-
-def test_log(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    path.write_text("step,loss,mask/B/AP\n20,1.5,\n40,,0.25\n,3,\n60,x,1\n80,1.2")
-    read = logs.read(path)
-    assert read["step"] == [20, 40, 60]
-    np.testing.assert_array_equal(read["loss"], [1.5, np.nan, np.nan])
-    np.testing.assert_array_equal(read["mask/B/AP"], [np.nan, 0.25, 1.0])
-    with pytest.raises(BadInput, match=r"no\.csv: cannot be read"):
-        logs.read(tmp_path / "no.csv")
 
 
 def test_chart_of_lines() -> None:

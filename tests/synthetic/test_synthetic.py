@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from maskx_tf.data.checks import check
 from maskx_tf.data.dataset import bitmap
-from maskx_tf.data.formats import rle
 from maskx_tf.data.formats.readers import Source, for_evaluation, for_training
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 from maskx_tf.synthetic import generate as module
 from maskx_tf.synthetic.generate import generate
 from maskx_tf.synthetic.materials import HUE_CIRCLE, MATERIALS, TEXTURES, rgb
@@ -25,6 +25,7 @@ from maskx_tf.synthetic.parameters import LEAST_A, Recipe, usual_a
 from maskx_tf.synthetic.recipe import LEAST_OF_MATERIAL, a_classes, classes, follows_rule, sizes
 from maskx_tf.synthetic.scene import scene
 from maskx_tf.synthetic.silhouettes import SILHOUETTES, area
+from tests import disk
 
 SMALL = Recipe(images=20, size=64)
 
@@ -256,18 +257,22 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "out") == ["mine"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_what_fails_half_way_leaves_nothing(
-    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(self: Image.Image, path: Path, **_: object) -> None:
-        if path.name == "000003.png":
-            raise error
-        path.touch()
+@disk.each_error
+def test_what_fails_leaves_nothing(error: BaseException, tmp_path: Path) -> None:
+    def write() -> None:
+        generate(SMALL._replace(images=10), tmp_path / "out")
 
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(error):
-        generate(SMALL, tmp_path / "out")
+    steps = 0
+    for steps in disk.each_step(write, error, BadInput if isinstance(error, OSError) else KeyboardInterrupt):  # noqa: B007
+        assert os.listdir(tmp_path) in ([], ["out"])
+        assert not os.listdir(tmp_path) or (tmp_path / "out" / "README.md").exists()
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    assert steps > 50
+
+
+def test_worker_processes_on_a_full_disk_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"out: cannot be written: File too large$"), disk.no_room_beyond(500):
+        generate(SMALL._replace(images=10), tmp_path / "out", workers=2)
     assert os.listdir(tmp_path) == []
 
 

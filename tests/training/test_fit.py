@@ -18,7 +18,7 @@ from maskx_tf import cli
 from maskx_tf.checkpoints import io
 from maskx_tf.config import load
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.training import dry, fit, guard, journal, states
+from maskx_tf.training import dry, fit, guard, states
 from maskx_tf.training.callbacks import averaged
 from tests.training import runs
 
@@ -155,16 +155,6 @@ def test_checkpoint_that_was_just_written_stays(tmp_path: Path) -> None:
     states.set_aside(tmp_path, 4)
     states.tidy(tmp_path, 1)
     assert [state.step for state in states.all_of(tmp_path)] == [1, 4]  # the best and the newest
-
-
-def test_log_with_half_a_line_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    journal.add_line(path, {"step": 2, "loss": 0.5})
-    path.write_text(path.read_text() + "4,0.2")
-    journal.cut_log(path, 4)
-    journal.add_line(path, {"step": 4, "loss": 0.25})
-    journal.add_line(path, {"step": 4, "box/all/AP": 0.1})
-    assert path.read_text().splitlines() == ["step,loss,box/all/AP", "2,0.5,", "4,0.25,", "4,,0.1"]
 
 
 @pytest.mark.slow

@@ -67,14 +67,14 @@ def synth(
     as_json: AsJson = False,
 ) -> None:
     """Write the synthetic benchmark. Images, boxes, the masks of A, and the masks of B apart."""
-    from maskx_tf.data import files
+    from maskx_tf.data.threads import cores
     from maskx_tf.synthetic.generate import generate
 
     if not 0 <= workers <= 256:
         raise BadInput(f"--workers {workers}: expected 0 to 256")
     recipe = Recipe(images, size, classes, usual_a(classes) if a is None else a, companions, offset, seed)
     with progress_bar("drawing", images) as progress:
-        counts = generate(recipe, out, workers or files.cores(), progress.advance)
+        counts = generate(recipe, out, workers or cores(), progress.advance)
     if as_json:
         print(json.dumps({"out": str(out), "recipe": recipe._asdict(), "parts": counts}, indent=2))
     else:

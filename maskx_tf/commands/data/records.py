@@ -33,7 +33,8 @@ def records(
 ) -> None:
     """Write what a recipe trains on as TFRecord files. Without the masks of B; started again, it goes on."""
     from maskx_tf.config import load
-    from maskx_tf.data import files, opening
+    from maskx_tf.data import opening
+    from maskx_tf.data.threads import cores
     from maskx_tf.quiet import import_tensorflow
 
     if not 0 <= workers <= 256:
@@ -48,7 +49,7 @@ def records(
             dataset,
             out,
             per_shard=per_shard,
-            workers=workers or files.cores(),
+            workers=workers or cores(),
             started=bar.started,
             advance=bar.advance,
             prepare=import_tensorflow,

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.formats import rle
+from maskx_tf.data.images import id_map
+from maskx_tf.data.paths import list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.data.threads import in_threads
+from maskx_tf.masks import rle
 
 # The ids of the labels that have instances and are evaluated; they serve as category ids.
 CLASSES = {
@@ -40,14 +42,14 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         annotations: the folder of the maps.
         report: is told of every problem.
     """
-    paths = files.listed(annotations, f"*{SUFFIX}", "maps of instances")
+    paths = list_files(annotations, f"*{SUFFIX}", "maps of instances")
     labels = {category: label for label, category in enumerate(CLASSES, 1)}
 
     def read_one(path: Path, tell: Report) -> ImageRecord | None:
         city = path.relative_to(annotations).parent
         scene = path.name.removesuffix(SUFFIX).removesuffix("_gtFine").removesuffix("_gtCoarse")
         with noted(tell, f"{annotations.name}/{path.relative_to(annotations).as_posix()}"):
-            ids = files.id_map(path)
+            ids = id_map(path)
             instances = tuple(
                 Instance(region.box, labels[category], region.value < NUMBERED, region.rle, region.value)
                 for region in rle.regions(ids, FIRST)
@@ -58,7 +60,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         return None
 
     found: dict[str, ImageRecord] = {}
-    for record in files.in_threads(read_one, paths, report):
+    for record in in_threads(read_one, paths, report):
         if record is not None and str(record.id) in found:
             report(Problem("duplicate", str(record.id), "expected one map of a scene, found another"))
         elif record is not None:

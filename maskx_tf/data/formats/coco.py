@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.data import files
+from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, Id, ImageRecord, Instance, Segmentation
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.records import MAX_ID, MAX_SIDE, Unfit
+from maskx_tf.data.images import size_of
 from maskx_tf.data.problems import Report, noted, refuse
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, shorten
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -76,10 +77,10 @@ def read_lists(path: Path) -> Mapping[str, Any]:
     data = files.read_json(path)
     expected = "a COCO file with the lists images, annotations and categories"
     if not isinstance(data, Mapping):
-        raise BadInput(f"{path}: expected {expected}, found {fields.show(data)}")
+        raise BadInput(f"{path}: expected {expected}, found {shorten(data)}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
-            raise BadInput(f"{path}: expected {expected}, found {key}: {fields.show(data.get(key))}")
+            raise BadInput(f"{path}: expected {expected}, found {key}: {shorten(data.get(key))}")
     return data
 
 
@@ -106,7 +107,7 @@ def _categories(data: Mapping[str, Any], name: str, report: Report) -> dict[int,
 def _image(entry: Mapping[str, Any], folder: Path) -> ImageRecord:
     identity, file = fields.identity(entry, "id"), folder / fields.text(entry, "file_name")
     if entry.get("width") is None and entry.get("height") is None:
-        width, height = files.size_of(file)
+        width, height = size_of(file)
     else:
         width, height = (fields.whole(entry, side, 1, MAX_SIDE) for side in ("width", "height"))
     return ImageRecord(identity, file, width, height)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.config.loader import replace_text
+from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, Segmentation, area_of, bitmap
-from maskx_tf.data.formats import rle
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 
 
 def write(dataset: Dataset, path: Path, images: Path) -> None:
-    """Writes the file, so that nobody ever sees half of it.
+    """Writes the file.
 
     Ids stay where COCO's tools take them, which is where all are whole numbers; otherwise images and annotations are
     numbered from 1 on. A mask in a file becomes run lengths.
@@ -24,7 +23,7 @@ def write(dataset: Dataset, path: Path, images: Path) -> None:
         path: the JSON file.
         images: the folder to which file names are to be relative.
     """
-    replace_text(path, json.dumps(as_coco(dataset, images), ensure_ascii=False, separators=(",", ":")) + "\n")
+    files.write_json(path, as_coco(dataset, images), indent=None)
 
 
 def as_coco(dataset: Dataset, images: Path) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from maskx_tf import files
 from maskx_tf.config.text import YamlError, parse_yaml
-from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord
-from maskx_tf.data.formats.records import show
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, did_you_mean, shorten
 
 Names = Mapping[str, str | None]  # the new name of a class; None drops it, and its instances
 
@@ -23,10 +21,10 @@ def read_names(path: Path) -> Names:
     except YamlError as error:
         raise BadInput(f"{path}: expected YAML: {error}") from None
     if not isinstance(data, dict):
-        raise BadInput(f"{path}: expected lines such as sofa: couch, or ghost: null, found {show(data)}")
+        raise BadInput(f"{path}: expected lines such as sofa: couch, or ghost: null, found {shorten(data)}")
     for old, new in data.items():
         if new is not None and not (isinstance(new, str) and new.strip()):
-            raise BadInput(f"{path}: {old}: expected a name or null, found {show(new)}")
+            raise BadInput(f"{path}: {old}: expected a name or null, found {shorten(new)}")
     return data
 
 
@@ -51,7 +49,8 @@ def join(datasets: Sequence[Dataset], names: Names | None = None) -> Dataset:
     known = dict.fromkeys(name for dataset in datasets for name in dataset.class_names)
     for old in names:
         if old not in known:
-            raise BadInput(f"class names: expected a class of {_titles(datasets)}, found {old!r}{nearest(old, known)}")
+            what = f"expected a class of {_titles(datasets)}, found {old!r}{did_you_mean(old, known)}"
+            raise BadInput(f"class names: {what}")
     kept = (names.get(name, name) for name in known)
     class_names = tuple(dict.fromkeys(name for name in kept if name is not None))
     if not class_names:
@@ -80,12 +79,6 @@ def ordered(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     moved = {old: labels[name] for old, name in enumerate(dataset.class_names, 1) if name in labels}
     images = tuple(_moved(image, moved) for image in dataset.images)
     return Dataset(dataset.name, tuple(class_names), ids, images)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A question that helps with a misspelt name, or nothing."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _moved(image: ImageRecord, labels: Mapping[int, int]) -> ImageRecord:

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from maskx_tf.data import files
+from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import shapes
 from maskx_tf.data.formats.records import MAX_SIDE, Unfit
+from maskx_tf.data.images import id_map, size_of
+from maskx_tf.data.paths import first_file, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.errors import BadInput
 
@@ -36,7 +38,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         report: is told of every problem.
     """
     drawings = []
-    for path in files.listed(annotations, "*.json", "LabelMe's JSON files"):
+    for path in list_files(annotations, "*.json", "LabelMe's JSON files"):
         where = path.relative_to(annotations).as_posix()
         with noted(report, where):
             drawings.append(_drawing(path, where, images, report))
@@ -50,7 +52,7 @@ def _drawing(path: Path, where: str, images: Path, report: Report) -> shapes.Dra
         raise Unfit(str(error)) from None
     file = _image_file(data, images, path)
     if data.get("imageWidth") is None or data.get("imageHeight") is None:
-        width, height = files.size_of(file)
+        width, height = size_of(file)
     else:
         width, height = (fields.whole(data, side, 1, MAX_SIDE) for side in ("imageWidth", "imageHeight"))
     image = ImageRecord(where.removesuffix(".json"), file, width, height)
@@ -70,7 +72,7 @@ def _drawing(path: Path, where: str, images: Path, report: Report) -> shapes.Dra
 def _image_file(data: Mapping[str, Any], images: Path, path: Path) -> Path | bytes:
     name = PureWindowsPath(fields.text(data, "imagePath"))  # which takes both kinds of slashes
     places = [images / name.name, images / name.as_posix(), path.parent / name.as_posix()]
-    file = files.first(places)
+    file = first_file(places)
     if file is not None or not data.get("imageData"):
         return file or places[0]  # which is then reported as missing
     try:
@@ -105,7 +107,7 @@ def _shape(entry: Mapping[str, Any], image: ImageRecord) -> shapes.Shape | None:
         content = base64.b64decode(fields.text(entry, "mask"))
     except (binascii.Error, ValueError):
         raise fields.unfit("mask", "an image in base64", entry["mask"]) from None
-    bitmap = files.id_map(content) > 0
+    bitmap = id_map(content) > 0
     left, top = round(x1), round(y1)
     mask = shapes.painted(np.asarray(bitmap), left, top, image)
     # LabelMe counts the last pixel in.

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.formats import rle
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import IMAGE_SUFFIXES, id_map, size_of
+from maskx_tf.data.paths import check_names, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
 
 WHITE = 255
 
@@ -31,12 +33,12 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         annotations: the folder with a folder of masks for each class.
         report: is told of every problem.
     """
-    stored = [path for path in files.listed(images, "*", "images") if path.suffix in files.IMAGE_SUFFIXES]
+    stored = [path for path in list_files(images, "*", "images") if path.suffix in IMAGE_SUFFIXES]
     classes = sorted(path for path in annotations.glob("*") if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise BadInput(f"{annotations}: expected a folder of masks for each class, found none")
     maps_of = {folder: set(folder.rglob("*.png")) for folder in classes}
-    files.check_names([*classes, *(path for maps in maps_of.values() for path in sorted(maps))])
+    check_names([*classes, *(path for maps in maps_of.values() for path in sorted(maps))])
     keys = {path.relative_to(images).with_suffix(""): path for path in stored}
     for path in stored:
         if keys[path.relative_to(images).with_suffix("")] != path:
@@ -55,7 +57,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     def read_one(item: tuple[Path, Path, list[tuple[int, Path]]], tell: Report) -> ImageRecord | None:
         key, path, maps = item
         with noted(tell, path.name):
-            width, height = files.size_of(path)
+            width, height = size_of(path)
             record = ImageRecord(key.as_posix(), path, width, height)
             instances: list[Instance] = []
             for label, file in maps:
@@ -64,7 +66,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
             return record._replace(instances=tuple(instances))
         return None
 
-    records = tuple(record for record in files.in_threads(read_one, found, report) if record is not None)
+    records = tuple(record for record in in_threads(read_one, found, report) if record is not None)
     names = tuple(folder.name for folder in classes)
     return Dataset(annotations.name, names, tuple(range(1, len(names) + 1)), records)
 
@@ -76,7 +78,7 @@ def _maps(folder: Path, key: Path) -> list[Path]:
 
 
 def _instances(path: Path, label: int, image: ImageRecord, first: int) -> list[Instance]:
-    ids = files.id_map(path)
+    ids = id_map(path)
     if ids.shape != (image.height, image.width):
         found = f"{ids.shape[1]} x {ids.shape[0]}"
         raise Unfit(f"expected {image.width} x {image.height} pixels, as its image has, found {found}", "rle_size")

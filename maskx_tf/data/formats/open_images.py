@@ -16,12 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maskx_tf.data import files
+from maskx_tf import files
 from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, MaskFile
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import find_image, size_of
+from maskx_tf.data.paths import first_file
 from maskx_tf.data.problems import Problem, Report, noted, refuse
-from maskx_tf.errors import BadInput
+from maskx_tf.data.threads import in_threads
+from maskx_tf.errors import BadInput, shorten
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 MASK_COLUMNS = ("MaskPath", "ImageID", "LabelName", "BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")
@@ -45,23 +48,23 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         annotations: the CSV file of the boxes; the other files are looked for beside it.
         report: is told of every problem.
     """
-    if not files.first([annotations]):
+    if not first_file([annotations]):
         raise BadInput(f"{annotations}: expected a CSV file of boxes, found none")
     names = _class_names(annotations.parent)
     boxes = _rows(annotations, BOX_COLUMNS, names, None, report)
     mask_list = annotations.with_name(annotations.name.replace("bbox", "object-segmentation"))
     masks: Mapping[str, list[_Row]] = {}
-    if mask_list != annotations and files.first([mask_list]):
+    if mask_list != annotations and first_file([mask_list]):
         masks = _rows(mask_list, MASK_COLUMNS, names, annotations.parent / "masks", report)
     used = {row.label_name for rows in boxes.values() for row in rows}
     labels = {name: label for label, name in enumerate(sorted(used, key=names.__getitem__), 1)}
 
     def read_one(image_id: str, tell: Report) -> ImageRecord | None:
         with noted(tell, f"{annotations.name}: image {image_id}"):
-            file = files.find_image(images, image_id)
+            file = find_image(images, image_id)
             if file is None:
                 raise Unfit(f"expected an image {images.name}/{image_id}.jpg, found none", "missing_image")
-            width, height = files.size_of(file)
+            width, height = size_of(file)
             rows = list(boxes[image_id])
             for mask in masks.get(image_id, ()):
                 _give(rows, mask, f"{mask_list.name}: image {image_id}", tell)
@@ -80,7 +83,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
 
     for image_id in sorted(masks.keys() - boxes.keys()):
         report(Problem("unmatched_mask", f"{mask_list.name}: image {image_id}", "expected boxes, found none"))
-    records = tuple(one for one in files.in_threads(read_one, list(boxes), report) if one is not None)
+    records = tuple(one for one in in_threads(read_one, list(boxes), report) if one is not None)
     return Dataset(annotations.name, tuple(names[name] for name in labels), tuple(labels.values()), records)
 
 
@@ -94,7 +97,7 @@ def _class_names(folder: Path) -> dict[str, str]:
     try:
         for line, row in enumerate(csv.reader(files.read_text(path).splitlines()), 1):
             if len(row) < 2 or not row[1].strip():
-                raise BadInput(f"{path}: line {line}: expected a label and a name, found {fields.show(row)}")
+                raise BadInput(f"{path}: line {line}: expected a label and a name, found {shorten(row)}")
             names[row[0]] = row[1].strip()
     except csv.Error as error:
         raise BadInput(f"{path}: expected CSV: {error}") from None
@@ -119,7 +122,7 @@ def _rows(
             mask = None
             if folder is not None:
                 name = fields.as_text(row["MaskPath"], "MaskPath")
-                mask = files.first([folder / name, folder / name[0] / name])
+                mask = first_file([folder / name, folder / name[0] / name])
                 if mask is None:
                     raise Unfit(f"MaskPath: expected a file {folder.name}/{name}, found none", "missing_mask")
             image_id = fields.as_text(row["ImageID"], "ImageID")

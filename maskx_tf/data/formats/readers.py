@@ -12,9 +12,9 @@ from typing import NamedTuple
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, for_learning
 from maskx_tf.data.formats import cityscapes, coco, labelme, mask_folder, open_images, via, visual_genome, voc
-from maskx_tf.data.formats.join import Names, join, nearest, ordered
+from maskx_tf.data.formats.join import Names, join, ordered
 from maskx_tf.data.problems import Report, refuse
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, did_you_mean
 
 # A reader takes the folder of the images, the file or folder of the annotations, and whom to tell of problems.
 READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
@@ -111,7 +111,7 @@ def for_training(
         for name in joined.class_names:
             if name not in class_names:
                 what = f"expected every class of {joined.name}, found no {name!r}; names can rename or drop it"
-                raise BadInput(f"model.class_names: {what}{nearest(name, class_names)}")
+                raise BadInput(f"model.class_names: {what}{did_you_mean(name, class_names)}")
         joined = ordered(joined, class_names)
     return for_learning(splits.apply(joined, policy))
 

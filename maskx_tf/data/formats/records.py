@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from maskx_tf.data.dataset import Id
+from maskx_tf.errors import shorten
 
 MAX_SIDE = 100_000  # pixels; larger numbers are mistakes, and would make polygons take all the memory
 MAX_ID = 2**53  # beyond it, JavaScript and float64 mix up neighbours
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 60
-_short.maxlist = _short.maxdict = 4
-_short.maxlevel = 2
 
 
 class Unfit(Exception):
@@ -26,14 +21,9 @@ class Unfit(Exception):
         self.kind = kind
 
 
-def show(value: object) -> str:
-    """A value in a few printable characters."""
-    return _short.repr(value)
-
-
 def unfit(key: str, expected: str, found: object) -> Unfit:
     """The exception for a field whose value is not what was expected."""
-    return Unfit(f"{key}: expected {expected}, found {show(found)}")
+    return Unfit(f"{key}: expected {expected}, found {shorten(found)}")
 
 
 def entries(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Any]]:

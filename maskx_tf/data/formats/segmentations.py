@@ -13,8 +13,11 @@ import numpy as np
 
 from maskx_tf.data.dataset import Box, ImageRecord, MaskFile, Segmentation, area_of, bitmap
 from maskx_tf.data.formats import records as fields
-from maskx_tf.data.formats import rle
+from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.problems import Problem, Report
+from maskx_tf.errors import shorten
+from maskx_tf.masks import rle
+from maskx_tf.masks.rle import RleError
 
 LEAST_AREA = 1e-3  # square pixels that a polygon encloses; less is a line
 EXACT = 1.0  # pixels by which a rectangle may miss the box that it repeats
@@ -29,7 +32,10 @@ def read(value: Any, image: ImageRecord, where: str, report: Report) -> Segmenta
     if value is None or value in ([], {}):
         return None
     if isinstance(value, Mapping):
-        mask = rle.checked(value, image.height, image.width)
+        try:
+            mask = rle.checked(value, image.height, image.width)
+        except RleError as error:
+            raise Unfit(f"segmentation.{error}", error.kind) from None
         if rle.area(mask):
             return mask
         report(Problem("empty_mask", where, "segmentation: expected a mask, found no pixel"))
@@ -42,7 +48,7 @@ def read(value: Any, image: ImageRecord, where: str, report: Report) -> Segmenta
         if encloses(numbers):
             kept.append(numbers)
         else:
-            found = f"segmentation: expected at least 3 points that are not on a line, found {fields.show(points)}"
+            found = f"segmentation: expected at least 3 points that are not on a line, found {shorten(points)}"
             report(Problem("short_polygon", where, found))
     return tuple(kept) or None
 

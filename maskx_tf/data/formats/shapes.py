@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.data.dataset import Box, Dataset, Id, ImageRecord, Instance, Rle
-from maskx_tf.data.formats import rle, segmentations
+from maskx_tf.data.dataset import Box, Dataset, Id, ImageRecord, Instance
+from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.problems import Report, noted
+from maskx_tf.masks import rle
+from maskx_tf.masks.rle import Rle
 
 CORNERS = 64  # of a polygon that stands for a circle
 

@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.data import files
+from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import shapes
 from maskx_tf.data.formats.records import MAX_SIDE, Unfit
+from maskx_tf.data.images import size_of
+from maskx_tf.data.paths import list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, shorten
 
 ATTRIBUTES = ("class", "label", "name", "category", "type")
 DEFAULT_CLASS = "object"
@@ -33,7 +35,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         report: is told of every problem.
     """
     several = annotations.is_dir()
-    paths = files.listed(annotations, "*.json", "VIA's JSON files") if several else [annotations]
+    paths = list_files(annotations, "*.json", "VIA's JSON files") if several else [annotations]
     entries = [entry for path in paths for entry in _files(path)]
     default = None if any(_names_a_class(entry) for _, entry in entries) else DEFAULT_CLASS
     drawings = []
@@ -49,9 +51,9 @@ def _files(path: Path) -> Iterator[tuple[str, Any]]:
     if isinstance(data, Mapping) and "_via_img_metadata" in data:
         data = data["_via_img_metadata"]
     if not isinstance(data, Mapping) or not data:
-        raise BadInput(f"{path}: expected VIA's JSON, an entry for each image, found {fields.show(data)}")
+        raise BadInput(f"{path}: expected VIA's JSON, an entry for each image, found {shorten(data)}")
     for key, entry in data.items():
-        yield f"{path.name}: {fields.show(key)}", entry
+        yield f"{path.name}: {shorten(key)}", entry
 
 
 def _regions(entry: Mapping[str, Any]) -> Any:
@@ -71,7 +73,7 @@ def _names_a_class(entry: Any) -> bool:
 def _drawing(entry: Mapping[str, Any], where: str, images: Path, report: Report, default: str | None) -> shapes.Drawing:
     name = fields.text(entry, "filename")
     file = images / name
-    width, height = files.size_of(file)
+    width, height = size_of(file)
     drawn = []
     for number, region in fields.entries({"regions": _regions(entry)}, "regions"):
         place = f"{where}: regions[{number}]"

@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from maskx_tf.data import files
+from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, Id, ImageRecord, Instance
 from maskx_tf.data.formats import coco
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats.records import MAX_ID, MAX_SIDE, Unfit
+from maskx_tf.data.paths import first_file
 from maskx_tf.data.problems import Report, noted, refuse
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, shorten
 from maskx_tf.names import COCO
 
 Part = Literal["train", "val", "test"]
@@ -166,7 +167,7 @@ def _image(entry: Mapping[str, Any], folder: Path) -> ImageRecord:
 
 def _minival(folder: Path) -> set[Id]:
     """COCO's ids of the images in minival."""
-    path = files.first([folder / name for name in MINIVAL])
+    path = first_file([folder / name for name in MINIVAL])
     if path is None:
         raise BadInput(
             f"{folder}: expected {' or '.join(MINIVAL)}, for COCO's minival is no training data; found neither"
@@ -181,5 +182,5 @@ def _minival(folder: Path) -> set[Id]:
 def _list(path: Path) -> list[Any]:
     data = files.read_json(path)
     if not isinstance(data, list):
-        raise BadInput(f"{path}: expected a list, found {fields.show(data)}")
+        raise BadInput(f"{path}: expected a list, found {shorten(data)}")
     return data

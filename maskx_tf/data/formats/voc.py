@@ -19,13 +19,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from maskx_tf.data import files
-from maskx_tf.data.dataset import Box, Dataset, Id, ImageRecord, Instance, Rle
+from maskx_tf import files
+from maskx_tf.data.dataset import Box, Dataset, Id, ImageRecord, Instance
 from maskx_tf.data.formats import records as fields
-from maskx_tf.data.formats import rle, segmentations
+from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import find_image, id_map, size_of
+from maskx_tf.data.paths import first_file, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
+from maskx_tf.masks import rle
+from maskx_tf.masks.rle import Rle
 from maskx_tf.names import VOC
 
 SEAM = 255
@@ -52,7 +57,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         annotations: the folder Annotations, or a list of names in ImageSets.
         report: is told of every problem.
     """
-    paths = _listed_parts(annotations) if annotations.is_file() else files.listed(annotations, "*.xml", "XML files")
+    paths = _listed_parts(annotations) if annotations.is_file() else list_files(annotations, "*.xml", "XML files")
     root = paths[0].parent.parent
     by_id: dict[Id, _File] = {}
     for path in paths:
@@ -75,7 +80,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         )
         return file.image._replace(instances=tuple(instances))
 
-    complete_images = tuple(files.in_threads(complete, found, report))
+    complete_images = tuple(in_threads(complete, found, report))
     return Dataset(annotations.name, class_names, tuple(range(1, len(class_names) + 1)), complete_images)
 
 
@@ -99,10 +104,10 @@ def _read_xml(path: Path, images: Path, report: Report) -> _File:
         raise Unfit(f"expected XML: {error}") from None
     file = images / fields.as_text(root.findtext("filename") or f"{path.stem}.jpg", "filename")
     # Some programs write another suffix, or a whole path on a machine of their own.
-    file = files.first([file]) or files.find_image(images, path.stem) or file
+    file = first_file([file]) or find_image(images, path.stem) or file
     size = root.find("size")
     if size is None or fields.as_number(size.findtext("width"), "size.width") == 0:
-        width, height = files.size_of(file)
+        width, height = size_of(file)
     else:
         width, height = (
             round(fields.as_number(size.findtext(side), f"size.{side}", 1)) for side in ("width", "height")
@@ -129,15 +134,15 @@ def _object(element: ElementTree.Element) -> _Object:
 def _masks(file: _File, root: Path, class_names: Sequence[str], report: Report) -> dict[int, Rle]:
     """The mask of each object that has one, by its place in the XML file."""
     path = root / "SegmentationObject" / f"{file.image.id}.png"
-    if not files.first([path]):
+    if not first_file([path]):
         return {}
-    ids = files.id_map(path)
+    ids = id_map(path)
     if ids.shape != (file.image.height, file.image.width):
         size = f"{file.image.width} x {file.image.height}"
         raise Unfit(f"expected {size} pixels, found {ids.shape[1]} x {ids.shape[0]}", "rle_size")
     ids[ids == SEAM] = 0
     class_path = root / "SegmentationClass" / path.name
-    classes = files.id_map(class_path) if class_names is VOC and files.first([class_path]) else np.zeros_like(ids)
+    classes = id_map(class_path) if class_names is VOC and first_file([class_path]) else np.zeros_like(ids)
     if classes.shape != ids.shape:
         raise Unfit(f"expected SegmentationClass and SegmentationObject of one size, found {classes.shape}", "rle_size")
     masks: dict[int, Rle] = {}

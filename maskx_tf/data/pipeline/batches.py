@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from maskx_tf.config.detector import InputConfig
 from maskx_tf.config.schema import DataConfig
-from maskx_tf.data import files
 from maskx_tf.data.pipeline import colours, transforms
 from maskx_tf.data.pipeline.copy_paste import choose, paste
 from maskx_tf.data.pipeline.examples import Examples
 from maskx_tf.data.pipeline.sample import PACKED, Sample, drop_tiny, pad
+from maskx_tf.data.threads import cores
 from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
 
@@ -274,7 +274,7 @@ def steady() -> tf.data.Options:
 
 def _batches(counter: tf.data.Dataset, one: Callable[[tf.Tensor], Batch], share: int, workers: int) -> tf.data.Dataset:
     plain = tf.autograph.experimental.do_not_convert(one)  # there is no Python on tensors to convert, which takes long
-    entries = counter.map(plain, num_parallel_calls=workers or files.cores(), deterministic=True)
+    entries = counter.map(plain, num_parallel_calls=workers or cores(), deterministic=True)
     options = steady()
     # Workers are told their part; TensorFlow would divide what is already divided.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from maskx_tf.data import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, for_learning, loaded
 from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import load_pixels
 from maskx_tf.data.pipeline.sample import PACKED, SIDE, Sample
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.crops import crop_mask
@@ -112,7 +112,7 @@ def pixels(dataset: Dataset, place: int) -> NDArray[np.uint8]:
     """
     record = dataset.images[place]
     try:
-        return files.pixels(record)
+        return load_pixels(record)
     except Unfit as problem:
         file = "" if isinstance(record.file, bytes) else f"{record.file}: "
         raise BadInput(f"{file}image {record.id} of {dataset.name}: {problem}") from None

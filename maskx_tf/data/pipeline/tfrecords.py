@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from maskx_tf.data import files
+from maskx_tf import files
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.pipeline.examples import Examples, as_sample

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskx_tf.data import files
+from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, MaskFile
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats.records import Unfit
@@ -79,7 +77,7 @@ def write(
     if missing:
         # Without its index the folder says that it is not finished.
         for name, shard in kept.items():
-            files.write_bytes(_piece(out / name), _json(shard))
+            files.write_json(_piece(out / name), shard, indent=None)
         (out / INDEX).unlink(missing_ok=True)
         written = in_processes(_write_shard, missing, min(workers, len(missing)), advance=advance, prepare=prepare)
         kept |= {shard["file"]: shard for shard in written}
@@ -94,7 +92,7 @@ def write(
         **totals,
         "shards": shards,
     }
-    files.write_bytes(out / INDEX, _json(index))
+    files.write_json(out / INDEX, index, indent=None)
     for task in tasks:
         _piece(task.path).unlink(missing_ok=True)
     return {"out": str(out), **totals, "shards": len(shards), "shards_kept": len(shards) - len(missing)}
@@ -169,7 +167,7 @@ def _kept(out: Path, tasks: list[_Task]) -> dict[str, dict[str, Any]]:
         if expected.get(shard["file"]) != shard["fingerprint"]:
             raise BadInput(f"{out}: expected a new folder, or one with a part of these records, found others")
         path = out / shard["file"]
-        if path.is_file() and path.stat().st_size == shard["bytes"] and _sha256(path) == shard["sha256"]:
+        if path.is_file() and path.stat().st_size == shard["bytes"] and files.sha256(path) == shard["sha256"]:
             kept[path.name] = shard
     return kept
 
@@ -191,11 +189,10 @@ def _finished(out: Path, present: list[str]) -> Iterator[dict[str, Any]]:
 
 def _write_shard(task: _Task, step: Callable[[], None]) -> dict[str, Any]:
     """Writes one shard and what the index is to say of it."""
-    beside = task.path.with_name(f".{task.path.name}.{os.getpid()}")
     totals = dict.fromkeys(("images", "instances", "with_masks", "bytes"), 0)
     lists: dict[str, list[int]] = {key: [] for key in LISTS}
-    try:
-        with tf.io.TFRecordWriter(str(beside)) as writer:
+    with files.new_file(task.path) as unfinished:
+        with tf.io.TFRecordWriter(str(unfinished)) as writer:
             for place, number in enumerate(task.numbers):
                 found = arrays(task.dataset, place)
                 record = _serialised(number, _encoded(task.dataset, place), found)
@@ -208,14 +205,9 @@ def _write_shard(task: _Task, step: Callable[[], None]) -> dict[str, Any]:
                 totals["with_masks"] += int(found.has_mask.sum())
                 totals["bytes"] += HEAD + len(record) + FOOT
                 step()
-        checksum = _sha256(beside)
-        os.replace(beside, task.path)
-    except (OSError, tf.errors.OpError) as error:
-        raise BadInput(f"{task.path}: cannot be written: {str(error).splitlines()[0]}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+        checksum = files.sha256(unfinished)
     shard = {"file": task.path.name, **totals, "sha256": checksum, "fingerprint": task.fingerprint, **lists}
-    files.write_bytes(_piece(task.path), _json(shard))
+    files.write_json(_piece(task.path), shard, indent=None)
     return shard
 
 
@@ -257,18 +249,6 @@ def _is_decoded_to(data: bytes, seen: NDArray[np.uint8]) -> bool:
         return False
 
 
-def _sha256(path: Path) -> str:
-    """The checksum of a file, which is then on the disk for certain."""
-    with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return checksum
-
-
 def _piece(path: Path) -> Path:
     """Where the part of the index stands that belongs to a shard, until the index is written."""
     return path.with_suffix(".json")
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()

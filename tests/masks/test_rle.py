@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
 
-from maskx_tf.data.formats import rle
-from maskx_tf.data.formats.records import Unfit
+from maskx_tf.masks import rle
 
 BITMAPS = npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
@@ -39,7 +38,7 @@ def test_large_masks_with_long_runs_pass_the_check() -> None:
 def test_no_text_gets_past_the_check_that_is_no_mask(text: str) -> None:
     try:
         checked = rle.checked({"size": [6, 5], "counts": text}, 6, 5)
-    except Unfit:
+    except rle.RleError:
         return
     assert coco_mask.decode(checked).shape == (6, 5)
 
@@ -52,7 +51,7 @@ def test_a_changed_letter_is_found_or_harmless(data: st.DataObject, bitmap: np.n
     text = encoded["counts"][:place] + letter + encoded["counts"][place + 1 :]
     try:
         checked = rle.checked({**encoded, "counts": text}, *bitmap.shape)
-    except Unfit:
+    except rle.RleError:
         return
     assert coco_mask.decode(checked).shape == bitmap.shape
 
@@ -70,5 +69,5 @@ def test_regions_are_the_masks_of_a_map(ids: np.ndarray) -> None:
     "counts", [[3, -1, 28], [2**31], [2**40], [], None, [1.0, 29.0], ["1"], "0", "m0", "nnnnnnnn0"]
 )
 def test_counts_that_are_none(counts: object) -> None:
-    with pytest.raises(Unfit, match=r"segmentation\.counts"):
+    with pytest.raises(rle.RleError, match=r"counts"):
         rle.checked({"size": [6, 5], "counts": counts}, 6, 5)

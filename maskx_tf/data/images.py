@@ -1,0 +1,142 @@
+"""Opens the images of a data set and the maps of ids; what cannot be opened is `Unfit`."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from maskx_tf import files
+from maskx_tf.data.dataset import ImageRecord
+from maskx_tf.data.formats.records import MAX_SIDE, Unfit
+from maskx_tf.data.paths import first_file
+from maskx_tf.errors import reason
+from maskx_tf.masks.rgb import to_rgb
+
+# What is taken for an image, by what it holds; MPO is how Pillow calls the JPEG files of some cameras.
+IMAGE_TYPES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+OPENED = [kind for kind in IMAGE_TYPES if kind != "MPO"]  # JPEG's reader makes it
+TYPES = "JPEG, PNG, BMP, TIFF or WebP"
+IMAGE_SUFFIXES = tuple(
+    written
+    for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+    for written in (suffix, suffix.upper())
+)
+ROTATION = 0x0112  # EXIF's tag of how the camera was held
+TURNS = {  # its values, and what brings the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+QUARTER_TURNS = (5, 6, 7, 8)  # those that exchange width and height
+
+# Pillow warns of large images (those that would fill the memory are errors) and of odd metadata. Once for all: images
+# are opened in threads, where warnings cannot be switched off for a while.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def find_image(folder: Path, stem: str) -> Path | None:
+    """The image of this name without suffix, or None."""
+    return first_file([folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES])
+
+
+@contextmanager
+def open_image(file: Path | bytes) -> Iterator[Image.Image]:
+    """Yields an image of one of IMAGE_TYPES, of which only the header is read.
+
+    Raises:
+        Unfit: of the kinds missing_image and broken_image.
+    """
+    with ExitStack() as stack:
+        try:
+            stream = io.BytesIO(file) if isinstance(file, bytes) else stack.enter_context(files.open_regular(file))
+            image = stack.enter_context(Image.open(stream, formats=OPENED))
+        except FileNotFoundError:
+            raise Unfit("expected an image, found no such file", "missing_image") from None
+        except UnidentifiedImageError:  # whose text names the file, as the message already does
+            raise Unfit(f"expected an image: it is no {TYPES}", "broken_image") from None
+        except Exception as error:  # the decoders raise errors of any type, such as struct.error
+            raise Unfit(f"expected an image: {reason(error)}", "broken_image") from None
+        yield image
+
+
+def size_of(file: Path | bytes) -> tuple[int, int]:
+    """Width and height of an image as people see it, after EXIF turned it, from its header."""
+    with open_image(file) as image:
+        turned = _rotation(image) in QUARTER_TURNS
+        width, height = image.size[::-1] if turned else image.size
+        if max(width, height) > MAX_SIDE:
+            raise Unfit(f"expected at most {MAX_SIDE} pixels a side, found {width} x {height}", "broken_image")
+        return width, height
+
+
+def _rotation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # which Pillow turns itself
+        return 1
+    try:
+        return int(image.getexif().get(ROTATION, 1))
+    except Exception:  # broken EXIF data, which no decoder of pixels minds
+        return 1
+
+
+def is_annotated_unturned(image: Image.Image, width: int, height: int) -> bool:
+    """Whether the annotator of an image of these sizes saw it as it is stored, though EXIF gives it a quarter turn."""
+    return _rotation(image) in QUARTER_TURNS and image.size == (width, height) and width != height
+
+
+def load_pixels(record: ImageRecord) -> NDArray[np.uint8]:
+    """The image in RGB as its annotations see it, uint8 [height, width, 3], decoded to the end.
+
+    Raises:
+        Unfit: of the kinds missing_image, broken_image and image_size.
+    """
+    with open_image(record.file) as image:
+        try:
+            as_stored = is_annotated_unturned(image, record.width, record.height)
+            image.load()
+            turn = None if as_stored else TURNS.get(_rotation(image))
+            upright = image if turn is None else image.transpose(turn)
+            colour = to_rgb(upright)
+        except Exception as error:
+            raise Unfit(f"expected a whole image: {reason(error)}", "broken_image") from None
+    if colour.size != (record.width, record.height):
+        found = f"{colour.width} x {colour.height}"
+        raise Unfit(f"expected {record.width} x {record.height} pixels, as recorded, found {found}", "image_size")
+    return np.asarray(colour)
+
+
+def id_map(file: Path | bytes) -> NDArray[np.int32]:
+    """An image whose pixels are ids, [height, width]: grey of 8 or 16 bits, or with a palette.
+
+    Raises:
+        Unfit: it cannot be read, or its pixels are no ids.
+    """
+    with open_image(file) as image:
+        if image.format == "JPEG":
+            raise Unfit("expected a PNG file of ids, found a JPEG file, which blurs them", "broken_mask")
+        try:
+            values = np.asarray(image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode)))
+        except Exception as error:
+            raise Unfit(f"expected a whole image: {reason(error)}", "broken_image") from None
+    if image.mode in ("RGB", "RGBA") and (values == values[..., :1]).all():
+        values = values[..., 0]  # grey, saved in colour
+    if values.ndim != 2 or values.dtype.kind not in "uib":
+        raise Unfit(f"expected one id a pixel, found pixels of mode {image.mode}", "broken_mask")
+    return values.astype(np.int32)

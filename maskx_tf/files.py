@@ -1,0 +1,315 @@
+"""Reads files with errors of one line, and writes files and folders that are whole or not there.
+
+A new file or folder gets a temporary name next to its place and is renamed once everything is on the disk. Whatever
+ends the writing earlier (a full disk, an interrupt, an error of the caller) removes the temporary one.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader, StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskx_tf.errors import BadInput, reason, shorten
+
+if TYPE_CHECKING:
+    import numpy as np  # the command must answer without it
+    from numpy.typing import NDArray
+
+AnyPath = str | os.PathLike[str]
+# What a disk or its owner objects to; TensorFlow ends the text of its own errors with the same words.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+LONGEST_STEM = 50  # letters of a name that its temporary name repeats; a name has 255 bytes at most
+
+
+# Reading
+
+
+def open_regular(path: AnyPath) -> BufferedReader:
+    """Opens a file to read its bytes, if it is a regular one: a pipe or a device could make the reader wait for ever.
+
+    Raises:
+        OSError: as `open` does, and for anything but a regular file.
+    """
+    # Without O_NONBLOCK, opening a pipe already waits for its writer; for a regular file it changes nothing.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode, path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(mode: int, path: AnyPath) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """The contents of a regular file.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise BadInput(f"{os.fspath(path)}: cannot be read: {reason(error)}") from None
+
+
+def read_text(path: AnyPath) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        BadInput: it cannot be read, or is in another encoding.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise BadInput(f"{os.fspath(path)}: expected UTF-8 text, found byte 0x{byte:02x}") from None
+
+
+def read_json(path: AnyPath) -> Any:
+    """The data in a JSON file.
+
+    Raises:
+        BadInput: it cannot be read, or is not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{os.fspath(path)}: expected JSON: line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits; brackets in brackets in brackets
+        raise BadInput(f"{os.fspath(path)}: expected JSON: {reason(error)}") from None
+
+
+def read_csv(path: AnyPath, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with a header, each after its line number; each has all of these columns.
+
+    Raises:
+        BadInput: it cannot be read, or lacks a column.
+    """
+    text = read_text(path)
+    try:
+        reader = csv.DictReader(StringIO(text, newline=""), restval="")
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            found = shorten(list(reader.fieldnames or ()))
+            raise BadInput(f"{os.fspath(path)}: line 1: expected a column {missing[0]}, found {found}")
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise BadInput(f"{os.fspath(path)}: expected CSV: {error}") from None
+
+
+# Writing
+
+
+class Unwritable(BadInput):
+    """A file or folder that cannot be written.
+
+    Attributes:
+        why: what the system says, without the path.
+    """
+
+    why = ""
+
+
+def _unwritable(path: AnyPath, why: str) -> Unwritable:
+    error = Unwritable(f"{os.fspath(path)}: cannot be written: {why}")
+    error.why = why  # not an argument of the class: pickle hands an exception only its message
+    return error
+
+
+@contextmanager
+def new_file(path: AnyPath) -> Iterator[Path]:
+    """Yields the temporary name of a file to write, and puts the file in its place after the block.
+
+    A file that is there is replaced; a symbolic link stays, and the file that it points to is replaced.
+
+    Raises:
+        BadInput: it cannot be written, in the block or here.
+    """
+    with writing(path):
+        place = Path(os.path.realpath(path))
+        if place.exists():
+            _require_regular(place.stat().st_mode, path)  # /dev/null must not become a file
+        unfinished = _temporary(place)
+        try:
+            yield unfinished
+            _sync(unfinished)
+            os.replace(unfinished, place)
+            _sync(place.parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def write_bytes(path: AnyPath, data: bytes) -> None:
+    """Writes a file; see `new_file`."""
+    with new_file(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    """Writes a text file in UTF-8; see `new_file`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: AnyPath, value: object, *, indent: int | None = 2) -> None:
+    """Writes a JSON file; see `new_file`. Without an indent it is one line without spaces."""
+    write_text(path, as_json(value, indent=indent))
+
+
+def as_json(value: object, *, indent: int | None = 2) -> str:
+    """A value as the text of a JSON file."""
+    separators = (",", ":") if indent is None else None
+    return json.dumps(value, indent=indent, separators=separators, ensure_ascii=False) + "\n"
+
+
+def append(path: AnyPath, data: bytes) -> None:
+    """Adds bytes to the end of a file, or of a new one; if that fails, the file has the length that it had.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    with writing(path), open(path, "ab", buffering=0) as file:
+        length = file.seek(0, os.SEEK_END)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+        except BaseException:
+            file.truncate(length)
+            raise
+
+
+@contextmanager
+def new_folder(path: AnyPath, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder to fill, and puts it in its place after the block; folders above it are made.
+
+    Args:
+        path: the folder, which is not there yet, or is empty.
+        replace: also take the place of a folder that holds something. At every moment there is the old one, none or
+            the new one, never a mixture.
+
+    Raises:
+        BadInput: it cannot be written, in the block or here.
+    """
+    with writing(path):
+        place = Path(os.path.realpath(path))
+        above = [folder for folder in place.parents if not folder.exists()]
+        unfinished = _temporary(place)
+        try:
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            for folder, _, names in os.walk(unfinished):
+                for name in names:
+                    _sync(Path(folder, name))
+                _sync(Path(folder))
+            _put(unfinished, place, replace=replace)
+            _sync(place.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if not place.exists():
+                _remove_empty(above)
+
+
+def _put(unfinished: Path, place: Path, *, replace: bool) -> None:
+    """Renames a finished folder; an old one leaves its place first, and returns if the new one cannot take it."""
+    if not (replace and place.exists()):
+        os.replace(unfinished, place)
+        return
+    old = _temporary(place)
+    try:
+        os.replace(place, old)
+        os.replace(unfinished, place)
+    finally:
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, place)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+@contextmanager
+def writing(path: AnyPath) -> Iterator[None]:
+    """Explains what the system objects to while the block writes a path.
+
+    Raises:
+        Unwritable: for an OSError, and for what TensorFlow raises instead of one.
+    """
+    if "\0" in os.fspath(path):
+        raise _unwritable(path, "a path has no null character")
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, Unwritable):  # of a file in this folder, whose temporary name tells nobody anything
+            why = error.why
+        elif isinstance(error, OSError):
+            why = reason(error)
+        else:
+            why = next((words for words in map(os.strerror, DISK) if f"; {words}" in str(error)), "")
+        if not why:
+            raise
+        raise _unwritable(path, why) from None
+
+
+def _temporary(place: Path) -> Path:
+    """A name in the same folder that nothing else has."""
+    if not place.name:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(place))
+    return place.with_name(f".{place.name[:LONGEST_STEM]}.{os.getpid()}.{secrets.token_hex(3)}")
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Digests
+
+
+def sha256(path: AnyPath) -> str:
+    """The checksum of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(facts: object, arrays: Iterable[tuple[str, NDArray[np.generic]]] = ()) -> str:
+    """A checksum of plain data, in which the order of keys plays no part, and of named arrays in their order."""
+    total = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for name, array in arrays:
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
