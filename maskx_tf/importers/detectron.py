@@ -71,6 +71,7 @@ def plan(request: Request) -> Plan:
         settled=settled,
         embedding=blobs[embedding][1:] if embedding else None,
         may_stay=() if has_rpn else ("rpn/",),
+        anchor_scores=next((name for name in blobs if re.fullmatch(r"rpn_cls_logits(_fpn2)?_w", name)), ""),
         notes=NOTES if has_rpn else (*NOTES, WITHOUT_RPN),
     )
 

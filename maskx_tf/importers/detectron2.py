@@ -52,6 +52,7 @@ def plan(request: Request) -> Plan:
         # The background comes last, and has no boxes and no masks.
         table=functools.partial(names.detectron2, order=names.Rows(total, total - 1, tuple(range(total - 1)), False)),
         rules=RULES,
+        anchor_scores="proposal_generator.rpn_head.objectness_logits.weight",
         notes=NOTES,
     )
 

@@ -49,6 +49,7 @@ class Plan(NamedTuple):
         settled: tensors that were dealt with before, by reason.
         embedding: the table that T reads, if it reads one.
         may_stay: starts of names of variables for which the file may have nothing.
+        anchor_scores: the tensor of the file with a row for each anchor of a cell; empty if it has none.
         notes: what a user should know, a sentence each.
     """
 
@@ -60,6 +61,7 @@ class Plan(NamedTuple):
     settled: Mapping[str, Sequence[str]] = {}
     embedding: np.ndarray | None = None
     may_stay: tuple[str, ...] = ()
+    anchor_scores: str = ""
     notes: tuple[str, ...] = ()
 
 

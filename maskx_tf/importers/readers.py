@@ -16,6 +16,11 @@ from maskx_tf.files import open_regular
 from maskx_tf.importers.pickles import read_pickle
 from maskx_tf.importers.torch_zip import LEGACY_MAGIC, bfloat16, read_torch
 
+# Where programs that train keep the weights of a model in their checkpoints, outermost first,
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+# and what stands before the name of each tensor when the model was itself wrapped: for several devices, compiled, or as
+# the member of a trainer.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LONGEST_HEADER = 100_000_000  # of safetensors, as its own reader has it
 # safetensors' types, as NumPy's.
@@ -58,21 +63,25 @@ def read(path: Path) -> Any:
     return read_pickle(path)
 
 
-def tensors_of(path: Path, content: Any, keys: Sequence[str] = ("model", "state_dict")) -> dict[str, np.ndarray]:
-    """The named tensors in what a file holds: at its top, or under one of some keys.
+def tensors_of(path: Path, content: Any, keys: Sequence[str] = WRAPPERS) -> dict[str, np.ndarray]:
+    """The named tensors in what a file holds: at its top, or under some of these keys, without a prefix of all names.
 
     Raises:
         BadInput: there are none.
     """
-    for key in keys:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in keys if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
             break
+        content = inner
     if not isinstance(content, Mapping):
         raise BadInput(f"{path}: holds a {type(content).__name__}, expected named tensors")
     tensors = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
     if not tensors or not all(isinstance(name, str) for name in tensors):
-        raise BadInput(f"{path}: holds {listed(map(str, content)) or 'nothing'}, expected named tensors")
+        found = listed(map(str, content)) or "nothing"
+        raise BadInput(f"{path}: holds {found}, expected named tensors, perhaps under {' or '.join(keys)}")
+    while prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 

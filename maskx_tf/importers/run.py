@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -11,13 +13,15 @@ import keras
 from maskx_tf.checkpoints.folder import refuse_other
 from maskx_tf.checkpoints.io import build_with, save
 from maskx_tf.checkpoints.settings import resolve
-from maskx_tf.config import Config
+from maskx_tf.config import Config, ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.importers import detectron, detectron2, keras_applications, torchvision
 from maskx_tf.importers.fill import fill
 from maskx_tf.importers.plan import Plan, Request
 from maskx_tf.models.rcnn import RCNN
 
+CANVAS = "model.input.canvas"
+CANVAS_STEP = 32  # what the canvas of every neck is a multiple of
 SOURCES: dict[str, Callable[[Request], Plan]] = {
     "torchvision": torchvision.plan,
     "detectron2": detectron2.plan,
@@ -52,19 +56,21 @@ def convert(source: str, request: Request) -> Imported:
         raise BadInput(f"only Detectron's files may lack a region proposal network, not those of {source}")
     plan = SOURCES[source](request)
     config = _configure(plan, request)
+    _check_anchors(plan, config.model, request.path)
     model = build_with(config.model, plan.embedding)
     filled = fill(model, plan.tensors, plan.table(config.model), plan.rules, path=request.path, may_stay=plan.may_stay)
     skipped: dict[str, list[str]] = {reason: list(names) for reason, names in plan.settled.items()}
     for reason, names in filled.skipped.items():
         skipped.setdefault(reason, []).extend(names)
     ids, resolved = plan.labels.category_ids, config.model.model_dump(mode="json")
+    conventions = {CANVAS, *_flat(plan.settings, "model")}
     meta = {
         "source": {"program": source, "file": request.path.name, "bytes": os.path.getsize(request.path)},
         "category_ids": None if ids is None else list(ids),
         "used": len(filled.used),
         "skipped": skipped,
         "fresh": list(filled.fresh),
-        "conventions": {key: value for key, value in _flat(resolved).items() if key in _flat(plan.settings)},
+        "conventions": {key: value for key, value in _flat(resolved, "model").items() if key in conventions},
         "notes": list(plan.notes),
     }
     return Imported(model, config, meta)
@@ -89,6 +95,11 @@ def _configure(plan: Plan, request: Request) -> Config:
         # The path of a file that `save` will write; until then it says where the table comes from.
         settings["transfer"] = {**settings["transfer"], "embedding": str(request.path)}
     config = resolve({"model": settings}, request.overrides, origin=str(request.path))
+    if not any(CANVAS.startswith(override.partition("=")[0]) for override in request.overrides):
+        # The smallest square that holds every image which the limits of its sides allow, upright and lying.
+        side = math.ceil(config.model.input.long_side / CANVAS_STEP) * CANVAS_STEP
+        settings["input"] = {**settings.get("input", {}), "canvas": [side, side]}
+        config = resolve({"model": settings}, request.overrides, origin=str(request.path))
     if len(config.model.class_names) != len(plan.labels.names):
         raise BadInput(
             f"model.class_names: expected the {len(plan.labels.names)} classes of {request.path}, "
@@ -97,7 +108,20 @@ def _configure(plan: Plan, request: Request) -> Config:
     return config
 
 
-def _flat(settings: Mapping[str, Any], above: str = "model") -> dict[str, Any]:
+def _check_anchors(plan: Plan, model: ModelConfig, path: Path) -> None:
+    """Raises BadInput where the file has another number of anchors than the settings, which shapes do not tell."""
+    if not plan.anchor_scores or plan.anchor_scores not in plan.tensors:
+        return
+    ratios, sizes = len(model.anchors.ratios), len(model.anchors.sizes[0])
+    found = len(plan.tensors[plan.anchor_scores])
+    if found != ratios * sizes:
+        raise BadInput(
+            f"{path}: {plan.anchor_scores}: expected {ratios * sizes} anchors a cell, of {ratios} ratios and {sizes} "
+            f"sizes, found {found}; set model.anchors.ratios and model.anchors.sizes as the model was trained"
+        )
+
+
+def _flat(settings: Mapping[str, Any], above: str) -> dict[str, Any]:
     """Settings by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():

@@ -63,6 +63,7 @@ def plan(request: Request) -> Plan:
         tensors=tensors,
         table=functools.partial(names.torchvision, order=order),
         rules=RULES,
+        anchor_scores="rpn.head.cls_logits.weight",
         notes=notes,
     )
 

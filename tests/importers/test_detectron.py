@@ -175,6 +175,14 @@ def test_baselines(outputs: int, kind: str, put: Callable[[Any], Path]) -> None:
     assert_complete(found, every)
 
 
+def test_other_anchors_are_named_as_such(put: Callable[[Any], Path]) -> None:
+    every = empty(detector() | {"rpn_cls_logits_fpn2_w": (4, PYRAMID, 1, 1)})
+    with pytest.raises(
+        BadInput, match="rpn_cls_logits_fpn2_w: expected 3 anchors a cell, of 3 ratios and 1 sizes, found 4"
+    ):
+        convert("detectron", Request(put({"blobs": every})))
+
+
 def test_agnostic_boxes(put: Callable[[Any], Path]) -> None:
     """Detectron keeps four rows for the background before those for everything else."""
     every = detector() | layers({"bbox_pred": (8, VECTOR)}, ("_w", "_b"))

@@ -167,6 +167,15 @@ def test_other_necks_fill_a_model(neck: str, put: Callable[[Any], Path]) -> None
     assert imported.meta["used"] == len(every)
 
 
+@pytest.mark.parametrize(("neck", "expected"), [("fpn", 3), ("c4", 15)])
+def test_other_anchors_are_named_as_such(neck: str, expected: int, put: Callable[[Any], Path]) -> None:
+    every = empty(shapes(neck) | {f"{RPN}.objectness_logits.weight": (4, 5, 1, 1)})
+    with pytest.raises(
+        BadInput, match=f"logits.weight: expected {expected} anchors a cell, of 3 ratios and .*, found 4;"
+    ):
+        convert("detectron2", Request(put({"model": every})))
+
+
 def test_agnostic_boxes_and_masks(put: Callable[[Any], Path]) -> None:
     every = shapes("fpn")
     every |= layers({"roi_heads.box_predictor.bbox_pred": (4, 6), "roi_heads.mask_head.predictor": (1, 4, 1, 1)})

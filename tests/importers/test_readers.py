@@ -63,6 +63,26 @@ def test_npz(tmp_path: Path, tensors: Tensors) -> None:
     assert_same(read(path), tensors)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: tensors,
+        lambda tensors: {"model": tensors, "optimizer": {"state": {}}, "epoch": 3},
+        lambda tensors: {"model_state_dict": tensors, "loss": 0.5},
+        lambda tensors: {"state_dict": {f"model.{name}": array for name, array in tensors.items()}},
+        lambda tensors: {f"module.{name}": array for name, array in tensors.items()},
+        lambda tensors: {"model": {"state_dict": {f"module._orig_mod.{name}": one for name, one in tensors.items()}}},
+    ],
+)
+def test_wrappers_and_prefixes_of_checkpoints(wrap: Any, tensors: Tensors) -> None:
+    assert_same(tensors_of(Path("a"), wrap(tensors)), tensors)
+
+
+def test_a_prefix_of_some_names_is_kept(tensors: Tensors) -> None:
+    some = {**tensors, "module.a": tensors["a.bias"]}
+    assert_same(tensors_of(Path("a"), some), some)
+
+
 def test_npz_is_the_same_bytes_every_time(tmp_path: Path, tensors: Tensors) -> None:
     for name in "ab":
         npz.write(tmp_path / name, tensors.items())

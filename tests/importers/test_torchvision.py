@@ -240,7 +240,8 @@ def having(name: str, *shape: int, kind: type = np.float32) -> Callable[[Tensors
         ),
         (
             having("rpn.head.cls_logits.weight", 15, 5, 1, 1),
-            "rpn.head.cls_logits.weight: expected shape [3, 5, 1, 1], found [15, 5, 1, 1]",
+            "rpn.head.cls_logits.weight: expected 3 anchors a cell, of 3 ratios and 1 sizes, found 15; set "
+            "model.anchors.ratios and model.anchors.sizes as the model was trained",
         ),
         (
             having("rpn.head.bbox_pred.bias", 12, kind=np.int64),
@@ -299,6 +300,34 @@ def test_other_settings(few: Tensors, reuse: None, put: Callable[[Any], Path]) -
         convert("torchvision", Request(path, ("model.backbone.name=mobilenet_v2",)))
     with pytest.raises(BadInput, match=r"weights: expected a tensor for mask_head/mlp_branch/fc/.*, found none"):
         convert("torchvision", Request(path, ("model.mask.mlp_branch=lean",)))
+
+
+def test_other_anchors_are_settings(few: Tensors, put: Callable[[Any], Path]) -> None:
+    """Five ratios, once they are named."""
+    others = {
+        **few,
+        **random_tensors(layers({"rpn.head.cls_logits": (5, 5, 1, 1), "rpn.head.bbox_pred": (20, 5, 1, 1)})),
+    }
+    imported = convert("torchvision", Request(put(others), ("model.anchors.ratios=[0.3, 0.5, 1, 2, 3]",)))
+    np.testing.assert_array_equal(named(imported.model)["rpn/objectness/bias"], others["rpn.head.cls_logits.bias"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "canvas"),
+    [
+        ((), (1344, 1344)),
+        (SIZE[1:], (256, 256)),
+        (("model.input.long_side=2000",), (2016, 2016)),
+        (("model.input.long_side=900", "model.input.canvas=[640, 928]"), (640, 928)),
+    ],
+)
+def test_canvas_fits_the_sides(
+    overrides: tuple[str, ...], canvas: tuple[int, int], few: Tensors, reuse: None, put: Callable[[Any], Path]
+) -> None:
+    """torchvision pads an image of 800 x 1333 to 800 x 1344, and one of 1333 x 800 to 1344 x 800."""
+    imported = convert("torchvision", Request(put(few), overrides))
+    assert imported.config.model.input.canvas == canvas
+    assert imported.meta["conventions"]["model.input.canvas"] == list(canvas)
 
 
 def test_requests_that_do_not_fit(few: Tensors, reuse: None, put: Callable[[Any], Path]) -> None:
