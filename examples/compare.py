@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import maskx_tf as mx
 from maskx_tf import visualize
 from maskx_tf.data.formats import readers
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
-from maskx_tf.tasks.images import at_least
 from maskx_tf.tasks.pictures import picture
 
 CELL = 400  # side of the place for a picture, in pixels
@@ -41,8 +41,7 @@ def main() -> None:
     asked = parser.parse_args()
 
     import_tensorflow()  # without its notes about the machine
-    from maskx_tf.checkpoints.io import open_model
-    from maskx_tf.prediction.images import ImagePredictor, read_image
+    from maskx_tf.prediction.images import read_image
 
     dataset = readers.for_evaluation([readers.Source(asked.images, asked.annotations, masks_b=asked.masks_b)])
     files = {Path(str(record.file)).name: record for record in dataset.images}
@@ -50,9 +49,8 @@ def main() -> None:
     if unknown:
         raise BadInput(f"--pick {unknown[0]}: expected the name of an image of {asked.annotations}")
     records = [files[name] for name in asked.pick or list(files)[:4]]
-    models = [open_model(name) for name in asked.models]
-    a_names = set(models[0].meta["a_classes"])
-    predictors = [(ImagePredictor(one.model, one.config.model), one.config.model.class_names) for one in models]
+    models = [mx.load(name) for name in asked.models]
+    a_names = models[0].classes_a or frozenset()
 
     cells, captions = [], []
     for record in records:
@@ -60,14 +58,14 @@ def main() -> None:
         image = read_image(asked.images / Path(str(record.file)).name)
         boxes = np.array([one.box for one in record.instances], np.float32).reshape(-1, 4)
         labels = [dataset.class_names[one.label - 1] for one in record.instances]
-        for predict, names in predictors:
+        for model in models:
             if asked.true_boxes:
-                classes = np.array([names.index(label) + 1 for label in labels], np.int32)
-                found = predict.segment(image, boxes, classes)._replace(scores=None)
+                classes = np.array([model.class_names.index(label) + 1 for label in labels], np.int32)
+                found = model.predictor.segment(image, boxes, classes)._replace(scores=None)
             else:
-                found = at_least(predict(image), asked.score)
+                found = mx.predict(model, image, score=asked.score)[0].detections
             large, found = visualize.resized(image, found, CELL)
-            cells.append(visualize.draw(large, found, names, a_classes=a_names))
+            cells.append(visualize.draw(large, found, model.class_names, a_classes=a_names))
         captions += ["truth", *(asked.titles or [Path(name).name for name in asked.models])]
     sheet = visualize.contact_sheet(cells, len(models) + 1, (CELL, CELL), captions)
     asked.out.parent.mkdir(parents=True, exist_ok=True)

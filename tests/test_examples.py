@@ -115,5 +115,5 @@ def test_notebooks_run(tmp_path: Path) -> None:
     assert float(boxes[1]) > LEAST_BOX_AP
     assert "(240, 240)" in printed[1]
     assert "not_an_image" in printed[1]
-    assert (tmp_path / "runs" / "notebook" / "model" / "weights.npz").exists()
+    assert (tmp_path / "runs" / "notebook" / "run" / "model" / "weights.npz").exists()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["configs", "examples", "runs"]
