@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -87,7 +87,7 @@ def litert(
     _print({"path": str(out), **facts}, as_json)
 
 
-def _print(summary: dict[str, Any], as_json: bool) -> None:
+def _print(summary: dict[str, object], as_json: bool) -> None:
     import json
 
     if as_json:
@@ -99,7 +99,7 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
             print(f"  {key}: {_text(value)}")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key} {_text(one)}" for key, one in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

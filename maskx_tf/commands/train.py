@@ -81,19 +81,19 @@ def _dry_run(config: Config, as_json: bool) -> None:
     """Prints what a run would cost."""
     from maskx_tf.tasks.train import dry_run
 
-    found, classes = dry_run(config)
+    found = dry_run(config)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(found._asdict(), indent=2))
         return
-    print(f"classes      {classes}")
-    print(f"parameters   {found['parameters']:,}, of which {found['trained']:,} learn")
-    print(f"losses       {'  '.join(f'{name} {value:.3f}' for name, value in found['losses'].items())}")
-    print(f"memory       {found['memory_mib']:,} MiB at most, with TensorFlow itself")
+    print(f"classes      {found.classes}")
+    print(f"parameters   {found.parameters:,}, of which {found.trained:,} learn")
+    print(f"losses       {'  '.join(f'{name} {value:.3f}' for name, value in found.losses.items())}")
+    print(f"memory       {found.memory_mib:,} MiB at most, with TensorFlow itself")
     print(
-        f"step         {found['step_seconds']} s for {config.train.batch} images on {found['devices']} device(s); "
-        f"the first one {found['first_step_seconds']} s"
+        f"step         {found.step_seconds} s for {config.train.batch} images on {found.devices} device(s); "
+        f"the first one {found.first_step_seconds} s"
     )
-    print(f"whole run    about {found['hours']} hours for {config.train.steps:,} steps")
+    print(f"whole run    about {found.hours} hours for {config.train.steps:,} steps")
 
 
 def _replay(folder: Path, as_json: bool) -> None:

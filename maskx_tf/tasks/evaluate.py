@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from maskx_tf.config import Config, DataConfig
 from maskx_tf.config.schema import Source
@@ -81,10 +81,10 @@ class Evaluation(NamedTuple):
     metrics: Metrics
     name: str
     model: Path | None
-    data: dict[str, Any]
+    data: dict[str, object]
     classes_a: tuple[str, ...] | None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Everything as plain data, as metrics.json holds it."""
         facts = {
             "model": None if self.model is None else str(self.model),
@@ -243,7 +243,7 @@ def classes_a(
     return None if found >= set(dataset.class_names) else found
 
 
-def _absolute(data: DataConfig) -> dict[str, Any]:
+def _absolute(data: DataConfig) -> dict[str, object]:
     """The data sets and the file of new names, as a configuration has them, with absolute paths."""
     plain = data.model_dump(mode="json", include={"val", "names"})
     for source in plain["val"]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.export import litert, saved_model
 from maskx_tf.export.device import letterbox
@@ -65,7 +64,7 @@ def export_litert(
     options: LiteRTOptions = LiteRTOptions(),
     *,
     metrics: Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Writes a LiteRT model of builtin operators; see docs/edge.md.
 
     Args:

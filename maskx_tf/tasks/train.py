@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -96,7 +96,7 @@ def a_classes(config: Config, dataset: Dataset) -> frozenset[str]:
     return stats.a_set(dataset, "all")
 
 
-def meta_of(dataset: Dataset, classes_a: Collection[str]) -> dict[str, Any]:
+def meta_of(dataset: Dataset, classes_a: Collection[str]) -> dict[str, list[int] | list[str]]:
     """What model.json says of the data that a model learned from."""
     return {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
 
@@ -162,8 +162,8 @@ class Watcher:
         return self._predictor
 
 
-def dry_run(config: Config) -> tuple[dict[str, Any], int]:
-    """What a run would cost, by two steps on made-up images, and how many classes it has.
+def dry_run(config: Config) -> dry.Trial:
+    """What a run would cost, by two steps on made-up images.
 
     Where the recipe names no classes, as many are made up as COCO has, or Visual Genome.
     """
@@ -171,4 +171,4 @@ def dry_run(config: Config) -> tuple[dict[str, Any], int]:
         from_vg = any(source.format.startswith("visual_genome") for source in config.data.train)
         names = tuple(f"class {number}" for number in range(1, (VG3K_CLASSES if from_vg else MADE_UP_CLASSES) + 1))
         config = config.with_classes(names)
-    return dry.trial(config), len(config.model.class_names)
+    return dry.trial(config)

@@ -6,7 +6,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,16 +20,34 @@ INSTANCES = 10
 WORDS = 300  # of a table of word vectors
 
 
-def trial(config: Config, steps: int = 2) -> dict[str, Any]:
-    """Builds everything and makes steps on made-up images.
+class Trial(NamedTuple):
+    """What a run would cost.
 
-    Args:
-        config: with class names.
-        steps: the first one pays for tracing, and is told apart.
-
-    Returns:
-        parameters, trained, losses, seconds of the first and of a later step, memory in MiB, and the hours of the run.
+    Attributes:
+        classes: how many there are.
+        parameters: of the model.
+        trained: how many of them learn.
+        devices: that take part.
+        losses: of the last step.
+        first_step_seconds: of the first step, with tracing and compiling.
+        step_seconds: of the last step.
+        memory_mib: the most that the process has taken, with TensorFlow itself.
+        hours: of the whole run.
     """
+
+    classes: int
+    parameters: int
+    trained: int
+    devices: int
+    losses: dict[str, float]
+    first_step_seconds: float
+    step_seconds: float
+    memory_mib: int
+    hours: float
+
+
+def trial(config: Config, steps: int = 2) -> Trial:
+    """Builds everything and makes steps on made-up images; the configuration has class names."""
     strategy = distribute.choose(config.train.strategy)
     devices = strategy.num_replicas_in_sync
     check_batch(config.train, devices)
@@ -44,16 +62,17 @@ def trial(config: Config, steps: int = 2) -> dict[str, Any]:
             history = model.fit(data, epochs=1, steps_per_epoch=1, verbose=0, shuffle=False)
             seconds.append(time.monotonic() - begin)
             losses = {name: float(values[-1]) for name, values in history.history.items()}
-    return {
-        "parameters": int(model.count_params()),
-        "trained": sum(int(tf.size(variable)) for variable in model.trainable_variables),
-        "devices": devices,
-        "losses": losses,
-        "first_step_seconds": round(seconds[0], 2),
-        "step_seconds": round(seconds[-1], 3),
-        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "hours": round(seconds[-1] * config.train.steps / 3600, 2),
-    }
+    return Trial(
+        classes=len(config.model.class_names),
+        parameters=int(model.count_params()),
+        trained=sum(int(tf.size(variable)) for variable in model.trainable_variables),
+        devices=devices,
+        losses=losses,
+        first_step_seconds=round(seconds[0], 2),
+        step_seconds=round(seconds[-1], 3),
+        memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        hours=round(seconds[-1] * config.train.steps / 3600, 2),
+    )
 
 
 def _with_table(config: Config, path: Path) -> Config:

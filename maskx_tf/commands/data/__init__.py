@@ -218,7 +218,7 @@ def _opened(source: Source, policy: splits.Policy) -> tuple[Dataset, Dataset]:
     return every if policy == "oracle" else known, every
 
 
-def _size(dataset: Dataset) -> dict[str, Any]:
+def _size(dataset: Dataset) -> dict[str, str | int]:
     instances = [one for image in dataset.images for one in image.instances]
     return {
         "name": dataset.name,
@@ -229,7 +229,7 @@ def _size(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _as_text(size: dict[str, Any], findings: list[dict[str, Any]]) -> str:
+def _as_text(size: dict[str, str | int], findings: list[dict[str, Any]]) -> str:
     lines = [
         f"{size['name']}: {size['images']} images, {size['instances']} instances of {size['classes']} classes, "
         f"{size['with_masks']} with masks"
