@@ -1,5 +1,39 @@
-"""`python -m maskx_tf` is the `maskx` command."""
+"""The command `maskx`, which is also `python -m maskx_tf`."""
 
-from maskx_tf.cli import main
+from __future__ import annotations
 
-main()
+import os
+import signal
+import sys
+from typing import NoReturn
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Runs the command line and ends the process."""
+    _open_standard_files()
+    try:
+        from maskx_tf import cli
+
+        code = cli.run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules were imported
+        print("maskx: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # what libraries do at the end of a process answers it with a traceback
+    sys.exit(code)
+
+
+def _open_standard_files() -> None:
+    """Takes the numbers of standard files that are closed: a file of ours with number 2 would get what C++ prints."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:  # print(file=None) would print to the standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, for the rest of the process
+
+
+if __name__ == "__main__":
+    main()

@@ -11,16 +11,18 @@ for a bug.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
-from maskx_tf import __version__
+from maskx_tf import __version__, interrupts
 from maskx_tf.commands import (
     ask,
     config,
@@ -37,10 +39,11 @@ from maskx_tf.commands import (
 )
 from maskx_tf.commands import eval as evaluate
 from maskx_tf.commands.data import grabcut, records
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, visible
 
 BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 app = typer.Typer(
     name="maskx",
@@ -82,20 +85,23 @@ def _options(
     pass
 
 
-def main() -> NoReturn:
-    """The entry point of the `maskx` command."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line.
 
     Returns:
         The exit code.
     """
+    if sys.stdout is None:
+        return _refuse("the output: closed; expected a file, a pipe, or /dev/null if nothing is to be seen")
+    with interrupts.remembered(), contextlib.redirect_stdout(cast(TextIO, _Visible(sys.stdout))):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = _invoke(arguments)
         sys.stdout.flush()
+        interrupts.check()
         return code
     except BadInput as error:
         return _refuse(str(error))
@@ -103,18 +109,47 @@ def run(arguments: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         return _refuse(error.format_message() + (f" (see {context.command_path} --help)" if context else ""))
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted")
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         _abandon_output()
         return BROKEN_PIPE
+    except UnicodeEncodeError as error:
+        if codecs.lookup(error.encoding).name != codecs.lookup(sys.stdout.encoding).name:
+            return _bug()
+        _abandon_output()
+        letter, encoding = error.object[error.start], error.encoding
+        return _refuse(f"the output: {letter!a} cannot be written in {encoding}; PYTHONUTF8=1 sets UTF-8")
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if interrupts.was_received():  # libraries make other errors of an interrupt
+            return _interrupted()
+        if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
             _abandon_output()
             return _refuse(f"{error.filename or 'the output'}: {error.strerror}")
-        traceback.print_exc()
-        _say(f"this is a bug in maskx {__version__}: please report it with the lines above and maskx doctor's answer")
-        return BUG
+        return _bug()
+
+
+def _interrupted() -> int:
+    _say("interrupted")
+    return INTERRUPTED
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    _say(f"this is a bug in maskx {__version__}: please report it with the lines above and maskx doctor's answer")
+    return BUG
+
+
+class _Visible:
+    """The standard output; what a terminal would obey, such as in the name of a class, is shown instead."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(visible(text, keep="\n\t"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _invoke(arguments: Sequence[str]) -> int:
@@ -143,9 +178,9 @@ def _refuse(problem: str) -> int:
 
 def _say(text: str) -> None:
     """Prints one line, whatever the text holds, on the standard error output."""
-    print("maskx:", " ".join(text.split()), file=sys.stderr)
+    print("maskx:", visible(" ".join(text.split())), file=sys.stderr)
 
 
 def _abandon_output() -> None:
-    """Sends what is still to be printed nowhere, or Python would complain once more when it flushes at its end."""
+    """Sends what is still to be printed nowhere, or Python would complain again when it flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import socket
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BufferedReader, StringIO
+from io import BufferedReader, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskx_tf import interrupts
 from maskx_tf.errors import BadInput, reason, shorten
 
 if TYPE_CHECKING:
@@ -153,6 +156,7 @@ def new_file(path: AnyPath) -> Iterator[Path]:
         unfinished = _temporary(place)
         try:
             yield unfinished
+            interrupts.check()
             _sync(unfinished)
             os.replace(unfinished, place)
             _sync(place.parent)
@@ -218,6 +222,7 @@ def new_folder(path: AnyPath, *, replace: bool = False) -> Iterator[Path]:
         try:
             unfinished.mkdir(parents=True)
             yield unfinished
+            interrupts.check()
             for folder, _, names in os.walk(unfinished):
                 for name in names:
                     _sync(Path(folder, name))
@@ -252,6 +257,48 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
         except OSError:
             return
+
+
+@contextmanager
+def locked(path: AnyPath) -> Iterator[None]:
+    """Holds a lock file during the block, so that two processes do not write one folder.
+
+    The system lets go of the lock when the process ends, whatever ends it: a file that stays locks nothing. On a disk
+    without locks, as some network disks are, nothing is held.
+
+    Raises:
+        BadInput: another process holds it, or it cannot be written.
+    """
+    place = Path(path)
+    with writing(path):
+        file = _locked_file(place)
+    with file:
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def _locked_file(place: Path) -> TextIOWrapper:
+    while True:
+        file = open(place, "a+", encoding="utf-8")  # noqa: SIM115, the caller closes it
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                holder = file.read(100).strip() or "another process"
+            raise BadInput(f"{place.parent}: expected a folder that is not in use, found {holder} at work") from None
+        except OSError:
+            return file
+        # Between opening and locking, the holder may have removed the file: then the lock is on nothing.
+        if place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()
 
 
 @contextmanager

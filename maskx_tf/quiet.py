@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from maskx_tf import interrupts
+
 ALL = "0"  # of TF_CPP_MIN_LOG_LEVEL: whoever sets this wants to read the notes
 GOOD = b"\0"  # ends what is not worth reading
 
@@ -27,6 +29,7 @@ def import_tensorflow() -> None:
         return
     with held_back():
         import tensorflow  # noqa: F401
+    interrupts.check()  # TensorFlow swallows Ctrl-C here and there while it is imported
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +189,109 @@ def test_a_full_disk_is_one_line(recipe: str) -> None:
 def test_exit_codes_reach_the_shell(recipe: str) -> None:
     assert subprocess.run([*RUN, "config", recipe], check=False, capture_output=True).returncode == 0
     assert subprocess.run([*RUN, "config"], check=False, capture_output=True).returncode == 2
+
+
+def test_an_interrupt_that_a_library_swallows_is_not_lost(
+    recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> Config:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return Config()
+
+    monkeypatch.setattr("maskx_tf.config.load", load)
+    before = signal.getsignal(signal.SIGINT)
+    for arguments in (["config", recipe, "--out", "resolved.yaml"], ["config", recipe]):
+        assert cli.run(arguments) == 130
+        assert capsys.readouterr().err == "maskx: interrupted\n"
+    assert os.listdir() == [recipe]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("UnknownError: KeyboardInterrupt") from None
+
+    monkeypatch.setattr("maskx_tf.config.load", load)
+    assert cli.run(["config", "a"]) == 130
+    assert capsys.readouterr().err == "maskx: interrupted\n"
+
+
+def test_an_interrupt_while_modules_are_imported_is_one_line() -> None:
+    code = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "maskx_tf.commands.train":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from maskx_tf.__main__ import main
+main()
+"""
+    command = subprocess.run([sys.executable, "-c", code], check=False, stderr=subprocess.PIPE)
+    assert (command.returncode, command.stderr) == (130, b"maskx: interrupted\n")
+
+
+def closed(*descriptors: int) -> Any:
+    def close() -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    return close
+
+
+def test_a_closed_output_is_one_line(recipe: str) -> None:
+    command = subprocess.run([*RUN, "config", recipe], check=False, stderr=subprocess.PIPE, preexec_fn=closed(1))
+    assert command.stderr.startswith(b"maskx: error: the output: closed; expected a file, a pipe, or /dev/null")
+    assert command.stderr.count(b"\n") == 1
+    assert command.returncode == 2
+
+
+def test_an_output_that_is_open_to_read_alone_is_one_line(recipe: str) -> None:
+    with open(os.devnull, "rb") as unwritable:
+        command = subprocess.run([*RUN, "config", recipe], check=False, stdout=unwritable, stderr=subprocess.PIPE)
+    assert command.stderr == b"maskx: error: the output: Bad file descriptor\n"
+    assert command.returncode == 2
+
+
+def test_closed_standard_files_do_not_mix_with_ours(recipe: str) -> None:
+    code = (
+        "import os, sys; from maskx_tf.__main__ import main; "
+        "import maskx_tf.cli as cli; cli.run = lambda _: 7 if os.open(os.devnull, os.O_RDONLY) > 2 else 8; main()"
+    )
+    for descriptors in ((0, 1, 2), (2,), (0,), ()):
+        command = subprocess.run([sys.executable, "-c", code], check=False, preexec_fn=closed(*descriptors))
+        assert command.returncode == 7
+    both = subprocess.run([*RUN, "config", "nope.yaml"], check=False, stdout=subprocess.PIPE, preexec_fn=closed(2))
+    assert (both.returncode, both.stdout) == (2, b"")  # its line goes nowhere, and not to the standard output
+
+
+def test_an_output_that_cannot_hold_a_letter_is_one_line(recipe: str) -> None:
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for arguments in ([recipe], [recipe, "--json"]):
+        command = subprocess.run([*RUN, "config", *arguments], check=False, capture_output=True, env=ascii_only)
+        assert command.stderr == (
+            b"maskx: error: the output: '\\u043a' cannot be written in ascii; PYTHONUTF8=1 sets UTF-8\n"
+        )
+        assert command.returncode == 2
+
+
+def test_what_a_terminal_obeys_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Names of classes and files come from anywhere; some terminals run what they are told by them."""
+    name = "cat\x1b]0;owned\x07\x9b2J\u202etac"
+    categories = [{"id": 1, "name": name}]
+    path = tmp_path / "evil\x1b[2J.json"
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    for more in ([], ["--json"]):
+        assert cli.run(["data", "split", "all", "--annotations", str(path), *more]) == 0
+        output = capsys.readouterr().out
+        assert output.replace("\n", "").isprintable()
+        assert r"cat\u001b]0;owned\u0007\u009b2J\u202etac" in output
+    assert json.loads(output) == {"a": [name], "b": []}
+    assert cli.run(["data", "split", "all", "--annotations", str(tmp_path / "none\x1b[2J")]) == 2
+    assert capsys.readouterr().err.rstrip("\n").isprintable()

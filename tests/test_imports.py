@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "maskx_tf"
 # A room is a file or a folder directly under maskx_tf/. It may import the rooms of every tier above its own in this
 # list, never one of its own tier: whoever stands below wires them together.
 TIERS: list[set[str]] = [
-    {"errors", "names", "protocol", "quiet"},
-    {"structures", "files"},
+    {"errors", "names", "protocol", "interrupts"},
+    {"structures", "files", "quiet"},
     {"ops", "masks"},
     {"targets", "losses"},
     {"layers"},
@@ -31,7 +31,7 @@ TIERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-GROUND = {"errors", "names", "structures", "files", "ops", "masks"}
+GROUND = {"errors", "names", "interrupts", "structures", "files", "ops", "masks"}
 # Rooms next to the tiers: what they may import, and the first tier that may import them.
 ASIDE: dict[str, tuple[set[str], str]] = {
     "config": ({"errors", "names", "files"}, "models"),  # layers take plain arguments

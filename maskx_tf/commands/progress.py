@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from maskx_tf.errors import visible
 from maskx_tf.tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ class Bar(Progress):
 
     def say(self, text: str) -> None:
         """Prints a line above the bar, on a terminal or not."""
+        line = visible(self._prefix + text, keep="\n")
         if self._bar.disable:
-            print(self._prefix + text, file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
         else:
-            self._bar.console.print(self._prefix + text, highlight=False, markup=False)
+            self._bar.console.print(line, highlight=False, markup=False)
 
 
 @contextmanager

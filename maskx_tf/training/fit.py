@@ -7,7 +7,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
 from maskx_tf.training.journal import Journal
 
 CONFIG, VERSIONS, SUMMARY, MODEL = "config.yaml", "versions.json", "summary.json", "model"
+LOCK = ".lock"  # tells a second training that one is at work
 
 # Where to start, a worker's number, how many workers, how many devices it has -> endless batches.
 BatchesFrom = Callable[[int, int, int, int], tf.data.Dataset]
@@ -68,10 +69,25 @@ def run(
         tf.config.experimental.enable_op_determinism()
     check_batch(train, strategy.num_replicas_in_sync)
     chief = distribute.is_chief(strategy)
-    if chief:
-        open_folder(out, config, resume=resume, say=hooks.say)
-    else:
-        hooks = Hooks()
+    with ExitStack() as held:
+        if chief:
+            open_folder(out, config, resume=resume, say=hooks.say)
+            held.enter_context(files.locked(out / LOCK))
+        return _run(config, out, batches, strategy, meta, resume=resume, hooks=hooks if chief else Hooks())
+
+
+def _run(
+    config: Config,
+    out: Path,
+    batches: BatchesFrom,
+    strategy: tf.distribute.Strategy,
+    meta: dict[str, Any],
+    *,
+    resume: bool,
+    hooks: Hooks,
+) -> Outcome:
+    """Trains in a folder that is open."""
+    train, chief = config.train, distribute.is_chief(strategy)
     state = states.newest(out, hooks.say) if resume else None
     first = state.step if state else 0
     agreement = distribute.Agreement(strategy, train.log_every)
@@ -173,7 +189,7 @@ def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str],
             if name == "train.ema" and (old is None) != (new is None):
                 raise BadInput(f"{out}: {name}: the run has {old!r}, and a running average cannot begin or end in it")
             say(f"{name}: was {old!r}, is now {new!r}")
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and {path.name for path in out.iterdir()} - {LOCK}:
         raise BadInput(f"{out}: expected a new folder, or a run with {CONFIG}, found other files")
     try:
         out.mkdir(parents=True, exist_ok=True)

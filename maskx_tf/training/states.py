@@ -7,7 +7,7 @@ random depends on the seed and the step, so no generator has a state to keep, an
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +24,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
 
 FOLDER, OPTIMIZER, FACTS = "checkpoints", "optimizer.npz", "training.json"
+NAME = re.compile(r"step-(\d{8,})")  # of a checkpoint; other folders, such as copies that a user made, are left alone
 
 
 class State(NamedTuple):
@@ -41,7 +42,7 @@ class State(NamedTuple):
 
 
 def save(run: Path, model: RCNN, config: Config, step: int, meta: dict[str, Any]) -> State:
-    """Writes a checkpoint; one of the same step is replaced.
+    """Writes a checkpoint.
 
     Args:
         run: the run folder.
@@ -51,10 +52,10 @@ def save(run: Path, model: RCNN, config: Config, step: int, meta: dict[str, Any]
         meta: see `checkpoints.io.save`.
 
     Raises:
-        BadInput: it cannot be written.
+        BadInput: it cannot be written, or there is one of this step.
     """
     target = run / FOLDER / f"step-{step:08d}"
-    with files.new_folder(target, replace=True) as unfinished:
+    with files.new_folder(target) as unfinished:
         io.write_into(unfinished, model, config, {**meta, "step": step})
         optimizer = ((name, value.numpy()) for name, value in _variables(model.optimizer).items())
         npz.write(unfinished / OPTIMIZER, optimizer)
@@ -71,20 +72,20 @@ def note_metric(state: State, metric: float) -> State:
 
 def newest(run: Path, say: Callable[[str], None]) -> State | None:
     """The newest checkpoint that is whole; newer ones that are damaged are named."""
-    paths = sorted((run / FOLDER).glob("step-*"), reverse=True)
-    for path in paths:
+    paths = _paths(run)
+    for path in reversed(paths):
         found = _read(path)
         if isinstance(found, State):
             return found
-        before = "using the one before it" if path != paths[-1] else "none before it: beginning anew"
+        before = "using the one before it" if path != paths[0] else "none before it: starting at step 0"
         say(f"{path}: {found}; {before}")
     return None
 
 
 def set_aside(run: Path, after: int) -> None:
     """Renames checkpoints of later steps than the one from which a run goes on, for they are damaged."""
-    for path in (run / FOLDER).glob("step-*"):
-        if int(path.name.removeprefix("step-")) > after:
+    for path in _paths(run):
+        if _step_of(path) > after:
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
@@ -93,11 +94,11 @@ def set_aside(run: Path, after: int) -> None:
 def all_of(run: Path) -> list[State]:
     """Every checkpoint whose facts can be read, oldest first; the contents are not looked at."""
     states = []
-    for path in sorted((run / FOLDER).glob("step-*")):
+    for path in _paths(run):
         try:
-            facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+            facts = files.read_json(path / FACTS)
             states.append(State(path, int(facts["step"]), facts["metric"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (BadInput, ValueError, KeyError, TypeError):
             continue
     return states
 
@@ -129,20 +130,29 @@ def tidy(run: Path, keep: int) -> None:
             shutil.rmtree(state.path, ignore_errors=True)
 
 
+def _paths(run: Path) -> list[Path]:
+    """The folders of checkpoints, whole or damaged, oldest first."""
+    return sorted((path for path in (run / FOLDER).glob("step-*") if NAME.fullmatch(path.name)), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def _read(path: Path) -> State | str:
     """The checkpoint, or what is wrong with it."""
-    try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        step, metric, files = int(facts["step"]), facts["metric"], dict(facts["files"])
-    except OSError:
+    if not (path / FACTS).exists():
         return f"not finished, for it has no {FACTS}"
-    except (ValueError, KeyError, TypeError):
+    try:
+        facts = files.read_json(path / FACTS)
+        step, metric, digests = int(facts["step"]), facts["metric"], dict(facts["files"])
+    except (BadInput, ValueError, KeyError, TypeError):
         return f"damaged: {FACTS} cannot be read"
     try:
         found = _digests(path)
     except OSError as error:
         return f"damaged: {error.strerror}"
-    for name, digest in files.items():
+    for name, digest in digests.items():
         if found.get(name) != digest:
             return f"damaged: {name} is not what was written"
     return State(path, step, metric)

@@ -18,11 +18,11 @@ def test_lines_are_printed_and_bars_shown_to_those_who_look(
     with progress("drawing") as bar:
         bar.started(2)
         bar.advance()
-        bar.say("[red]x[/red] a line of two")
+        bar.say("[red]x[/red] a line\x1b[2J of two")
         bar.at(2, "all done")
     out, err = capsys.readouterr()
     assert out == ""
-    assert "[red]x[/red] a line of two\n" in err.replace("\r", "")
+    assert "[red]x[/red] a line\\u001b[2J of two\n" in err.replace("\r", "")
     assert ("all done" in err) == ("2/2" in err) == looks
     if not looks:
-        assert err == "[red]x[/red] a line of two\n"
+        assert err == "[red]x[/red] a line\\u001b[2J of two\n"

@@ -1,0 +1,43 @@
+"""Ctrl-C that is not lost: a library that swallows KeyboardInterrupt does not let the program go on to its end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_received = threading.Event()
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Notes every Ctrl-C during the block, and raises KeyboardInterrupt as Python itself does."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
+        yield
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        _received.set()
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # where the user has it ignored, as nohup does, it stays so
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _received.clear()
+
+
+def was_received() -> bool:
+    """Whether there was a Ctrl-C, whatever has become of it."""
+    return _received.is_set()
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt if there was a Ctrl-C and the program went on all the same."""
+    if _received.is_set():
+        raise KeyboardInterrupt
