@@ -102,7 +102,9 @@ def _stage(stage: str, precision: str) -> Callable[[], Any]:
     prepared = as_constants(model.mask.prepare())
     classes = tf.constant(generator.integers(1, 81, (1, 100)), tf.int32)
     return _frozen(
-        lambda boxes, *features: model.mask.probabilities(list(features), boxes, classes, prepared),
+        lambda boxes, *features: model.mask.probabilities(
+            Scene(images, sizes, list(features)), boxes, classes, prepared
+        ),
         boxes[:, :100],
         *features,
     )

@@ -156,25 +156,36 @@ def region_targets(
     )
 
 
-def truth_regions(targets: Targets, *, seed: tf.Tensor, size: int, jitter: float = 0.0) -> RegionTargets:
-    """The boxes of the instances that have masks, as regions for the mask head (beyond the paper).
+def truth_regions(
+    targets: Targets, *, seed: tf.Tensor, size: int, jitter: float = 0.0, with_boxes: bool = False, turn: bool = False
+) -> RegionTargets:
+    """The boxes of the instances, as regions for the mask head (beyond the paper).
 
     Args:
         targets: the truth.
+        with_boxes: also the instances that are known by their box alone, for losses that learn from boxes.
+        turn: begin with an instance drawn at random, so that all are reached where there are more than R.
         seed: int32 [2], or [B, 2] with one for each image.
         size: R. Instances are taken in turn until R are reached if they are moved, each once otherwise.
         jitter: edges are moved by up to this share of the box's width or height; 0 leaves the boxes as they are.
     """
-    usable = targets.valid & ~targets.crowd & targets.has_mask
+    usable = targets.valid & ~targets.crowd
+    if not with_boxes:
+        usable &= targets.has_mask
     order = tf.argsort(tf.cast(~usable, tf.int32), axis=1, stable=True)
     count = tf.reduce_sum(tf.cast(usable, tf.int32), axis=1, keepdims=True)  # [B, 1]
     slots = tf.range(size)[None, :]
     valid = (slots < count) if jitter == 0.0 else tf.broadcast_to(count > 0, [tf.shape(count)[0], size])
-    places = tf.math.floormod(slots, tf.maximum(count, 1))
+    first = 0
+    if turn:
+        draw = sampling.uniform(tf.shape(count), sampling.fold_in(seed, 1))  # -1..1
+        first = tf.cast(tf.floor((draw + 1.0) / 2.0 * tf.cast(count, tf.float32)), tf.int32)
+    places = tf.math.floormod(slots + first, tf.maximum(count, 1))
     truths = tf.where(valid, tf.gather(order, places, batch_dims=1), 0)
     boxes = tf.where(valid[..., None], tf.gather(targets.boxes, truths, batch_dims=1), 0.0)
     if jitter:
         sides = tf.tile(boxes[..., 2:] - boxes[..., :2], [1, 1, 2])
         boxes += sides * jitter * sampling.uniform(tf.shape(boxes), seed)
     classes = tf.where(valid, tf.gather(targets.classes, truths, batch_dims=1), 0)
-    return RegionTargets(boxes, classes, valid, truths, tf.zeros_like(boxes), valid)
+    has_mask = valid & tf.gather(targets.has_mask, truths, batch_dims=1)
+    return RegionTargets(boxes, classes, valid, truths, tf.zeros_like(boxes), has_mask)

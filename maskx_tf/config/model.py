@@ -23,6 +23,16 @@ class MaskConfig(Section):
     )
     convs: Annotated[int, Field(strict=True, ge=0)] = Field(default=4, description="3x3 convolutions of the fcn.")
     channels: Count = Field(default=256, description="Channels of the fcn's convolutions and its deconvolution.")
+    trunk: Literal["plain", "hourglass", "residual"] = Field(
+        default="plain",
+        description="What the fcn's convolutions are, beyond the papers: hourglass goes down to a quarter of the "
+        "region's size and back up, residual has blocks of two; for masks of 64 x 64 (roi.mask_size 32).",
+    )
+    pixels: Flag = Field(default=False, description="The fcn also reads the region's pixels, beyond the papers.")
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.0,
+        description="How far the mask head looks beyond each side of a box, as a share of the box's width or height.",
+    )
     mlp_layers: Count = Field(default=2, description="Hidden layers of head mlp.")
     mlp_width: Count = Field(default=1024, description="Width of the hidden layers of head mlp.")
     outputs: Literal["specific", "agnostic"] = Field(
@@ -38,8 +48,18 @@ class MaskConfig(Section):
         description="Where the mask head learns: in the proposals that are foreground, or, beyond the papers, in the "
         "boxes of the truth as they are or with their edges moved.",
     )
+    rois: Count | None = Field(
+        default=None,
+        description="Regions of an image in which the mask head learns, beyond the papers; null: as many as can be "
+        "foreground for the box head.",
+    )
     jitter: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         default=0.1, description="For regions jittered: how far edges move, as a share of the box's side."
+    )
+    box_losses: tuple[Literal["projection", "pairwise"], ...] = Field(
+        default=(),
+        description="What instances without a mask teach, beyond the papers. projection: the mask reaches to the sides "
+        "of its box. pairwise: neighbouring pixels of one colour are both mask, or neither.",
     )
     mlp_branch: Literal["none", "reference", "lean"] = Field(
         default="none",
@@ -53,6 +73,14 @@ class MaskConfig(Section):
             raise impossible("jitter", f"nothing, for regions is {self.regions}", self.jitter)
         if self.activation == "softmax" and self.head == "mlp":
             raise impossible("activation", "sigmoid, for head is mlp", self.activation)
+        if self.trunk != "plain" and self.head == "mlp":
+            raise impossible("trunk", "plain, for head is mlp", self.trunk)
+        if self.pixels and self.head == "mlp":
+            raise impossible("pixels", "false, for head is mlp", self.pixels)
+        if self.box_losses and self.activation == "softmax":
+            raise impossible("box_losses", "none, for activation is softmax", list(self.box_losses))
+        if len(set(self.box_losses)) < len(self.box_losses):
+            raise impossible("box_losses", "no loss twice", list(self.box_losses))
         if self.activation == "softmax" and self.outputs == "agnostic":
             raise impossible("activation", "sigmoid, for a class-agnostic mask has no rivals", self.activation)
         if self.mlp_branch != "none" and self.head == "mlp":

@@ -188,6 +188,11 @@ class TrainConfig(Section):
         description="What a loss is divided by: its count over all devices, so that one batch gives one result however "
         "it is divided; or each device's own count, as the reference does.",
     )
+    box_warm_up: Fraction = Field(
+        default=0.3,
+        description="The share of the steps over which the weight of loss_mask_pairwise (model.mask.box_losses) rises "
+        "from 0 to 1.",
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="The type of the computation; weights stay float32, float16 scales its loss."
     )

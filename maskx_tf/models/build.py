@@ -17,13 +17,14 @@ from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head,
 from maskx_tf.layers.fpn import FPN, LastMap
 from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
+from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk, Trunk
 from maskx_tf.layers.resnet import ResNet
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
 from maskx_tf.layers.transfer import Transfer
 from maskx_tf.models.boxes import BoxBranch, DetectionFilter, RegionSampler
 from maskx_tf.models.filters import BoxWeights, Embeddings, Table, TransferredFilters
-from maskx_tf.models.mask_losses import PixelLoss, SoftmaxLoss
+from maskx_tf.models.mask_losses import BoxLoss, MaskLoss, PixelLoss, SoftmaxLoss
 from maskx_tf.models.masks import MaskBranch, MaskRegions, SampledRegions, TruthRegions
 from maskx_tf.models.proposals import AnchorGrid, AnchorSampler, ProposalFilter, ProposalStage
 from maskx_tf.models.rcnn import RCNN, Normaliser
@@ -73,15 +74,7 @@ def _mask_rcnn(config: ModelConfig, portable: bool) -> RCNN:
             outputs + 1 if softmax else outputs, stddev=AGNOSTIC_STDDEV if outputs == 1 else None, name="predictor"
         )
         head = FCNMaskHead(_mask_trunk(config), predictor, _mlp_branches(config, pool), name="mask_head")
-    branch = MaskBranch(
-        pool=pool,
-        head=head,
-        filters=None,
-        softmax=softmax,
-        loss=SoftmaxLoss() if softmax else PixelLoss(),
-        regions=_mask_regions(config),
-    )
-    return RCNN(**trunk, branches=(branch,), name=config.family)
+    return RCNN(**trunk, branches=(_mask_branch(config, pool, head, None, portable),), name=config.family)
 
 
 def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
@@ -109,14 +102,8 @@ def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
         name="transfer",
     )
     transfer.build((None, sum(sizes[settings.input])))
-    branch = MaskBranch(
-        pool=pool,
-        head=TransferredMaskHead(_mask_trunk(config), _mlp_branches(config, pool), name="mask_head"),
-        filters=TransferredFilters(transfer, embeddings),
-        softmax=False,
-        loss=PixelLoss(),
-        regions=_mask_regions(config),
-    )
+    head = TransferredMaskHead(_mask_trunk(config), _mlp_branches(config, pool), name="mask_head")
+    branch = _mask_branch(config, pool, head, TransferredFilters(transfer, embeddings), portable)
     model = RCNN(**trunk, branches=(branch,), name=config.family)
     if table is not None:
         model.table = table  # so that Keras keeps it with the weights
@@ -202,11 +189,38 @@ def _box_branch(config: ModelConfig, strides: Sequence[int], sampler: RegionSamp
     )
 
 
-def _mask_regions(config: ModelConfig) -> MaskRegions:
-    size = _region_sampler(config).foreground
+def _mask_branch(
+    config: ModelConfig,
+    pool: keras.layers.Layer,
+    head: keras.layers.Layer,
+    filters: TransferredFilters | None,
+    portable: bool,
+) -> MaskBranch:
+    mask = config.mask
+    loss: MaskLoss
+    if mask.activation == "softmax":
+        loss = SoftmaxLoss()
+    else:
+        loss = BoxLoss(mask.box_losses) if mask.box_losses else PixelLoss()
+    return MaskBranch(
+        pool=pool,
+        head=head,
+        filters=filters,
+        softmax=mask.activation == "softmax",
+        loss=loss,
+        regions=_mask_regions(config, loss.reads_boxes),
+        margin=mask.margin,
+        reads_pixels=mask.pixels,
+        portable=portable,
+    )
+
+
+def _mask_regions(config: ModelConfig, with_boxes: bool) -> MaskRegions:
+    size = config.mask.rois or _region_sampler(config).foreground
     if config.mask.regions == "proposals":
         return SampledRegions(size)
-    return TruthRegions(size, config.mask.jitter if config.mask.regions == "jittered" else 0.0)
+    jitter = config.mask.jitter if config.mask.regions == "jittered" else 0.0
+    return TruthRegions(size, jitter, with_boxes, turn=config.mask.rois is not None)
 
 
 def _resnet_options(config: ModelConfig) -> dict[str, Any]:
@@ -257,8 +271,17 @@ def _mask_pool(config: ModelConfig, box: BoxBranch, portable: bool) -> keras.lay
     return Res5Pool(pool, box.head, name="mask_res5") if config.backbone.neck == "c4" else pool
 
 
-def _mask_trunk(config: ModelConfig) -> MaskTrunk:
-    return MaskTrunk(config.mask.channels, convs=config.mask.convs, name="trunk")
+def _mask_trunk(config: ModelConfig) -> Trunk:
+    mask = config.mask
+    name = "inner" if mask.pixels else "trunk"
+    trunk: MaskTrunk | HourglassTrunk | ResidualTrunk
+    if mask.trunk == "hourglass":
+        trunk = HourglassTrunk(mask.channels, widths=(mask.channels, 2 * mask.channels, 2 * mask.channels), name=name)
+    elif mask.trunk == "residual":
+        trunk = ResidualTrunk(mask.channels, blocks=mask.convs, name=name)
+    else:
+        trunk = MaskTrunk(mask.channels, convs=mask.convs, name=name)
+    return PixelTrunk(trunk, name="trunk") if mask.pixels else trunk
 
 
 def _mlp_branches(config: ModelConfig, pool: keras.layers.Layer) -> tuple[MLPBranch, ...]:

@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
+from maskx_tf.ops import colour
+
+MASK, PROJECTION, PAIRWISE = "loss_mask", "loss_mask_projection", "loss_mask_pairwise"
 
 
 class MaskSamples(NamedTuple):
@@ -18,23 +21,35 @@ class MaskSamples(NamedTuple):
         truth: float32 [B, N, M, M], 0 or 1; means nothing where has_mask is false.
         has_mask: bool [B, N], regions whose truth has a mask.
         classes: int32 [B, N], 1..K; 0 for background and padding.
+        inside: bool [B, N, M, M], cells in the box of the region's truth.
+        pixels: RGB float [B, N, M, M, 3] in 0..255 of the region; None if neither the head nor the loss reads them.
+        seen: bool [B, N, M, M], cells that show the image and not what lies beyond it.
     """
 
     logits: tf.Tensor
     truth: tf.Tensor
     has_mask: tf.Tensor
     classes: tf.Tensor
+    inside: tf.Tensor
+    pixels: tf.Tensor | None
+    seen: tf.Tensor
 
 
 class MaskLoss(Protocol):
     """A way to learn masks.
 
     Attributes:
-        names: the keys of the result.
+        reads_boxes: whether regions teach whose truth has a box and no mask.
+        reads_pixels: whether it needs `MaskSamples.pixels`.
     """
 
+    reads_boxes: bool
+    reads_pixels: bool
+
     @property
-    def names(self) -> tuple[str, ...]: ...
+    def names(self) -> tuple[str, ...]:
+        """The keys of the result."""
+        ...
 
     def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
         """The losses of a batch."""
@@ -44,22 +59,54 @@ class MaskLoss(Protocol):
 class PixelLoss:
     """Binary cross-entropy of each pixel (Mask R-CNN, section 3)."""
 
+    reads_boxes = reads_pixels = False
+
     @property
     def names(self) -> tuple[str, ...]:
-        return ("loss_mask",)
+        return (MASK,)
 
     def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
-        return {"loss_mask": loss_ops.mask_loss(samples.logits, samples.truth, samples.has_mask)}
+        return {MASK: loss_ops.mask_loss(samples.logits, samples.truth, samples.has_mask)}
 
 
 class SoftmaxLoss:
     """Cross-entropy among all classes at each pixel (Mask R-CNN, table 2b)."""
 
+    reads_boxes = reads_pixels = False
+
     @property
     def names(self) -> tuple[str, ...]:
-        return ("loss_mask",)
+        return (MASK,)
 
     def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
-        return {
-            "loss_mask": loss_ops.softmax_mask_loss(samples.logits, samples.truth, samples.classes, samples.has_mask)
-        }
+        return {MASK: loss_ops.softmax_mask_loss(samples.logits, samples.truth, samples.classes, samples.has_mask)}
+
+
+class BoxLoss:
+    """Pixels where the truth has a mask; its box, and the colours in it, where it has none (BoxInst, Tian et al. 2021).
+
+    Args:
+        terms: "projection", the mask reaches to the sides of the box; "pairwise", neighbours of one colour are on
+            the same side of the outline.
+    """
+
+    reads_boxes = True
+
+    def __init__(self, terms: tuple[str, ...]) -> None:
+        self.terms = terms
+        self.reads_pixels = "pairwise" in terms
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        own = {"projection": PROJECTION, "pairwise": PAIRWISE}
+        return (MASK, *(own[term] for term in self.terms))
+
+    def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
+        losses = PixelLoss()(samples)
+        boxed = (samples.classes > 0) & ~samples.has_mask
+        if "projection" in self.terms:
+            losses[PROJECTION] = loss_ops.projection_loss(samples.logits, samples.inside, boxed)
+        if "pairwise" in self.terms:
+            similarity = colour.colour_similarity(samples.pixels, samples.seen)
+            losses[PAIRWISE] = loss_ops.pairwise_loss(samples.logits, similarity, samples.inside, boxed)
+        return losses

@@ -13,8 +13,10 @@ from maskx_tf.losses import Loss
 from maskx_tf.models.branch import Prepared, Scene
 from maskx_tf.models.filters import TransferredFilters
 from maskx_tf.models.mask_losses import MaskLoss, MaskSamples
+from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import colour, sampling
+from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import masks as mask_ops
-from maskx_tf.ops import sampling
 from maskx_tf.structures import Detections, Targets
 from maskx_tf.targets import RegionTargets
 
@@ -45,10 +47,14 @@ class TruthRegions(NamedTuple):
 
     size: int
     jitter: float
+    with_boxes: bool
+    turn: bool
 
     def choose(self, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         del regions
-        return target_ops.truth_regions(truth, seed=seed, size=self.size, jitter=self.jitter)
+        return target_ops.truth_regions(
+            truth, seed=seed, size=self.size, jitter=self.jitter, with_boxes=self.with_boxes, turn=self.turn
+        )
 
 
 class PooledRegions(NamedTuple):
@@ -56,15 +62,23 @@ class PooledRegions(NamedTuple):
 
     Attributes:
         pooled: float [B, N, size, size, C].
+        pixels: RGB float [B, N, M, M, 3] in 0..255; None if neither the head nor the loss reads them.
         classes: int32 [B, N], 1..K; 0 for background and padding.
         truth: float32 [B, N, M, M], 0 or 1; means nothing where has_mask is false.
         has_mask: bool [B, N].
+        boxes: float32 [B, N, 4], the regions, with their margin.
+        truth_boxes: float32 [B, N, 4], the boxes of their truth.
+        image_sizes: float32 [B, 2].
     """
 
     pooled: tf.Tensor
+    pixels: tf.Tensor | None
     classes: tf.Tensor
     truth: tf.Tensor
     has_mask: tf.Tensor
+    boxes: tf.Tensor
+    truth_boxes: tf.Tensor
+    image_sizes: tf.Tensor
 
 
 class MaskBranch:
@@ -77,6 +91,9 @@ class MaskBranch:
         softmax: the classes and the background compete for each pixel.
         loss: what the masks learn from.
         regions: where they learn.
+        margin: the head looks beyond each side of a box, by this share of the box's width or height.
+        reads_pixels: the head reads the region's pixels next to its features.
+        portable: of operations that XLA and LiteRT can compile.
     """
 
     name = "mask"
@@ -91,6 +108,9 @@ class MaskBranch:
         softmax: bool,
         loss: MaskLoss,
         regions: MaskRegions,
+        margin: float,
+        reads_pixels: bool,
+        portable: bool,
     ) -> None:
         self.pool = pool
         self.head = head
@@ -98,6 +118,9 @@ class MaskBranch:
         self.softmax = softmax
         self.loss = loss
         self.regions = regions
+        self.margin = margin
+        self.reads_pixels = reads_pixels
+        self.portable = portable
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -107,34 +130,52 @@ class MaskBranch:
         return [self.head] if self.filters is None else [self.head, self.filters.transfer]
 
     def build(self, channels: int) -> None:
-        self.head.build((None, None, self.pool.size, self.pool.size, channels))
+        size = self.pool.size
+        shape = (None, None, size, size, channels)
+        self.head.build((shape, (None, None, 2 * size, 2 * size, 3)) if self.reads_pixels else shape)
 
     def prepare(self) -> Prepared:
         """The filters of all foreground classes, float32 [K, C], if they come from outside the head."""
         return () if self.filters is None else (self.filters.all(),)
 
     def predict(self, scene: Scene, found: Detections, prepared: Prepared) -> Detections:
-        return found._replace(masks=self.probabilities(scene.features, found.boxes, found.classes, prepared))
+        return found._replace(masks=self.probabilities(scene, found.boxes, found.classes, prepared))
 
-    def probabilities(
-        self, features: list[tf.Tensor], boxes: tf.Tensor, classes: tf.Tensor, prepared: Prepared
-    ) -> tf.Tensor:
+    def probabilities(self, scene: Scene, boxes: tf.Tensor, classes: tf.Tensor, prepared: Prepared) -> tf.Tensor:
         """Masks float32 [B, N, M, M] in 0..1 of boxes with classes 1..K."""
-        logits = self.logits(self.pooled(features, boxes), classes, prepared)
-        return _of_class(tf.nn.softmax(logits), classes) if self.softmax else tf.sigmoid(logits)
+        regions = self.with_margin(boxes)
+        logits = self.logits(self.read(scene, regions), classes, prepared)
+        masks = _of_class(tf.nn.softmax(logits), classes) if self.softmax else tf.sigmoid(logits)
+        return mask_ops.cut_margin(masks, self.margin) if self.margin else masks
 
-    def pooled(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """What the head reads of boxes: float [B, N, size, size, C]."""
-        return self.pool(features[: len(self.pool.strides)], boxes, training=training)
+    def with_margin(self, boxes: tf.Tensor) -> tf.Tensor:
+        """The regions [B, N, 4] that the head looks at for boxes."""
+        return box_ops.with_margin(boxes, self.margin) if self.margin else boxes
 
-    def logits(self, pooled: tf.Tensor, classes: tf.Tensor, prepared: Prepared) -> tf.Tensor:
+    def read(self, scene: Scene, regions: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
+        """What the head reads of regions: their features, and their pixels if it wants them."""
+        pooled = self.pooled(scene, regions)
+        return (pooled, self.pixels(scene, regions)) if self.reads_pixels else pooled
+
+    def pooled(self, scene: Scene, regions: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The features of regions: float [B, N, size, size, C]."""
+        return self.pool(scene.features[: len(self.pool.strides)], regions, training=training)
+
+    def pixels(self, scene: Scene, regions: tf.Tensor) -> tf.Tensor:
+        """The pixels of regions on the mask's grid: float32 [B, N, M, M, 3] in 0..255, zeros beyond the image."""
+        images = image_ops.blank_beyond(scene.images, scene.image_sizes)
+        return colour.region_pixels(images, regions, size=self.head.side, gather=self.portable)
+
+    def logits(
+        self, read: tf.Tensor | tuple[tf.Tensor, tf.Tensor], classes: tf.Tensor, prepared: Prepared
+    ) -> tf.Tensor:
         """Logits float32 [B, N, M, M] of each region's own class; of all, [B, N, M, M, K + 1], where they compete."""
         if self.softmax:
-            return self.head.all_outputs(pooled)
+            return self.head.all_outputs(read)
         if self.filters is None:
-            return self.head(pooled, classes)
+            return self.head(read, classes)
         (filters,) = prepared
-        return self.head(pooled, tf.gather(filters, tf.maximum(classes - 1, 0)))
+        return self.head(read, tf.gather(filters, tf.maximum(classes - 1, 0)))
 
     def losses(self, scene: Scene, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:
         return self.losses_of_pooled(self.pool_regions(scene, regions, truth, seed))
@@ -142,13 +183,36 @@ class MaskBranch:
     def pool_regions(self, scene: Scene, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> PooledRegions:
         """The regions in which this branch learns, with their features and their truth; see `losses`."""
         chosen = self.regions.choose(regions, truth, sampling.fold_in(seed, 2))
-        pooled = self.pooled(scene.features, chosen.boxes, training=True)
-        return PooledRegions(pooled, chosen.classes, self.targets(chosen, truth), chosen.has_mask)
+        boxes = self.with_margin(chosen.boxes)
+        return PooledRegions(
+            pooled=self.pooled(scene, boxes, training=True),
+            pixels=self.pixels(scene, boxes) if self.reads_pixels or self.loss.reads_pixels else None,
+            classes=chosen.classes,
+            truth=self.targets(chosen._replace(boxes=boxes), truth),
+            has_mask=chosen.has_mask,
+            boxes=boxes,
+            truth_boxes=tf.gather(truth.boxes, chosen.truths, batch_dims=1),
+            image_sizes=scene.image_sizes,
+        )
 
     def losses_of_pooled(self, regions: PooledRegions) -> dict[str, Loss]:
         """The losses of regions whose features are pooled already."""
-        logits = self.logits(regions.pooled, regions.classes, self.prepare())
-        losses = self.loss(MaskSamples(logits, regions.truth, regions.has_mask, regions.classes))
+        read = (regions.pooled, regions.pixels) if self.reads_pixels else regions.pooled
+        logits = self.logits(read, regions.classes, self.prepare())
+        sizes, side = regions.image_sizes, self.head.side
+        corner = tf.stack([sizes[:, 1], sizes[:, 0]], axis=1)
+        image = tf.concat([tf.zeros_like(corner), corner], axis=1)[:, None]
+        losses = self.loss(
+            MaskSamples(
+                logits=logits,
+                truth=regions.truth,
+                has_mask=regions.has_mask,
+                classes=regions.classes,
+                inside=mask_ops.cells_inside(regions.boxes, regions.truth_boxes, size=side),
+                pixels=regions.pixels,
+                seen=mask_ops.cells_inside(regions.boxes, image, size=side),
+            )
+        )
         return {name: loss_ops.nan_unless_finite(loss, [logits]) for name, loss in losses.items()}
 
     def targets(self, regions: RegionTargets, truth: Targets) -> tf.Tensor:
@@ -158,16 +222,26 @@ class MaskBranch:
 
 
 def pooled_regions_of(batch: dict[str, tf.Tensor], side: int) -> PooledRegions:
-    """The regions of a batch that the study pooled before, a region an entry, each with a mask.
+    """The regions of a batch that the study pooled before, one an entry; see `study.regions.batches_of`.
 
     Args:
-        batch: pooled float [B, size, size, C], classes int32 [B], and masks uint8 [B, side * side / 8], packed.
+        batch: the fields of `PooledRegions` without the second dimension; masks packed; no pixels where their array is
+            empty.
         side: M.
     """
-    classes = batch["classes"][:, None]
+    one = {name: values[:, None] for name, values in batch.items()}
     truth = tf.reshape(mask_ops.unpack_bits(batch["masks"]), [-1, 1, side, side])
-    pooled = tf.cast(batch["pooled"], tf.float32)[:, None]
-    return PooledRegions(pooled, classes, tf.cast(truth, tf.float32), tf.ones_like(classes, tf.bool))
+    pixels = tf.cast(one["pixels"], tf.float32) if batch["pixels"].shape[1] else None
+    return PooledRegions(
+        pooled=tf.cast(one["pooled"], tf.float32),
+        pixels=pixels,
+        classes=one["classes"],
+        truth=tf.cast(truth, tf.float32),
+        has_mask=one["has_mask"] > 0,
+        boxes=one["boxes"],
+        truth_boxes=one["truth_boxes"],
+        image_sizes=batch["image_sizes"],
+    )
 
 
 def _of_class(outputs: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

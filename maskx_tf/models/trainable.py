@@ -6,6 +6,7 @@ then is anything divided: so neither the number of devices nor the order of imag
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -25,12 +26,14 @@ class Learning(NamedTuple):
             is divided by its own counts, and the parts are averaged.
         clip_norm: the largest norm of the whole gradient of all devices, or None.
         normaliser: "global" or "device": see the configuration.
+        warm_up: losses whose weight rises from 0 to 1, and over how many steps.
     """
 
     seed: int = 0
     accumulate: int = 1
     clip_norm: float | None = None
     normaliser: str = "global"
+    warm_up: tuple[tuple[str, int], ...] = ()
 
 
 class Trainable(keras.Model):
@@ -129,7 +132,14 @@ class Trainable(keras.Model):
             counts *= context.num_replicas_in_sync
         totals = tf.stack([loss.total for loss in losses.values()])
         shares = tf.math.divide_no_nan(totals, counts)
-        return tf.reduce_sum(shares), dict(zip(losses, tf.unstack(shares, num=len(losses)), strict=True))
+        return tf.reduce_sum(shares * self._weights(losses)), dict(
+            zip(losses, tf.unstack(shares, num=len(losses)), strict=True)
+        )
+
+    def _weights(self, names: Iterable[str]) -> tf.Tensor:
+        """The weight of each loss at this step."""
+        step, over = tf.cast(self.optimizer.iterations, tf.float32), dict(self.learning.warm_up)
+        return tf.stack([tf.minimum(step / over[name], 1.0) if name in over else tf.ones([]) for name in names])
 
     def seeds(self, step: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         """A seed for each image, int32 [B, 2], made of the step and of its place in the batch of all devices."""
@@ -143,7 +153,10 @@ class Trainable(keras.Model):
 
     def _summed(self, shares: dict[str, tf.Tensor], context: Any) -> dict[str, tf.Tensor]:
         values = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(list(shares.values())))
-        return {"loss": tf.reduce_sum(values), **dict(zip(shares, tf.unstack(values, num=len(shares)), strict=True))}
+        return {
+            "loss": tf.reduce_sum(values * self._weights(shares)),
+            **dict(zip(shares, tf.unstack(values, num=len(shares)), strict=True)),
+        }
 
     def _told(self, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The running means with these values, which are the same on every device."""

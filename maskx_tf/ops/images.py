@@ -110,9 +110,14 @@ def normalise(
     if bgr:
         pixels = pixels[..., ::-1]
     pixels = (pixels - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
+    return blank_beyond(pixels, image_sizes)
+
+
+def blank_beyond(images: tf.Tensor, image_sizes: tf.Tensor) -> tf.Tensor:
+    """Canvases [B, H, W, 3] with zeros beyond each image, whose sizes are float32 [B, 2]."""
     rows = tf.range(images.shape[1], dtype=tf.float32)[None, :] < image_sizes[:, 0:1]
     columns = tf.range(images.shape[2], dtype=tf.float32)[None, :] < image_sizes[:, 1:2]
-    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], pixels, 0.0)
+    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], images, tf.zeros([], images.dtype))
 
 
 def to_original(boxes: tf.Tensor, image_sizes: tf.Tensor, original_sizes: tf.Tensor) -> tf.Tensor:

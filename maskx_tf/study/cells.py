@@ -60,9 +60,9 @@ class Places(NamedTuple):
         """The run of a cell."""
         return self.out / "cells" / cell.group.name / cell.method.name
 
-    def regions(self, group: GroupConfig, masks: str) -> Path:
-        """The pooled regions of a group, by whose masks are seen: those of A alone lie apart from the others."""
-        return self.out / "regions" / group.name / masks
+    def regions(self, group: GroupConfig) -> Path:
+        """The pooled regions of a group's detector, a folder for each kind."""
+        return self.out / "regions" / (group.detector or group.name)
 
 
 def cells_of(study: StudyConfig, only: Sequence[str] = ()) -> list[Cell]:

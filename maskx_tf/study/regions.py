@@ -1,8 +1,7 @@
 """Regions of a detector that does not learn: pooled once, kept on disk, and read in any order by the mask branches.
 
-A folder holds regions.json, written last, and arrays that are mapped into memory. It is made from what the one door to
-training shows (`data.readers.for_training`): where that has no mask of B, no mask of B is in the folder, and a method
-that is no oracle opens no other folder.
+The folder holds what the detector and the boxes decide: features, pixels and boxes of regions of every instance. It
+holds no mask, so that all splits of a detector share it; `with_masks` cuts the masks that a method may see.
 """
 
 from __future__ import annotations
@@ -23,30 +22,54 @@ from maskx_tf.checkpoints import npz
 from maskx_tf.config import Config
 from maskx_tf.data.pipeline.batches import Batch, order, steady
 from maskx_tf.errors import BadInput
+from maskx_tf.models.branch import Scene
+from maskx_tf.models.masks import TruthRegions
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.ops import masks as mask_ops
 from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of
-from maskx_tf.ops.masks import pack_bits
 from maskx_tf.structures import Targets
 
 FACTS = "regions.json"
-VERSION = 1
+VERSION = 2
 
 
 class Regions(NamedTuple):
-    """Regions with masks to learn from.
+    """Regions of instances, without their masks.
 
     Attributes:
         pooled: float16 [n, size, size, C].
+        pixels: uint8 [n, M, M, 3]; [n, 0] where the branches read none.
         classes: int32 [n].
-        masks: uint8 [n, M * M / 8], packed.
+        boxes: float32 [n, 4], in pixels of the canvas, with the branch's margin.
+        truth_boxes: float32 [n, 4], the box of each region's instance.
+        truths: int32 [n], the place of the instance in its image.
+        image_sizes: float32 [n, 2].
         images: int64 [n], the number of each region's image.
+        mirrored: uint8 [n], whether the image was looked at mirrored.
     """
 
     pooled: NDArray[Any]
+    pixels: NDArray[Any]
     classes: NDArray[Any]
-    masks: NDArray[Any]
+    boxes: NDArray[Any]
+    truth_boxes: NDArray[Any]
+    truths: NDArray[Any]
+    image_sizes: NDArray[Any]
     images: NDArray[Any]
+    mirrored: NDArray[Any]
+
+
+class Masks(NamedTuple):
+    """What a method may see of the masks of regions.
+
+    Attributes:
+        packed: uint8 [n, M * M / 8]; zeros where there is none.
+        has_mask: uint8 [n].
+    """
+
+    packed: NDArray[np.uint8]
+    has_mask: NDArray[np.uint8]
 
 
 def get_or_make(
@@ -62,7 +85,7 @@ def get_or_make(
     seed: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> Regions:
-    """The regions in a folder, made anew where it has none, or those of something else.
+    """The regions in a folder, made again where it has none, or those of something else.
 
     Args:
         folder: where they are kept.
@@ -74,7 +97,7 @@ def get_or_make(
         limit_mib: see the configuration.
         mirror: whether to look at each image mirrored, too.
         seed: of the sampling among proposals, and of the choice.
-        say: is told that they are made.
+        say: receives a line when they are made.
 
     Raises:
         BadInput: they would be too large, or there are none.
@@ -94,42 +117,102 @@ def get_or_make(
     return found
 
 
+def kind_of(config: Config) -> str:
+    """A short name for what a mask branch pools: branches of one kind share their regions."""
+    mask = config.model.mask
+    jitter = f"{mask.jitter:g}" if mask.regions == "jittered" else ""
+    pixels = "-pixels" if _reads_pixels(config) else ""
+    return f"{mask.regions}{jitter}-{config.model.roi.mask_size}-{mask.margin:g}{pixels}"
+
+
+def _reads_pixels(config: Config) -> bool:
+    return config.model.mask.pixels or "pairwise" in config.model.mask.box_losses
+
+
 def mark_of(config: Config) -> str:
-    """A fingerprint of what regions are pooled with: the detector's weights, its settings, the data and the masks."""
+    """A fingerprint of what regions are pooled with: the detector's weights, its settings and the data."""
     of_model = config.model.model_dump(mode="json", include={"input", "backbone", "anchors", "rpn", "roi", "box"})
-    facts = [of_model, config.model.mask.regions, config.model.mask.jitter, config.data.model_dump(mode="json")]
+    of_data = config.data.model_dump(mode="json", exclude={"masks"})
+    annotations = [files.sha256(path) for source in config.data.train if (path := Path(source.annotations)).is_file()]
     with npz.reading(model_folder.find(str(config.train.weights)) / model_folder.WEIGHTS) as archive:
-        return files.digest([*facts, *_contents(config)], archive.items())
+        return files.digest([of_model, kind_of(config), of_data, annotations], archive.items())
 
 
-def _contents(config: Config) -> list[str]:
-    """Checksums of the annotations."""
-    paths = [Path(source.annotations) for source in config.data.train]
-    if config.data.masks == "oracle":
-        paths += [Path(source.masks_b) for source in config.data.train if source.masks_b]
-    return [files.sha256(path) for path in paths if path.is_file()]
+def with_masks(regions: Regions, batches: Iterable[Batch], side: int) -> Masks:
+    """The masks of the regions, as far as a data set shows them.
+
+    Args:
+        regions: of the images of the data set.
+        batches: each image once, with the masks that a method may see.
+        side: M.
+
+    """
+    packed = np.zeros([len(regions.classes), side * side // 8], np.uint8)
+    has_mask = np.zeros(len(regions.classes), np.uint8)
+    for batch in batches:
+        truth = targets_of(batch)
+        for place, number in enumerate(np.asarray(batch["image_ids"])):
+            for turned in (0, 1):
+                rows = np.flatnonzero((regions.images == number) & (regions.mirrored == turned))
+                if not rows.size:
+                    continue
+                one = Targets(*(values[place : place + 1] for values in truth))
+                if turned:
+                    one = mirrored_truth(one, batch["image_sizes"][place : place + 1])
+                truths = tf.constant(regions.truths[rows][None])
+                shares = mask_ops.mask_targets(
+                    one.masks, one.boxes, tf.constant(regions.boxes[rows][None]), truths, size=side
+                )
+                known = tf.gather(one.has_mask, truths, batch_dims=1)[0].numpy()
+                bits = (shares[0].numpy() >= 0.5) & known[:, None, None]
+                packed[rows] = np.packbits(bits.reshape(len(rows), -1), axis=1)
+                has_mask[rows] = known
+    return Masks(packed, has_mask)
 
 
-def batches_of(regions: Regions, *, batch: int, seed: int, start: int = 0) -> tf.data.Dataset:
-    """Endless batches for stage mask (`MaskBranch.losses_of_pooled`), each region once an epoch.
+def batches_of(
+    regions: Regions, masks: Masks, *, batch: int, seed: int, start: int = 0, with_boxes: bool = False
+) -> tf.data.Dataset:
+    """Endless batches for stage mask (`models.masks.pooled_regions_of`), each region once an epoch.
 
     Args:
         regions: to learn from.
+        masks: of the regions.
         batch: regions a step.
         seed: of the order.
         start: the step of the first batch; it is what a run from step 0 has there.
-    """
-    total = len(regions.classes)
+        with_boxes: also the regions without a mask, for losses that learn from boxes.
 
-    def load(step: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        places = np.arange(int(step) * batch, (int(step) + 1) * batch)
-        rows = np.array([order(total, seed, int(place) // total)[int(place) % total] for place in places])
-        return tuple(values[rows] for values in regions)
+    Raises:
+        BadInput: there is nothing to learn from.
+    """
+    usable = np.arange(len(regions.classes)) if with_boxes else np.flatnonzero(masks.has_mask)
+    if not usable.size:
+        raise BadInput("data.train: expected masks to learn from, found none in any region of the detector")
+    fields: dict[str, NDArray[Any]] = {
+        "pooled": regions.pooled,
+        "pixels": regions.pixels,
+        "classes": regions.classes,
+        "boxes": regions.boxes,
+        "truth_boxes": regions.truth_boxes,
+        "image_sizes": regions.image_sizes,
+        "masks": masks.packed,
+        "has_mask": masks.has_mask,
+        "image_ids": regions.images,
+    }
+
+    def load(step: NDArray[np.int64]) -> list[NDArray[Any]]:
+        places = range(int(step) * batch, (int(step) + 1) * batch)
+        total = len(usable)
+        rows = usable[[order(total, seed, place // total)[place % total] for place in places]]
+        return [values[rows] for values in fields.values()]
 
     def one(step: tf.Tensor) -> Batch:
-        parts = tf.numpy_function(load, [step], [values.dtype for values in regions])
-        shaped = [tf.ensure_shape(part, [batch, *of.shape[1:]]) for part, of in zip(parts, regions, strict=True)]
-        return dict(zip(("pooled", "classes", "masks", "image_ids"), shaped, strict=True))
+        parts = tf.numpy_function(load, [step], [values.dtype for values in fields.values()])
+        return {
+            name: tf.ensure_shape(part, [batch, *values.shape[1:]])
+            for part, (name, values) in zip(parts, fields.items(), strict=True)
+        }
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     return steps.map(tf.autograph.experimental.do_not_convert(one)).prefetch(2).with_options(steady())
@@ -137,18 +220,22 @@ def batches_of(regions: Regions, *, batch: int, seed: int, start: int = 0) -> tf
 
 def mirrored(batch: Batch) -> tuple[tf.Tensor, Targets]:
     """The images of a batch left to right, each within its own width, and the truth about them."""
-    truth = targets_of(batch)
     widths = batch["image_sizes"][:, 1]
     images = tf.reverse_sequence(batch["images"], tf.cast(widths, tf.int32), seq_axis=2, batch_axis=0)
+    return images, mirrored_truth(targets_of(batch), batch["image_sizes"])
+
+
+def mirrored_truth(truth: Targets, image_sizes: tf.Tensor) -> Targets:
+    """The truth about images that were mirrored left to right, each within its own width."""
+    widths = image_sizes[:, 1, None]
     x1, y1, x2, y2 = tf.unstack(truth.boxes, axis=-1)
-    turned = tf.stack([widths[:, None] - x2, y1, widths[:, None] - x1, y2], axis=-1)
-    boxes = tf.where(truth.valid[..., None], turned, 0.0)
-    return images, truth._replace(boxes=boxes, masks=tf.reverse(truth.masks, [-1]))
+    boxes = tf.where(truth.valid[..., None], tf.stack([widths - x2, y1, widths - x1, y2], axis=-1), 0.0)
+    return truth._replace(boxes=boxes, masks=tf.reverse(truth.masks, [-1]))
 
 
 def _open(folder: Path, mark: str) -> Regions | None:
     try:
-        facts = files.read_json(folder / FACTS)
+        facts: Any = files.read_json(folder / FACTS)
         if facts["mark"] != mark:
             return None
         count = int(facts["count"])
@@ -168,22 +255,22 @@ def _write(
     mirror: bool,
     seed: int,
 ) -> int:
-    """Fills the arrays, which are as long as they might have to be, and gives how many regions there are."""
+    """Fills the arrays, which are as long as they might have to be, and returns how many regions there are."""
     views = 2 if mirror else 1
     most = images * views * min(per_image, model.mask.regions.size)
     generator = np.random.default_rng(seed)
-    files: Regions | None = None
+    held: Regions | None = None
     count = 0
-    for found in _found(model, batches, views, seed):
-        if files is None:
-            files = _allocate(folder, found, most, limit_mib)
+    for found in _pooled(model, batches, views, seed):
+        if held is None:
+            held = _allocate(folder, found, most, limit_mib)
         for rows in _chosen(found.images, per_image, generator):
-            for file, values in zip(files, found, strict=True):
+            for file, values in zip(held, found, strict=True):
                 file[count : count + len(rows)] = values[rows]
             count += len(rows)
-    if not count or files is None:
-        raise BadInput("data.train: expected masks to learn from, found none in any region of the detector")
-    for file in files:
+    if not count or held is None:
+        raise BadInput("data.train: expected instances to learn from, found none in any region of the detector")
+    for file in held:
         file.flush()  # type: ignore[attr-defined]  # of a mapped file
     return count
 
@@ -210,16 +297,22 @@ def _chosen(images: NDArray[np.int64], per_image: int, generator: np.random.Gene
         yield np.sort(generator.permutation(rows)[:per_image])
 
 
-def _found(model: RCNN, batches: Callable[[], Iterable[Batch]], views: int, seed: int) -> Iterator[Regions]:
-    """The regions with a mask of each batch, as it is and mirrored."""
+def _pooled(model: RCNN, batches: Callable[[], Iterable[Batch]], views: int, seed: int) -> Iterator[Regions]:
+    """The regions of the instances in each batch, as it is and mirrored."""
     seeds = tf.constant([seed % 2**31, 0])
+    branch = model.mask
+    chooser = branch.regions
+    if isinstance(chooser, TruthRegions):
+        chooser = chooser._replace(with_boxes=True)
 
     def pool(images: tf.Tensor, sizes: tf.Tensor, truth: Targets, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
         scene = model.scene(images, sizes)
         proposals = model.rpn.train.choose(model.rpn.outputs(scene.features), sizes)
-        found = model.mask.pool_regions(scene, model.sampled_regions(proposals, truth, own), truth, own)
-        flat = tf.reshape(found.truth, [tf.shape(found.truth)[0], found.truth.shape[1], -1])
-        return tf.cast(found.pooled, tf.float16), found.classes, pack_bits(flat > 0.5), found.has_mask
+        regions = chooser.choose(model.sampled_regions(proposals, truth, own), truth, sampling.fold_in(own, 2))
+        boxes = branch.with_margin(regions.boxes)
+        truth_boxes = tf.gather(truth.boxes, regions.truths, batch_dims=1)
+        features = tf.cast(branch.pooled(scene, boxes, training=True), tf.float16)
+        return features, _bytes(model, scene, boxes), regions.classes, boxes, truth_boxes, regions.truths
 
     @tf.function(autograph=False)
     def plain(batch: Batch, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -233,8 +326,18 @@ def _found(model: RCNN, batches: Callable[[], Iterable[Batch]], views: int, seed
     for number, batch in enumerate(batches()):
         for way, view in enumerate((plain, turned)[:views]):
             own = sampling.fold_in(sampling.fold_in(seeds, number), way)
-            pooled, classes, masks, has_mask = view(batch, own)
-            images = np.broadcast_to(batch["image_ids"].numpy()[:, None], classes.shape)
-            kept = has_mask.numpy()
+            arrays = [part.numpy() for part in view(batch, own)]
+            kept = arrays[2] > 0
             if kept.any():
-                yield Regions(pooled.numpy()[kept], classes.numpy()[kept], masks.numpy()[kept], images[kept])
+                numbers = np.broadcast_to(batch["image_ids"].numpy()[:, None], kept.shape)[kept]
+                sizes = np.broadcast_to(batch["image_sizes"].numpy()[:, None], (*kept.shape, 2))[kept]
+                of_image = [sizes, numbers, np.full(len(numbers), way, np.uint8)]
+                yield Regions(*[part[kept] for part in arrays] + of_image)
+
+
+def _bytes(model: RCNN, scene: Scene, boxes: tf.Tensor) -> tf.Tensor:
+    """The pixels of regions uint8 [B, N, M, M, 3]; [B, N, 0] where the branch reads none."""
+    branch = model.mask
+    if not (branch.reads_pixels or branch.loss.reads_pixels):
+        return tf.zeros([tf.shape(boxes)[0], boxes.shape[1], 0], tf.uint8)
+    return tf.cast(tf.round(branch.pixels(scene, boxes)), tf.uint8)

@@ -95,8 +95,9 @@ def run(study: StudyConfig, out: Path, only: Sequence[str] = (), say: Say = lamb
         facts = run_cell(Group(study, cell, places, say))
         say(f"{cell.name}: {_in_words(facts['figures'])}")
         results.add(path, {**facts, "digest": digest})
-        if not any(_waits(study, other, places, path) for other in every if other.group == cell.group):
-            shutil.rmtree(places.regions(cell.group, "a").parent, ignore_errors=True)
+        held = places.regions(cell.group)
+        if not any(_waits(study, other, places, path) for other in every if places.regions(other.group) == held):
+            shutil.rmtree(held, ignore_errors=True)
 
 
 def _waits(study: StudyConfig, cell: Cell, places: Places, path: Path) -> bool:
@@ -157,7 +158,7 @@ def train_cell(group: Group, config: Config, folder: Path, classes_a: frozenset[
     dataset = opening.training_set(config.data, config.model.class_names)
     meta = train.meta_of(dataset, classes_a)
     if cell.method.start == "detector":
-        batches = region_batches(config, pooled(group, config, dataset))
+        batches = region_batches(config, *pooled(group, config, dataset))
     else:
         batches = train.image_batches(config, dataset)
     _fit(config, folder, batches, meta, group.say)
@@ -213,12 +214,15 @@ def _fit(config: Config, folder: Path, batches: fit.BatchesFrom, meta: dict[str,
         raise Stopped
 
 
-def region_batches(config: Config, held: regions.Regions) -> fit.BatchesFrom:
+def region_batches(config: Config, held: regions.Regions, masks: regions.Masks) -> fit.BatchesFrom:
     """Batches of regions, for one device."""
+    with_boxes = bool(config.model.mask.box_losses)
 
     def batches(first: int, worker: int, workers: int, devices: int) -> tf.data.Dataset:
         del worker, workers, devices
-        return regions.batches_of(held, batch=config.train.batch, seed=config.data.seed, start=first)
+        return regions.batches_of(
+            held, masks, batch=config.train.batch, seed=config.data.seed, start=first, with_boxes=with_boxes
+        )
 
     return batches
 
@@ -246,8 +250,8 @@ def cut_masks(group: Group, classes_a: frozenset[str]) -> None:
     coco_write.write(grabcut.cut(_seen(group), classes_a), path, Path(plain.data.train[0].images))
 
 
-def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
-    """The regions that a cell learns from: those of the data set, and so of the masks, that its policy shows it."""
+def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[regions.Regions, regions.Masks]:
+    """The regions that a cell learns from, with the masks that its policy shows."""
 
     def batches() -> tf.data.Dataset:
         held = examples.from_dataset(dataset, cache_mib=0)
@@ -257,8 +261,8 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
         return start.make(config)
 
     with pipeline.bad_input():
-        return regions.get_or_make(
-            group.places.regions(group.cell.group, group.cell.method.masks),
+        held = regions.get_or_make(
+            group.places.regions(group.cell.group) / regions.kind_of(config),
             regions.mark_of(config),
             model,
             batches,
@@ -269,6 +273,7 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> regions.Regions:
             seed=group.cell.group.seed,
             say=group.say,
         )
+        return held, regions.with_masks(held, batches(), 2 * config.model.roi.mask_size)
 
 
 def fresh(folder: Path, digest: str, say: Say) -> None:

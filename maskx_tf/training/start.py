@@ -13,6 +13,7 @@ from maskx_tf.checkpoints.variables import assign, named
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput, listed
 from maskx_tf.models.build import build
+from maskx_tf.models.mask_losses import PAIRWISE
 from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
 
@@ -49,7 +50,10 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         _load(model, config, config.train.weights, say)
     model.learn(parts_of(config.train.stage, model))
     train = config.train
-    model.learning = Learning(train.seed, train.accumulate, train.clip_norm, train.normaliser)
+    rising = max(round(train.box_warm_up * train.steps), 1)
+    model.learning = Learning(
+        train.seed, train.accumulate, train.clip_norm, train.normaliser, warm_up=((PAIRWISE, rising),)
+    )
     return model
 
 

@@ -94,7 +94,8 @@ def enliven(model: RCNN, seed: int = 0) -> None:
     asked = inputs()
     if isinstance(model.backbone, Application):
         wake(model)
-    features = model.features(asked["images"], asked["image_sizes"])
+    scene = model.scene(asked["images"], asked["image_sizes"])
+    features = scene.features
 
     hidden = np.concatenate([flat(model.rpn.head.conv(level)) for level in features])
     for conv, spread in ((model.rpn.head.objectness, 2.0), (model.rpn.head.deltas, 0.2)):
@@ -115,8 +116,8 @@ def enliven(model: RCNN, seed: int = 0) -> None:
         bias.assign(offsets.reshape(bias.shape))
     if "masks" in model.outputs:
         last = last_mask_weights(model)
-        pooled = model.mask.pooled(features, regions)
-        masks = model.mask.logits(pooled, tf.ones(regions.shape[:2], tf.int32), model.mask.prepare())
+        read, classes = model.mask.read(scene, regions), tf.ones(regions.shape[:2], tf.int32)
+        masks = model.mask.logits(read, classes, model.mask.prepare())
         last.assign(last / (np.std(masks) + 1e-9))
 
 

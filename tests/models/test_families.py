@@ -39,6 +39,18 @@ HEADS: dict[str, dict[str, Any]] = {
     "mask, softmax": {"family": "mask_rcnn", "mask": {"activation": "softmax"}},
     "mask, mlp": {"family": "mask_rcnn", "mask": {"head": "mlp"}},
     "mask, mlp, agnostic": {"family": "mask_rcnn", "mask": {"head": "mlp", "outputs": "agnostic", "mlp_layers": 3}},
+    "mask, hourglass": {"family": "mask_rcnn", "mask": {"trunk": "hourglass", "channels": 8, "margin": 0.1}},
+    "mask, residual": {"family": "mask_rcnn", "mask": {"trunk": "residual", "pixels": True, "outputs": "agnostic"}},
+    "x hourglass, boxes": {
+        "mask": {
+            "trunk": "hourglass",
+            "channels": 16,
+            "pixels": True,
+            "margin": 0.1,
+            "regions": "jittered",
+            "box_losses": ("projection", "pairwise"),
+        }
+    },
     "x cls": {"transfer": {"input": "cls"}},
     "x box": {"transfer": {"input": "box", "layers": 1, "init": "small"}},
     "x cls_box": {},
@@ -109,6 +121,7 @@ DEFAULT: list[Name] = [
     ("x table", "mobilenet c5", "warp max"),
     ("x cls", "resnet50 c4", "align"),
     ("mask", "resnet50 dc5 group", "align"),
+    ("x hourglass, boxes", "mobilenet fpn", "align"),
 ]
 
 
@@ -256,7 +269,11 @@ def test_losses(name) -> None:
         means = {key: loss_ops.mean(loss) for key, loss in losses.items()}
         total = tf.add_n(list(means.values()))
     expected = {"loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"}
-    assert set(means) == expected if name[0].startswith("faster") else expected | {"loss_mask"}
+    if not name[0].startswith("faster"):
+        expected |= {"loss_mask"}
+    if "hourglass, boxes" in name[0]:
+        expected |= {"loss_mask_projection", "loss_mask_pairwise"}
+    assert set(means) == expected
     for key, value in means.items():
         assert value.dtype == tf.float32, key
         assert np.isfinite(value), key
@@ -294,14 +311,15 @@ def test_predictor_segments(name) -> None:
         [[[2.0, 3.0, 30.0, 40.0], [5.5, 5.5, 50.0, 20.0]], [[1.0, 1.0, 9.0, 9.0], [0.0, 0.0, 58.0, 49.0]]]
     )
     classes = tf.constant([[1, 3], [2, 2]])
-    features = model.features(pixels, sizes)
+    scene = model.scene(pixels, sizes)
+    features = scene.features
 
     given = predictor.segment(pixels, sizes, boxes, classes)
     np.testing.assert_array_equal(given.boxes, boxes)
     np.testing.assert_array_equal(given.classes, classes)
     np.testing.assert_array_equal(given.scores, 1.0)
     assert np.asarray(given.valid).all()
-    expected = model.mask.probabilities(features, boxes, classes, model.mask.prepare())
+    expected = model.mask.probabilities(scene, boxes, classes, model.mask.prepare())
     np.testing.assert_allclose(given.masks, expected, atol=1e-4)
 
     guessed = predictor.segment(pixels, sizes, boxes)
@@ -312,7 +330,7 @@ def test_predictor_segments(name) -> None:
     np.testing.assert_allclose(guessed.scores, probs.max(axis=-1), atol=1e-4)
     np.testing.assert_allclose(guessed.scores, scores, atol=1e-4)
     np.testing.assert_allclose(
-        guessed.masks, model.mask.probabilities(features, boxes, best, model.mask.prepare()), atol=1e-4
+        guessed.masks, model.mask.probabilities(scene, boxes, best, model.mask.prepare()), atol=1e-4
     )
 
 
@@ -443,10 +461,10 @@ def test_probabilities_of_the_softmax_head() -> None:
     """Those of each region's own class, as for every family."""
     model = model_of(DEFAULT[4])
     asked = inputs()
-    features = model.features(asked["images"], asked["image_sizes"])
+    scene = model.scene(asked["images"], asked["image_sizes"])
     boxes = tf.constant([[[2.0, 3.0, 30.0, 40.0]]] * 2)
-    own = model.mask.probabilities(features, boxes, tf.constant([[1], [3]]), ())
-    every = tf.nn.softmax(model.mask.head.all_outputs(model.mask.pooled(features, boxes)))
+    own = model.mask.probabilities(scene, boxes, tf.constant([[1], [3]]), ())
+    every = tf.nn.softmax(model.mask.head.all_outputs(model.mask.pooled(scene, boxes)))
     np.testing.assert_allclose(own[0, 0], every[0, 0, ..., 1], atol=1e-4)
     np.testing.assert_allclose(own[1, 0], every[1, 0, ..., 3], atol=1e-4)
 
@@ -455,9 +473,9 @@ def test_softmax_masks_compete() -> None:
     """Over background and classes the probabilities of a pixel add up to one (Mask R-CNN, table 2b)."""
     model = model_of(DEFAULT[4])
     asked = inputs()
-    features = model.features(asked["images"], asked["image_sizes"])
+    scene = model.scene(asked["images"], asked["image_sizes"])
     boxes = tf.constant([[[2.0, 3.0, 30.0, 40.0]]] * 2)
-    masks = [model.mask.probabilities(features, boxes, tf.fill([2, 1], number), ()) for number in range(4)]
+    masks = [model.mask.probabilities(scene, boxes, tf.fill([2, 1], number), ()) for number in range(4)]
     np.testing.assert_allclose(np.sum(masks, axis=0), 1.0, atol=1e-5)
 
 

@@ -232,8 +232,8 @@ def test_the_mask_loss_is_a_mean_over_pixels(monkeypatch) -> None:
     learned = mask_loss(model, spoiled(targets, np.nan))
     (regions,) = sampled
     asked = inputs()
-    features = model.features(asked["images"], asked["image_sizes"])
-    pooled = model.mask.pooled(features, regions.boxes)
+    scene = model.scene(asked["images"], asked["image_sizes"])
+    pooled = model.mask.pooled(scene, regions.boxes)
     logits = np.asarray(model.mask.logits(pooled, regions.classes, model.mask.prepare()), np.float64)
     entropies = []
     for image, region in zip(*np.nonzero(np.asarray(regions.has_mask)), strict=True):
@@ -304,10 +304,10 @@ def test_masks(branch) -> None:
     """sigmoid(F . w + MLP), from the pooled features on."""
     model = model_of(mask_mlp_branch=branch)
     asked = inputs()
-    features = model.features(asked["images"], asked["image_sizes"])
-    pooled = model.mask.pooled(features, tf.constant(BOXES))
+    scene = model.scene(asked["images"], asked["image_sizes"])
+    pooled = model.mask.pooled(scene, tf.constant(BOXES))
     assert pooled.shape == (2, 2, 14, 14, 32)
-    masks = model.mask.probabilities(features, tf.constant(BOXES), tf.constant(CHOSEN), model.mask.prepare())
+    masks = model.mask.probabilities(scene, tf.constant(BOXES), tf.constant(CHOSEN), model.mask.prepare())
     filters = reference.transfer(
         reference.embeddings(*rows_of(model), "cls_box"), dense_of(model.mask.filters.transfer.dense), "leaky_relu"
     )
@@ -506,11 +506,11 @@ def test_three_thousand_classes() -> None:
     assert valid.all()
     assert classes.min() >= 1
     assert classes.max() > 500
-    features = model.features(asked["images"], asked["image_sizes"])
-    expected = model.mask.probabilities(features, found.boxes, found.classes, model.mask.prepare())
+    scene = model.scene(asked["images"], asked["image_sizes"])
+    expected = model.mask.probabilities(scene, found.boxes, found.classes, model.mask.prepare())
     np.testing.assert_allclose(found.masks, expected, atol=1e-3)
     # The same region under another class is another mask.
-    other = model.mask.probabilities(features, found.boxes, found.classes % 3000 + 1, model.mask.prepare())
+    other = model.mask.probabilities(scene, found.boxes, found.classes % 3000 + 1, model.mask.prepare())
     assert np.abs(other - found.masks).max() > 1e-2
 
 

@@ -52,7 +52,8 @@ def test_heads(image) -> None:
     model = torchvision_model()
     stored = outputs()
     pixels, sizes = letterboxed(image)
-    features = model.features(pixels, sizes)
+    scene = model.scene(pixels, sizes)
+    features = scene.features
     logits, deltas = model.rpn.head(features)
     for level in range(5):
         expected = level_rows(f"{image}/rpn_objectness_p{level + 2}", 1)[..., 0]
@@ -66,7 +67,7 @@ def test_heads(image) -> None:
         own = model.box.predictor.deltas(vectors, tf.fill([1, 1000], number))
         assert np.abs(own[0] - expected[:, number]).max() / np.abs(expected).max() < 1e-3
     boxes = tf.constant(stored[f"{image}/det_boxes_resized"][None, :24])
-    pooled = model.mask.pooled(features, boxes)
+    pooled = model.mask.pooled(scene, boxes)
     for number in range(1, 8):
         own = model.mask.logits(pooled, tf.fill([1, 24], number), ())[0]
         expected = stored[f"{image}/mask_logits"]

@@ -88,33 +88,37 @@ def _unwanted() -> RCNN:
     raise AssertionError("the regions are made anew")
 
 
-def test_no_mask_of_b_is_in_the_regions_of_a(scene: Scene, made: tuple[Path, regions.Regions], tmp_path: Path) -> None:
-    everything = scene.dataset("oracle")
+def test_regions_hold_every_instance_and_no_mask(
+    scene: Scene, made: tuple[Path, regions.Regions], tmp_path: Path
+) -> None:
     has_masks = {one.label for image in scene.dataset("all").images for one in image.instances if one.has_mask}
-    all_classes = {one.label for image in everything.images for one in image.instances}
-    assert has_masks < all_classes
-    assert set(made[1].classes.tolist()) <= has_masks
-    oracle = scene.make(tmp_path / "all", "oracle")
-    assert set(oracle.classes.tolist()) - has_masks
-    # The file of B's masks may hold anything: whoever is no oracle does not open it.
+    assert set(made[1].classes.tolist()) - has_masks
+    # The file of B's masks may hold anything: it is not opened.
     kept = scene.folder / "masks_b_train.json"
     text = kept.read_text(encoding="utf-8")
     kept.write_text("not JSON", encoding="utf-8")
     try:
         again = scene.make(tmp_path / "a")
+        masks = regions.with_masks(again, scene.batches("all")(), 28)
         with pytest.raises(BadInput, match="masks_b_train"):
-            scene.make(tmp_path / "broken", "oracle")
+            regions.with_masks(again, scene.batches("oracle")(), 28)
     finally:
         kept.write_text(text, encoding="utf-8")
     for before, after in zip(made[1], again, strict=True):
         np.testing.assert_array_equal(before, after)
+    assert set(made[1].classes[masks.has_mask > 0].tolist()) <= has_masks
+    assert not masks.packed[masks.has_mask == 0].any()
 
 
-def test_an_image_gives_as_many_regions_as_asked_as_it_is_and_mirrored(made: tuple[Path, regions.Regions]) -> None:
+def test_an_image_gives_as_many_regions_as_asked_as_it_is_and_mirrored(
+    scene: Scene, made: tuple[Path, regions.Regions]
+) -> None:
     _, counts = np.unique(made[1].images, return_counts=True)
     assert counts.max() == 6
+    assert set(made[1].mirrored.tolist()) == {0, 1}
     assert made[1].pooled.dtype == np.float16
-    assert np.unpackbits(made[1].masks, axis=1).reshape(-1, 28, 28).any(axis=(1, 2)).mean() > 0.9
+    masks = regions.with_masks(made[1], scene.batches("oracle")(), 28)
+    assert np.unpackbits(masks.packed, axis=1).reshape(-1, 28, 28).any(axis=(1, 2)).mean() > 0.9
 
 
 def test_regions_that_are_there_are_read(scene: Scene, made: tuple[Path, regions.Regions]) -> None:
@@ -156,35 +160,46 @@ def test_too_large_a_cache_is_refused(scene: Scene, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_data_without_masks_are_refused(scene: Scene, tmp_path: Path) -> None:
-    def batches(masks: str) -> Callable[[], Any]:
-        bare = [{**batch, "gt_has_mask": tf.zeros_like(batch["gt_has_mask"])} for batch in plain(masks)()]
-        return lambda: bare
-
-    plain = scene.batches
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene, "batches", batches)
-        with pytest.raises(BadInput, match="expected masks to learn from"):
-            scene.make(tmp_path / "a", mirror=False)
-
-
-def _regions(count: int) -> regions.Regions:
+def _regions(count: int, known: int) -> tuple[regions.Regions, regions.Masks]:
+    """Regions that carry their number; the last ones have no mask."""
     numbers = np.arange(count)
     pooled = np.broadcast_to(numbers[:, None, None, None], [count, 2, 2, 1]).astype(np.float16)
-    return regions.Regions(pooled, numbers.astype(np.int32) + 1, np.zeros([count, 2], np.uint8), numbers)
+    boxes = np.zeros([count, 4], np.float32)
+    whole = regions.Regions(
+        pooled=pooled,
+        pixels=np.zeros([count, 0], np.uint8),
+        classes=numbers.astype(np.int32) + 1,
+        boxes=boxes,
+        truth_boxes=boxes,
+        truths=np.zeros(count, np.int32),
+        image_sizes=boxes[:, :2],
+        images=numbers,
+        mirrored=np.zeros(count, np.uint8),
+    )
+    return whole, regions.Masks(np.zeros([count, 2], np.uint8), (numbers < known).astype(np.uint8))
 
 
-def test_batches_go_through_all_regions_and_on_from_any_step() -> None:
-    held = _regions(6)
-    batches = list(regions.batches_of(held, batch=4, seed=3).take(6))
+@pytest.mark.parametrize("with_boxes", [False, True])
+def test_batches_go_through_all_regions_and_on_from_any_step(with_boxes: bool) -> None:
+    held = _regions(8, known=8 if with_boxes else 6)
+    total = 8 if with_boxes else 6
+    options = {"batch": 4, "seed": 3, "with_boxes": with_boxes}
+    batches = list(regions.batches_of(*held, **options).take(6))
     seen = np.concatenate([batch["image_ids"] for batch in batches])
-    for epoch in np.split(seen, 4):
-        assert sorted(epoch.tolist()) == list(range(6))
-    later = list(regions.batches_of(held, batch=4, seed=3, start=2).take(4))
+    for epoch in np.split(seen, 24 // total):
+        assert sorted(epoch.tolist()) == list(range(total))
+    later = list(regions.batches_of(*held, **options, start=2).take(4))
     np.testing.assert_array_equal(np.concatenate([batch["image_ids"] for batch in later]), seen[8:])
     for batch in batches:
         np.testing.assert_array_equal(batch["pooled"][:, 0, 0, 0], batch["image_ids"].numpy())
         np.testing.assert_array_equal(batch["classes"], batch["image_ids"].numpy() + 1)
+
+
+def test_regions_without_masks_are_refused_unless_boxes_teach() -> None:
+    held = _regions(4, known=0)
+    with pytest.raises(BadInput, match="expected masks to learn from"):
+        regions.batches_of(*held, batch=2, seed=0)
+    assert len(list(regions.batches_of(*held, batch=2, seed=0, with_boxes=True).take(2))) == 2
 
 
 def test_mirrored_images_fit_their_truth(scene: Scene) -> None:
@@ -207,8 +222,18 @@ def test_a_loss_of_pooled_regions_is_that_of_the_images(scene: Scene) -> None:
     truth, scene_of = targets_of(batch), model.scene(batch["images"], batch["image_sizes"])
     proposals = model.rpn.train.choose(model.rpn.outputs(scene_of.features), batch["image_sizes"])
     own = model.mask.pool_regions(scene_of, model.sampled_regions(proposals, truth, seeds), truth, seeds)
-    packed = pack_bits(tf.reshape(own.truth, [7, own.truth.shape[1], -1]) > 0.5)
-    kept = {"pooled": own.pooled[own.has_mask], "classes": own.classes[own.has_mask], "masks": packed[own.has_mask]}
+    flat = own.has_mask | (own.classes == 0)  # background too, which does not count
+    count = int(tf.reduce_sum(tf.cast(flat, tf.int32)))
+    kept = {
+        "pooled": own.pooled[flat],
+        "pixels": tf.zeros([count, 0], tf.uint8),
+        "classes": own.classes[flat],
+        "boxes": own.boxes[flat],
+        "truth_boxes": own.truth_boxes[flat],
+        "image_sizes": tf.ones([count, 2]),
+        "masks": pack_bits(tf.reshape(own.truth, [7, own.truth.shape[1], -1]) > 0.5)[flat],
+        "has_mask": tf.cast(own.has_mask[flat], tf.uint8),
+    }
     found = model.batch_losses(kept, seeds)["loss_mask"]
     assert float(expected.count) > 0
     np.testing.assert_allclose(found.count, expected.count)

@@ -24,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if "stop" in names:
             raise run.Stopped
         names.append(group.cell.name)
-        group.places.regions(group.cell.group, "a").mkdir(parents=True, exist_ok=True)
+        group.places.regions(group.cell.group).mkdir(parents=True, exist_ok=True)
         figures = {"test": {"mask/B/AP": 0.5}}
         return {"group": group.cell.group.name, "method": group.cell.method.name, "figures": figures, "a": 17}
 
@@ -53,13 +53,15 @@ def test_cells_with_other_settings_run_again(tmp_path: Path, asked: list[str]) -
     assert len(results.read(tmp_path / "out" / results.RESULTS)) == 10
 
 
-def test_regions_go_with_the_last_cell_of_their_group(tmp_path: Path, asked: list[str]) -> None:
+def test_regions_go_with_the_last_cell_of_their_detector(tmp_path: Path, asked: list[str]) -> None:
     study, out = small.load(tmp_path), tmp_path / "out"
-    regions = cells.Places(out).regions(study.groups[0], "a")
+    regions = cells.Places(out).regions(study.groups[0])
     run.run(study, out, ["seed0/plain", "seed0/two", "seed0/three"])
     assert regions.exists()
     run.run(study, out, ["oracle"])
-    assert not regions.parent.exists()
+    assert regions.exists()  # another division of the classes on the same detector
+    run.run(study, out, ["seed0-a20"])
+    assert not regions.exists()
 
 
 def test_a_signal_ends_the_command(tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture) -> None:
