@@ -16,7 +16,7 @@ import secrets
 import shutil
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader, StringIO, TextIOWrapper
 from pathlib import Path
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AnyPath = str | os.PathLike[str]
+# An object as JSON and YAML hold it, and one that is only read.
+Json = dict[str, Any]
+JsonView = Mapping[str, Any]
 # What a disk or its owner objects to; TensorFlow ends the text of its own errors with the same words.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 LONGEST_STEM = 50  # letters of a name that its temporary name repeats; a name has 255 bytes at most

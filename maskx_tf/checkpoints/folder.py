@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.config import Config
 from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput, listed, reason
+from maskx_tf.files import Json
 
 FORMAT = 1  # of the folder; raised when an older reader would misread it
 CONFIG, WEIGHTS, EMBEDDING, META = "config.yaml", "weights.npz", "embedding.npy", "model.json"
@@ -59,7 +59,7 @@ def find(path: str | os.PathLike[str]) -> Path:
     return inside[0]
 
 
-def open_config(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
+def open_config(path: str | os.PathLike[str]) -> tuple[Config, Json]:
     """The configuration and history of a model folder or run folder, without its weights.
 
     Raises:
@@ -68,13 +68,13 @@ def open_config(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
     return read_config(find(path))
 
 
-def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+def read_config(folder: Path) -> tuple[Config, Json]:
     """The same of a model folder."""
     meta = _read_meta(folder / META)
     return with_embedding(load_config(folder / CONFIG), str(folder / EMBEDDING)), meta
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def _read_meta(path: Path) -> Json:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -31,6 +31,7 @@ from maskx_tf.checkpoints.variables import arrays, assign, named
 from maskx_tf.config import Config, ModelConfig
 from maskx_tf.config import write as write_config
 from maskx_tf.errors import BadInput, listed
+from maskx_tf.files import Json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 
@@ -48,7 +49,7 @@ class Loaded(NamedTuple):
 
     model: RCNN
     config: Config
-    meta: dict[str, Any]
+    meta: Json
 
 
 def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: Any) -> None:
@@ -68,7 +69,7 @@ def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: An
         write_into(unfinished, model, config, meta)
 
 
-def write_into(folder: Path, model: RCNN, config: Config, meta: dict[str, Any]) -> None:
+def write_into(folder: Path, model: RCNN, config: Config, meta: Json) -> None:
     """Writes the files of a model folder into `files.new_folder`."""
     config = with_embedding(without_download(config), EMBEDDING)
     npz.write(folder / WEIGHTS, arrays(model))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.config import Config, load
 from maskx_tf.config.text import format_yaml
 from maskx_tf.errors import BadInput
-from maskx_tf.files import write_text
+from maskx_tf.files import Json, write_text
 
 
-def resolve(settings: dict[str, Any], overrides: Sequence[str] = (), *, origin: str = "settings") -> Config:
+def resolve(settings: Json, overrides: Sequence[str] = (), *, origin: str = "settings") -> Config:
     """A configuration of settings and overrides, checked as a recipe's is.
 
     Args:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
 
 from maskx_tf.checkpoints.npz import Archive
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json, JsonView
 
 
-def named(model: keras.Model) -> dict[str, Any]:
+def named(model: keras.Model) -> Json:
     """Every weight under its name, which the names of its layers make: box_predictor/class_rows; metrics have none."""
     variables = {variable.path: variable for variable in model.weights}
     if len(variables) != len(model.weights):
@@ -25,7 +25,7 @@ def arrays(model: keras.Model) -> Iterator[tuple[str, np.ndarray]]:
     return ((name, variable.numpy()) for name, variable in named(model).items())
 
 
-def assign(variables: Mapping[str, Any], archive: Archive, names: Iterable[str], *, finite: bool = True) -> None:
+def assign(variables: JsonView, archive: Archive, names: Iterable[str], *, finite: bool = True) -> None:
     """Sets variables to the arrays of their names; every header is checked before any array is read.
 
     Args:

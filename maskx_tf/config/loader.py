@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,6 +15,7 @@ from maskx_tf.config.explain import Keys, explain, show
 from maskx_tf.config.schema import Config
 from maskx_tf.config.text import YamlError, format_yaml, parse_yaml
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 
 MOST_BASES = 3
 MOST_BYTES = 4_000_000  # the names of 100,000 classes fit; a film that was given by mistake does not
@@ -27,7 +28,7 @@ class _Layer(NamedTuple):
     """Settings and the name under which a message speaks of where they stand."""
 
     name: str
-    settings: dict[str, Any]
+    settings: Json
 
 
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
@@ -48,7 +49,7 @@ def read(
     schema: type[Schema],
     path: str | os.PathLike[str],
     overrides: Sequence[str] = (),
-    settings: Sequence[tuple[str, dict[str, Any]]] = (),
+    settings: Sequence[tuple[str, Json]] = (),
 ) -> Schema:
     """Reads and checks a file of any schema.
 
@@ -63,7 +64,7 @@ def read(
     """
     layers = _read_chain(os.fspath(path)) + [_Layer(*layer) for layer in settings]
     layers += [_read_override(text) for text in overrides]
-    merged: dict[str, Any] = {}
+    merged: Json = {}
     origins: dict[Keys, str] = {}
     for layer in layers:
         _merge(merged, layer.settings, layer.name, origins, ())
@@ -109,7 +110,7 @@ def _read_chain(path: str) -> list[_Layer]:
         path = os.path.normpath(os.path.join(os.path.dirname(path), base))
 
 
-def _read_file(path: str, names: list[str]) -> dict[str, Any]:
+def _read_file(path: str, names: list[str]) -> Json:
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -147,7 +148,7 @@ def _read_override(text: str) -> _Layer:
     return _Layer(name, value)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any], name: str, origins: dict[Keys, str], keys: Keys) -> None:
+def _merge(below: Json, above: Json, name: str, origins: dict[Keys, str], keys: Keys) -> None:
     """Lays settings over others in place, and notes for each value where it came from."""
     for key, value in above.items():
         path = (*keys, key)

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from maskx_tf.files import Json
+
 NULL = re.compile(r"~|null|Null|NULL|")
 FLAG = re.compile(r"true|True|TRUE|false|False|FALSE")
 WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -97,7 +99,7 @@ def _value(node: yaml.Node, seen: set[int]) -> Any:
         return _scalar(node)
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, seen) for item in node.value]
-    mapping: dict[str, Any] = {}
+    mapping: Json = {}
     for key_node, value_node in node.value:
         key = _value(key_node, seen)
         if not isinstance(key, str):

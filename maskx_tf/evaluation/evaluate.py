@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.evaluation import runner, store
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics, measure
 from maskx_tf.evaluation.runner import Batch, Boxes, Masks
 from maskx_tf.evaluation.truth import Kind, Truth
+from maskx_tf.files import JsonView
 from maskx_tf.models.inference import Predictor
 
 DETECTIONS, RESULTS = "detections.jsonl", "results.json"
@@ -30,7 +30,7 @@ def evaluate(
     masks: Masks | None = None,
     engine: Engine = "pycocotools",
     out: Path | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: JsonView | None = None,
     on_image: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Metrics:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from maskx_tf.evaluation import coco, voc
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.truth import Kind, Truth, counts
+from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.rle import of_any_form
 
 Figures = dict[str, float | None]
@@ -53,7 +54,7 @@ class Metrics(NamedTuple):
     classes: dict[str, list[ClassFigures]]
     curves: dict[str, dict[str, dict[str, list[float]]]]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """All of it as plain data."""
         classes = {kind: [one._asdict() for one in of_kind] for kind, of_kind in self.classes.items()}
         return {**self._asdict(), "classes": classes}
@@ -71,7 +72,7 @@ class Metrics(NamedTuple):
 
 def measure(
     truth: Truth,
-    results: Iterable[dict[str, Any]],
+    results: Iterable[Json],
     *,
     kinds: Sequence[Kind],
     classes_a: Collection[str] | None = None,
@@ -119,7 +120,7 @@ def measure(
     return Metrics(len(truth["images"]), boxes, groups, classes, curves)
 
 
-def _mask_figures(truth: Truth, results: list[dict[str, Any]], boxes: str) -> dict[int, Figures]:
+def _mask_figures(truth: Truth, results: list[Json], boxes: str) -> dict[int, Figures]:
     """What masks alone have, by category: mAP^r, and the mean IoU where boxes are the truth's."""
     precision = voc.average_precision(truth, results)
     figures: dict[int, Figures] = {
@@ -132,7 +133,7 @@ def _mask_figures(truth: Truth, results: list[dict[str, Any]], boxes: str) -> di
     return figures
 
 
-def mean_ious(truth: Truth, results: Iterable[dict[str, Any]]) -> dict[int, float]:
+def mean_ious(truth: Truth, results: Iterable[Json]) -> dict[int, float]:
     """The mean IoU of masks with those of the annotations that their boxes are of, by category.
 
     An object whose class the model does not know, and which therefore has no result, counts as an IoU of zero.
@@ -156,7 +157,7 @@ def _means(figures: Sequence[Figures]) -> Figures:
     return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
-def gap(method: Mapping[str, Any], oracle: Mapping[str, Any], group: str = "B") -> dict[str, dict[str, Figures]]:
+def gap(method: JsonView, oracle: JsonView, group: str = "B") -> dict[str, dict[str, Figures]]:
     """How far a model is from one that was trained with all masks.
 
     Args:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from maskx_tf import files
 from maskx_tf.evaluation.store import Store
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image, category_of
+from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.paste import Crop, paste_crop
 from maskx_tf.masks.results import coco_result
 from maskx_tf.models.inference import Predictor
 from maskx_tf.structures import Detections
 
 Boxes = Literal["detected", "truth"]
-Batch = Mapping[str, Any]  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
+Batch = JsonView  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
 # Masks in place of the model's own: of an image's id and boxes [D, 4] in its pixels.
 Masks = Callable[[int, NDArray[np.float32]], Sequence[Crop]]
 LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, each of which is a graph
@@ -34,7 +35,7 @@ class _Found(NamedTuple):
     annotations: list[int] | None = None
 
 
-_Ask = Callable[[dict[str, Any]], list[_Found]]
+_Ask = Callable[[Json], list[_Found]]
 
 
 def run(
@@ -92,7 +93,7 @@ def _waiting(batch: Batch, done: set[int], on_image: Callable[[], None]) -> list
     return rows
 
 
-def _part(batch: Batch, rows: list[int]) -> dict[str, Any]:
+def _part(batch: Batch, rows: list[int]) -> Json:
     """Some rows of a batch, with numbers in NumPy and images where they were."""
     images = batch["images"] if len(rows) == len(batch["image_ids"]) else tf.gather(batch["images"], rows)
     numbers = {key: np.asarray(batch[key])[rows] for key in ("image_sizes", "original_sizes", "image_ids")}
@@ -103,7 +104,7 @@ def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
     """Asks the model for what it finds; classes that the truth does not know are dropped."""
     known = np.array(sorted(categories))
 
-    def ask(part: dict[str, Any]) -> list[_Found]:
+    def ask(part: Json) -> list[_Found]:
         detections = predictor.detect(part["images"], tf.constant(part["image_sizes"], tf.float32))
         arrays = Detections(*(None if value is None else np.asarray(value) for value in detections))
         scale = _scale(part)
@@ -132,7 +133,7 @@ def _segmenter(predictor: Predictor, categories: Mapping[int, int], truth: Truth
         for image, annotations in by_image(truth).items()
     }
 
-    def ask(part: dict[str, Any]) -> list[_Found]:
+    def ask(part: Json) -> list[_Found]:
         groups = [objects.get(image_id, []) for image_id in part["image_ids"].tolist()]
         boxes = [_boxes(group) for group in groups]
         masks = None
@@ -149,9 +150,7 @@ def _segmenter(predictor: Predictor, categories: Mapping[int, int], truth: Truth
             for row, group in enumerate(groups)
         ]
 
-    def segment(
-        part: dict[str, Any], groups: list[list[Annotation]], boxes: list[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def segment(part: Json, groups: list[list[Annotation]], boxes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         room = LEAST_ROOM
         while room < max(map(len, groups)):
             room *= 2
@@ -172,7 +171,7 @@ def _boxes(annotations: Sequence[Annotation]) -> NDArray[np.float32]:
     return np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
 
 
-def _scale(part: dict[str, Any]) -> NDArray[np.float32]:
+def _scale(part: Json) -> NDArray[np.float32]:
     """What canvas pixels are multiplied with to be the original's: [B, 4] for x1, y1, x2, y2."""
     ratio = part["original_sizes"] / part["image_sizes"]
     return np.asarray(ratio[:, [1, 0, 1, 0]], np.float32)
@@ -185,7 +184,7 @@ def _pasted(found: _Found, height: int, width: int, mode: str) -> list[Crop] | N
     return [paste_crop(mask, box, height, width, mode=mode) for mask, box in pairs]
 
 
-def _entries(found: _Found, crops: Sequence[Crop] | None, height: int, width: int) -> list[dict[str, Any]]:
+def _entries(found: _Found, crops: Sequence[Crop] | None, height: int, width: int) -> list[Json]:
     """An image's results as COCO has them, but for the image's id."""
     entries = []
     for index, category in enumerate(found.categories):

@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from maskx_tf import files
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 
 KEY = "maskx_detections"  # of the first line; its value is the version of the format
 FORMAT = 1
@@ -52,12 +52,12 @@ class Store:
     ) -> None:
         self._file.close()
 
-    def add(self, image_id: int, detections: list[dict[str, Any]]) -> None:
+    def add(self, image_id: int, detections: list[Json]) -> None:
         """Adds an image, which is then done."""
         self._write({"image_id": image_id, "detections": detections})
         self.done.add(image_id)
 
-    def _write(self, entry: dict[str, Any]) -> None:
+    def _write(self, entry: Json) -> None:
         try:
             self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             self._file.flush()
@@ -89,7 +89,7 @@ class Store:
         return whole
 
 
-def images(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+def images(path: Path) -> Iterator[tuple[int, list[Json]]]:
     """The images that are done, one after the other: id and detections.
 
     Raises:
@@ -108,7 +108,7 @@ def images(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read(path: Path) -> Iterator[Json]:
     """COCO's results, one after the other, of the images that are done."""
     return ({"image_id": image_id, **one} for image_id, found in images(path) for one in found)
 
@@ -123,7 +123,7 @@ def write_results(path: Path, out: Path) -> None:
         file.write("\n]\n")
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> Json | None:
     """What a whole line says; None for half a line."""
     if not line.endswith(b"\n"):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError, field_validator
 
@@ -12,6 +11,7 @@ from maskx_tf import files
 from maskx_tf.config.schema import Source
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.metrics import gap
+from maskx_tf.files import Json, JsonView
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "APr50", "APr70", "IoU")
 ORDER = ("A", "B", "all")
@@ -48,13 +48,13 @@ class _Stored(BaseModel):
 
     @field_validator("groups")
     @classmethod
-    def _whole(cls, groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _whole(cls, groups: dict[str, Json]) -> dict[str, Json]:
         if not groups or not all("all" in of_kind for of_kind in groups.values()):
             raise ValueError("no figures over all classes")
         return groups
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
+def read_metrics(path: Path) -> Json:
     """The figures that `maskx eval` wrote.
 
     Raises:
@@ -70,7 +70,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def as_text(figures: Mapping[str, Any], *, per_class: bool = False) -> str:
+def as_text(figures: JsonView, *, per_class: bool = False) -> str:
     """Tables of what `Metrics.as_json` gives."""
     boxes = "" if figures["boxes"] == "detected" else ", boxes and classes of the truth"
     lines = [f"{figures['images']} images{boxes}; in per cent; - where no object is"]
@@ -91,7 +91,7 @@ def as_text(figures: Mapping[str, Any], *, per_class: bool = False) -> str:
     return "\n".join(lines)
 
 
-def gap_text(figures: Mapping[str, Any], oracle: Mapping[str, Any]) -> str:
+def gap_text(figures: JsonView, oracle: JsonView) -> str:
     """How far the model is from the oracle, over B, or over all where classes are not divided."""
     groups = next(iter(figures["groups"].values()))
     group = "B" if "B" in groups else "all"

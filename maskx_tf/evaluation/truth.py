@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json, JsonView
 
 Kind = Literal["box", "mask"]
-Truth = Mapping[str, Any]  # COCO's lists images, annotations and categories; masks were checked when they were read
-Annotation = Mapping[str, Any]
+Truth = JsonView  # COCO's lists images, annotations and categories; masks were checked when they were read
+Annotation = JsonView
 
 
 def of_kind(truth: Truth, kind: Kind) -> Truth:
@@ -23,7 +23,7 @@ def of_kind(truth: Truth, kind: Kind) -> Truth:
     return {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
 
 
-def _ready(one: Annotation, kind: Kind) -> dict[str, Any]:
+def _ready(one: Annotation, kind: Kind) -> Json:
     """An annotation with all that evaluators ask for, in a mapping of its own, for they write into it."""
     entry = {"iscrowd": 0, "ignore": 0, **one}
     if kind == "box":

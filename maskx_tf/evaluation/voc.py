@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskx_tf.evaluation.truth import Truth, of_kind
+from maskx_tf.files import Json
 from maskx_tf.masks.rle import of_any_form
 
 RECALLS = np.linspace(0.0, 1.0, 11)
 
 
 class _Object(NamedTuple):
-    rle: dict[str, Any]
+    rle: Json
     crowd: bool
 
 
 def average_precision(
-    truth: Truth, results: Sequence[dict[str, Any]], thresholds: Sequence[float] = (0.5, 0.7)
+    truth: Truth, results: Sequence[Json], thresholds: Sequence[float] = (0.5, 0.7)
 ) -> dict[int, tuple[float | None, ...]]:
     """AP of masks at each IoU, of each category; None where it has no object.
 
@@ -41,7 +42,7 @@ def average_precision(
     for one in of_kind(truth, "mask")["annotations"]:
         rle = of_any_form(one["segmentation"], *sizes[one["image_id"]])
         objects[one["category_id"]][one["image_id"]].append(_Object(rle, bool(one["iscrowd"])))
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[int, list[Json]] = defaultdict(list)
     for result in results:
         found[result["category_id"]].append(result)
     numbers = [int(category["id"]) for category in truth["categories"]]
@@ -49,7 +50,7 @@ def average_precision(
 
 
 def _of_class(
-    objects: dict[int, list[_Object]], results: list[dict[str, Any]], thresholds: Sequence[float]
+    objects: dict[int, list[_Object]], results: list[Json], thresholds: Sequence[float]
 ) -> tuple[float | None, ...]:
     total = sum(not one.crowd for group in objects.values() for one in group)
     if not total:
@@ -71,7 +72,7 @@ def _of_class(
     return tuple(answers)
 
 
-def _overlaps(result: dict[str, Any], objects: list[_Object]) -> tuple[float, int, float]:
+def _overlaps(result: Json, objects: list[_Object]) -> tuple[float, int, float]:
     """The largest IoU with an object, that object's place, and the largest share that lies in one crowd."""
     if not objects:
         return 0.0, -1, 0.0

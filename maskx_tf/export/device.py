@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.structures import Detections
 
 DESCRIPTION = "lite.json"  # as `litert` writes it; that file imports TensorFlow, and this one must not
@@ -35,8 +36,8 @@ class Runner:
         except ImportError:
             raise BadInput("ai-edge-litert is missing: pip install 'maskx_tf[litert]'") from None
         try:
-            self.facts: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-            self.labels: list[dict[str, Any]] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+            self.facts: Json = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+            self.labels: list[Json] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
             # The interpreters have to outlive the runners of their signatures.
             self._interpreters = {
                 name: Interpreter(str(folder / f"{name}.tflite"), num_threads=threads) for name in self.facts["graphs"]

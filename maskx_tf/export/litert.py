@@ -15,7 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +27,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.export import device
 from maskx_tf.export.freeze import Frozen, as_constants
 from maskx_tf.export.source import Source, descriptions
+from maskx_tf.files import Json
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
@@ -52,7 +53,7 @@ class Graph(NamedTuple):
     precision: str
 
 
-def write(source: Source, out: Path, *, precision: str, parts: bool, images: Iterable[Example] = ()) -> dict[str, Any]:
+def write(source: Source, out: Path, *, precision: str, parts: bool, images: Iterable[Example] = ()) -> Json:
     """Writes the folder of a LiteRT model and returns what `lite.json` says of it.
 
     Args:
@@ -76,10 +77,10 @@ def write(source: Source, out: Path, *, precision: str, parts: bool, images: Ite
         return _write(source, unfinished, precision, parts, examples)
 
 
-def _write(source: Source, folder: Path, precision: str, parts: bool, images: list[Example]) -> dict[str, Any]:
+def _write(source: Source, folder: Path, precision: str, parts: bool, images: list[Example]) -> Json:
     settings = source.config.model
     graphs = _graphs(source.model, settings, precision, parts)
-    facts: dict[str, Any] = {
+    facts: Json = {
         "form": "int8" if precision == "int8" else "parts" if parts else "whole",
         "precision": precision,
         "graphs": [graph.name for graph in graphs],
@@ -156,7 +157,7 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     ]
 
 
-def _normalisation(settings: ModelConfig) -> dict[str, Any]:
+def _normalisation(settings: ModelConfig) -> Json:
     pixels = settings.input
     return {"mean": pixels.pixel_mean, "std": pixels.pixel_std, "bgr": pixels.channel_order == "bgr"}
 

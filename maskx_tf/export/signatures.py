@@ -17,6 +17,7 @@ from maskx_tf.config import ModelConfig
 from maskx_tf.export import decode
 from maskx_tf.export.decode import Canvases
 from maskx_tf.export.freeze import Frozen, as_constants
+from maskx_tf.files import Json
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import boxes as box_ops
@@ -65,11 +66,11 @@ class Signatures(tf.Module):
             long_side=settings.long_side,
             rounding=settings.rounding,
         )
-        options: dict[str, Any] = {"letterbox": letterbox, "canvas": settings.canvas}
+        options: Json = {"letterbox": letterbox, "canvas": settings.canvas}
         self._from_files: Any = functools.partial(decode.from_files, max_pixels=max_pixels, **options)
         self._from_pixels: Any = functools.partial(decode.from_pixels, **options)
 
-    def functions(self, names: Sequence[str]) -> dict[str, Any]:
+    def functions(self, names: Sequence[str]) -> Json:
         """The entry points of these names, traced."""
         files = tf.TensorSpec([None], tf.string, "image_bytes")
         pixels = tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -17,7 +17,7 @@ from maskx_tf.checkpoints import io
 from maskx_tf.config import Config, dump
 from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput
-from maskx_tf.files import as_json
+from maskx_tf.files import Json, as_json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
     model: RCNN
     config: Config
-    meta: dict[str, Any]
+    meta: Json
 
     @property
     def category_ids(self) -> tuple[int, ...]:

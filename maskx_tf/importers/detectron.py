@@ -6,9 +6,9 @@ import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json, JsonView
 from maskx_tf.importers import labels as label_names
 from maskx_tf.importers import names
 from maskx_tf.importers.detectron_cfg import look_up, parse
@@ -97,10 +97,10 @@ def _prepared(blobs: Tensors) -> tuple[Tensors, dict[str, list[str]]]:
     return blobs, settled
 
 
-def _settings(path: Path, blobs: Tensors, cfg: Mapping[str, Any] | None, total: int) -> dict[str, Any]:
+def _settings(path: Path, blobs: Tensors, cfg: JsonView | None, total: int) -> Json:
     neck = "fpn" if "fpn_inner_res2_2_sum_lateral_w" in blobs else "c4"
     name = resnet_name(path, blobs, r"res(\d)_(\d+)_branch2b_w")
-    settings: dict[str, Any] = {
+    settings: Json = {
         "family": "faster_rcnn",
         "backbone": {
             "name": name,
@@ -152,7 +152,7 @@ def _settings(path: Path, blobs: Tensors, cfg: Mapping[str, Any] | None, total: 
     return settings
 
 
-def _numbers(path: Path, cfg: Mapping[str, Any] | None, key: str, count: int) -> list[float] | None:
+def _numbers(path: Path, cfg: JsonView | None, key: str, count: int) -> list[float] | None:
     """Numbers of the configuration, which nests those of the pixels twice; None if it has none."""
     value = look_up(cfg, key, [])
     while len(value) == 1 and isinstance(value[0], list):
@@ -164,13 +164,13 @@ def _numbers(path: Path, cfg: Mapping[str, Any] | None, key: str, count: int) ->
     return [float(number) for number in value]
 
 
-def _delta_weights(path: Path, cfg: Mapping[str, Any] | None) -> list[float]:
+def _delta_weights(path: Path, cfg: JsonView | None) -> list[float]:
     """The scales of the deltas. A configuration from before there was a setting means ones; none means the default."""
     before = [10.0, 10.0, 5.0, 5.0] if cfg is None else [1.0, 1.0, 1.0, 1.0]
     return _numbers(path, cfg, "MODEL.BBOX_REG_WEIGHTS", 4) or before
 
 
-def _set_masks(path: Path, blobs: Tensors, cfg: Mapping[str, Any] | None, settings: dict[str, Any]) -> None:
+def _set_masks(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json) -> None:
     """What the blobs tell of the mask head."""
     if settings["backbone"]["neck"] == "fpn" and look_up(cfg, "MRCNN.DILATION", 1) != 1:
         raise BadInput(f"{path}: cfg: MRCNN.DILATION: a dilated mask head cannot be imported")
@@ -189,7 +189,7 @@ def _set_masks(path: Path, blobs: Tensors, cfg: Mapping[str, Any] | None, settin
     mask["outputs"] = "agnostic" if outputs == 1 else "specific"
 
 
-def _transfer(path: Path, blobs: Tensors, cfg: Mapping[str, Any] | None, settings: dict[str, Any]) -> dict[str, Any]:
+def _transfer(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json) -> Json:
     """What shapes tell of T: its layers by their names, what it reads by the width of the first."""
     hidden = counted(blobs, "bbox2mask_mlp_l{}_w", first=1)
     width = tensor(path, blobs, "bbox2mask_mlp_l1_w" if hidden else "mask_fcn_logits_w_flat_w", 2).shape[1]
@@ -203,7 +203,7 @@ def _transfer(path: Path, blobs: Tensors, cfg: Mapping[str, Any] | None, setting
     }
 
 
-def _embedding(path: Path, blobs: Tensors, cfg: Mapping[str, Any] | None, settings: dict[str, Any], total: int) -> str:
+def _embedding(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json, total: int) -> str:
     """The blob with the table that T reads; empty if it reads none."""
     transfer = settings.get("transfer", {})
     if transfer.get("input") != "embedding":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
+from maskx_tf.files import Json
 from maskx_tf.importers import labels as label_names
 from maskx_tf.importers import names
 from maskx_tf.importers.fill import Rule
@@ -63,12 +63,12 @@ def _neck(tensors: Tensors) -> str:
     return "c4" if any(name.startswith("roi_heads.res5.") for name in tensors) else "dc5"
 
 
-def _settings(request: Request, tensors: Tensors, total: int) -> dict[str, Any]:
+def _settings(request: Request, tensors: Tensors, total: int) -> Json:
     path, neck = request.path, _neck(tensors)
     body = r"backbone\.bottom_up" if neck == "fpn" else r"(?:backbone|roi_heads)"
     name = resnet_name(path, tensors, body + r"\.res(\d)\.(\d+)\.conv2\.weight")
     masks = any(one.startswith("roi_heads.mask_head.") for one in tensors)
-    settings: dict[str, Any] = {
+    settings: Json = {
         "family": "mask_rcnn" if masks else "faster_rcnn",
         # The zoo's ResNets are Microsoft's, its ResNeXts Facebook's: shapes do not tell where the stride is.
         "backbone": {"name": name, "neck": neck, "norm_epsilon": 1e-5, "stride_in_1x1": not name.startswith("resnext")},

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import Json, JsonView
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,7 +32,7 @@ _Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
 _Loader.add_multi_constructor("!", _plain)
 
 
-def parse(text: str, path: Path) -> dict[str, Any]:
+def parse(text: str, path: Path) -> Json:
     """The settings of a file.
 
     Raises:
@@ -46,7 +47,7 @@ def parse(text: str, path: Path) -> dict[str, Any]:
     return settings
 
 
-def look_up(settings: Mapping[str, Any] | None, key: str, default: Any) -> Any:
+def look_up(settings: JsonView | None, key: str, default: Any) -> Any:
     """A value by its dotted key, or the default where it has none of the default's kind."""
     value: Any = settings
     for part in key.split("."):

@@ -11,7 +11,7 @@ import keras
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, reason
-from maskx_tf.files import open_regular
+from maskx_tf.files import Json, open_regular
 from maskx_tf.importers import labels as label_names
 from maskx_tf.importers import names
 from maskx_tf.importers.fill import Entry, Rule, Table
@@ -50,9 +50,9 @@ def plan(request: Request) -> Plan:
     )
 
 
-def _settings(network: str) -> dict[str, Any]:
+def _settings(network: str) -> Json:
     if network == "mobilenet_v2":
-        pixels: dict[str, Any] = {"channel_order": "rgb", "pixel_mean": [127.5] * 3, "pixel_std": [127.5] * 3}
+        pixels: Json = {"channel_order": "rgb", "pixel_mean": [127.5] * 3, "pixel_std": [127.5] * 3}
         return {"backbone": {"name": network}, "input": pixels}
     return {
         # Our own ResNet: its batch norm is folded, its weights are named as the other sources' are.

@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, visible
+from maskx_tf.files import Json
 from maskx_tf.importers.fill import Rule, Table
 from maskx_tf.importers.labels import Labels
 from maskx_tf.layers.resnet import VARIANTS
@@ -53,7 +54,7 @@ class Plan(NamedTuple):
         notes: what a user should know, a sentence each.
     """
 
-    settings: dict[str, Any]
+    settings: Json
     labels: Labels
     tensors: Tensors
     table: Callable[[ModelConfig], Table]

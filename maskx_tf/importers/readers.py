@@ -12,7 +12,7 @@ import numpy as np
 
 from maskx_tf.checkpoints import npz
 from maskx_tf.errors import BadInput, listed, reason
-from maskx_tf.files import open_regular
+from maskx_tf.files import Json, open_regular
 from maskx_tf.importers.pickles import read_pickle
 from maskx_tf.importers.torch_zip import LEGACY_MAGIC, bfloat16, read_torch
 
@@ -102,7 +102,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         header = file.read(min(length, LONGEST_HEADER))
         data = memoryview(file.read())
     try:
-        entries: dict[str, Any] = json.loads(header)
+        entries: Json = json.loads(header)
         entries.pop("__metadata__", None)
         return {name: _safetensor(data, **entry) for name, entry in entries.items()}
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:

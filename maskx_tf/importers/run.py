@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 
@@ -15,6 +15,7 @@ from maskx_tf.checkpoints.io import build_with, save
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.config import Config, ModelConfig
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json, JsonView
 from maskx_tf.importers import detectron, detectron2, keras_applications, torchvision
 from maskx_tf.importers.fill import fill
 from maskx_tf.importers.plan import Plan, Request
@@ -41,7 +42,7 @@ class Imported(NamedTuple):
 
     model: RCNN
     config: Config
-    meta: dict[str, Any]
+    meta: Json
 
 
 def convert(source: str, request: Request) -> Imported:
@@ -90,7 +91,7 @@ def import_file(source: str, request: Request, out: str | os.PathLike[str]) -> I
 
 
 def _configure(plan: Plan, request: Request) -> Config:
-    settings: dict[str, Any] = {**plan.settings, "class_names": list(plan.labels.names)}
+    settings: Json = {**plan.settings, "class_names": list(plan.labels.names)}
     if plan.embedding is not None:
         # The path of a file that `save` will write; until then it says where the table comes from.
         settings["transfer"] = {**settings["transfer"], "embedding": str(request.path)}
@@ -121,9 +122,9 @@ def _check_anchors(plan: Plan, model: ModelConfig, path: Path) -> None:
         )
 
 
-def _flat(settings: Mapping[str, Any], above: str) -> dict[str, Any]:
+def _flat(settings: JsonView, above: str) -> Json:
     """Settings by their dotted keys."""
-    flat: dict[str, Any] = {}
+    flat: Json = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{above}.{key}")

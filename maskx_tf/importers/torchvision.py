@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any
 
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.importers import labels as label_names
 from maskx_tf.importers import names
 from maskx_tf.importers.fill import Rule
@@ -99,11 +99,11 @@ def _classes(request: Request, tensors: Tensors) -> tuple[names.Rows, label_name
     return names.Rows(total, 0, tuple(range(1, total)), True, leaves=names.BACKGROUND), labels
 
 
-def _settings(request: Request, tensors: Tensors, older: bool) -> dict[str, Any]:
+def _settings(request: Request, tensors: Tensors, older: bool) -> Json:
     path = request.path
     channels = len(tensor(path, tensors, "backbone.fpn.inner_blocks.0.0.weight", 4))
     masks = any(name.startswith("roi_heads.mask_predictor.") for name in tensors)
-    settings: dict[str, Any] = {
+    settings: Json = {
         "family": "mask_rcnn" if masks else "faster_rcnn",
         "backbone": {
             "name": resnet_name(path, tensors, r"backbone\.body\.layer(\d)\.(\d+)\.conv2\.weight"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
+
+from maskx_tf.layers.parts import LayerConfig
 
 
 class Network(NamedTuple):
@@ -47,7 +49,7 @@ class Application(keras.layers.Layer):
     """
 
     def __init__(
-        self, name_of_network: str, *, frozen_norm: bool = True, frozen_stages: int = 0, **kwargs: Any
+        self, name_of_network: str, *, frozen_norm: bool = True, frozen_stages: int = 0, **kwargs: object
     ) -> None:
         super().__init__(**kwargs)
         self.name_of_network = name_of_network
@@ -99,7 +101,7 @@ class Application(keras.layers.Layer):
         """Channels of each map."""
         return tuple(output.shape[-1] for output in self.network.outputs)
 
-    def build(self, *_: Any) -> None:
+    def build(self, *_: object) -> None:
         """Nothing to make: the network was built with its layers."""
 
     def load_imagenet(self, weights: str) -> None:
@@ -117,7 +119,7 @@ class Application(keras.layers.Layer):
         """Four maps, float [B, H / stride, W / stride, C], of normalised images [B, H, W, 3]."""
         return self.network(images, training=training)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {
             **super().get_config(),
             "name_of_network": self.name_of_network,
@@ -127,7 +129,7 @@ class Application(keras.layers.Layer):
 
 
 @contextlib.contextmanager
-def _policy(policy: Any) -> Iterator[None]:
+def _policy(policy: keras.DTypePolicy) -> Iterator[None]:
     """Keras' current dtype policy for a while: its applications ask for no other."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

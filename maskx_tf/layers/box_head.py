@@ -6,11 +6,12 @@ mask weights of them, and inference computes box deltas for the classes that a r
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import keras
 import tensorflow as tf
 
+from maskx_tf.layers.parts import LayerConfig, Shape
 from maskx_tf.layers.resnet import Stage
 
 
@@ -23,7 +24,7 @@ class FullyConnectedHead(keras.layers.Layer):
         layers: how many.
     """
 
-    def __init__(self, width: int = 1024, *, layers: int = 2, **kwargs: Any) -> None:
+    def __init__(self, width: int = 1024, *, layers: int = 2, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.width = width
         self.layers = layers
@@ -38,7 +39,7 @@ class FullyConnectedHead(keras.layers.Layer):
             for index in range(layers)
         ]
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         size = input_shape[-3] * input_shape[-2] * input_shape[-1]
         for dense in self.dense:
             dense.build((None, size))
@@ -53,7 +54,7 @@ class FullyConnectedHead(keras.layers.Layer):
             outputs = dense(outputs)
         return tf.reshape(outputs, [-1, count, self.width])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "width": self.width, "layers": self.layers}
 
 
@@ -75,7 +76,7 @@ class Res5Head(keras.layers.Layer):
         stride_in_1x1: bool = False,
         norm: str = "frozen_batch",
         epsilon: float = 1e-5,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         self.width = 2048  # of a full ResNet's last stage
@@ -91,7 +92,7 @@ class Res5Head(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.stage.build((None, *input_shape[-3:]))
 
     def spatial(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -104,7 +105,7 @@ class Res5Head(keras.layers.Layer):
         """Float [B, N, 2048], the average over the region."""
         return tf.reduce_mean(self.spatial(pooled, training=training), axis=[2, 3])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), **self.options}
 
 
@@ -117,7 +118,7 @@ class Res5Pool(keras.layers.Layer):
         head: the box head, which owns the weights.
     """
 
-    def __init__(self, pool: keras.layers.Layer, head: Res5Head, **kwargs: Any) -> None:
+    def __init__(self, pool: keras.layers.Layer, head: Res5Head, **kwargs: object) -> None:
         super().__init__(autocast=False, **kwargs)
         self.pool = pool
         self.head = head
@@ -132,19 +133,19 @@ class Res5Pool(keras.layers.Layer):
         """Bins along each side of the result."""
         return -(-self.pool.size // 2)
 
-    def build(self, *_: Any) -> None:
+    def build(self, *_: object) -> None:
         """Nothing to make: the head builds itself."""
 
     def call(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Features float [B, N, size, size, 2048] of boxes float32 [B, N, 4]."""
         return self.head.spatial(self.pool(features, boxes), training=training)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         parts = {"pool": self.pool, "head": self.head}
         return {**super().get_config(), **{k: keras.saving.serialize_keras_object(part) for k, part in parts.items()}}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: LayerConfig) -> Self:
         parts = {key: keras.saving.deserialize_keras_object(config.pop(key)) for key in ("pool", "head")}
         return cls(**parts, **config)
 
@@ -162,12 +163,12 @@ class BoxPredictor(keras.layers.Layer):
         class_agnostic: one box for all classes.
     """
 
-    def __init__(self, classes: int, *, class_agnostic: bool = False, **kwargs: Any) -> None:
+    def __init__(self, classes: int, *, class_agnostic: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.classes = classes
         self.class_agnostic = class_agnostic
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         features, boxes = input_shape[-1], 1 if self.class_agnostic else self.classes
         normal = keras.initializers.RandomNormal
         self.class_rows = self.add_weight(
@@ -198,5 +199,5 @@ class BoxPredictor(keras.layers.Layer):
         outputs = tf.linalg.matvec(rows, features)
         return tf.cast(outputs, tf.float32) + tf.gather(tf.cast(self.box_bias, tf.float32), index)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "classes": self.classes, "class_agnostic": self.class_agnostic}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
+from maskx_tf.layers.parts import LayerConfig, Shape
 
 LEVELS = (2, 3, 4, 5)
 
@@ -20,7 +19,7 @@ class FPN(keras.layers.Layer):
         channels: of every level.
     """
 
-    def __init__(self, channels: int = 256, **kwargs: Any) -> None:
+    def __init__(self, channels: int = 256, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         # Caffe2's XavierFill.
@@ -31,7 +30,7 @@ class FPN(keras.layers.Layer):
         self.laterals = [ConvNorm(channels, 1, name=f"lateral{level}", **options) for level in LEVELS]
         self.outputs = [ConvNorm(channels, 3, name=f"output{level}", **options) for level in LEVELS]
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         for lateral, output, shape in zip(self.laterals, self.outputs, input_shape, strict=True):
             lateral.build(shape)
             output.build((*shape[:-1], self.channels))
@@ -44,7 +43,7 @@ class FPN(keras.layers.Layer):
         pyramid = [output(level) for output, level in zip(self.outputs, merged, strict=True)]
         return [*pyramid, pyramid[-1][:, ::2, ::2]]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "channels": self.channels}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import keras
 import tensorflow as tf
 
 from maskx_tf.layers.mask_parts import MaskPredictor, MLPBranch, apply_filters, output_index
 from maskx_tf.layers.mask_trunks import Trunk
-from maskx_tf.layers.parts import build_once, with_parts
+from maskx_tf.layers.parts import LayerConfig, Shape, build_once, with_parts
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")
@@ -27,14 +27,14 @@ class FCNMaskHead(keras.layers.Layer):
         trunk: Trunk,
         predictor: MaskPredictor,
         branches: tuple[MLPBranch, ...] = (),
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         self.trunk = trunk
         self.predictor = predictor
         self.branches = tuple(branches)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.side = _build_trunk(self.trunk, self.branches, input_shape)
         build_once(self.predictor, (None, None, self.side, self.side, self.trunk.channels))
 
@@ -47,7 +47,7 @@ class FCNMaskHead(keras.layers.Layer):
         """Logits float32 [B, N, M, M, outputs], without branches: for the softmax among classes."""
         return self.predictor.all_outputs(self.trunk(pooled)[1])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         parts = {"trunk": self.trunk, "predictor": self.predictor, "branches": self.branches}
         return {
             **super().get_config(),
@@ -55,7 +55,7 @@ class FCNMaskHead(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: LayerConfig) -> Self:
         return cls(**with_parts(config, ("trunk", "predictor", "branches")))
 
 
@@ -68,12 +68,12 @@ class TransferredMaskHead(keras.layers.Layer):
         branches: layers whose logits are added, each made of both maps.
     """
 
-    def __init__(self, trunk: Trunk, branches: tuple[MLPBranch, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, trunk: Trunk, branches: tuple[MLPBranch, ...] = (), **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.trunk = trunk
         self.branches = tuple(branches)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.side = _build_trunk(self.trunk, self.branches, input_shape)
 
     def call(self, pooled: tf.Tensor, filters: tf.Tensor) -> tf.Tensor:
@@ -81,7 +81,7 @@ class TransferredMaskHead(keras.layers.Layer):
         maps = self.trunk(pooled)
         return tf.add_n([apply_filters(maps[1], filters), *(branch(maps) for branch in self.branches)])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         parts = {"trunk": self.trunk, "branches": self.branches}
         return {
             **super().get_config(),
@@ -89,11 +89,11 @@ class TransferredMaskHead(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: LayerConfig) -> Self:
         return cls(**with_parts(config, ("trunk", "branches")))
 
 
-def _build_trunk(trunk: Trunk, branches: tuple[MLPBranch, ...], input_shape: Any) -> int:
+def _build_trunk(trunk: Trunk, branches: tuple[MLPBranch, ...], input_shape: Shape) -> int:
     """Builds the parts for what the trunk reads; the side of the masks."""
     build_once(trunk, input_shape)
     maps = trunk.compute_output_shape(input_shape)
@@ -113,7 +113,7 @@ class MLPMaskHead(keras.layers.Layer):
         layers: how many hidden layers.
     """
 
-    def __init__(self, outputs: int, *, side: int = 28, width: int = 1024, layers: int = 2, **kwargs: Any) -> None:
+    def __init__(self, outputs: int, *, side: int = 28, width: int = 1024, layers: int = 2, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.outputs = outputs
         self.side = side
@@ -124,7 +124,7 @@ class MLPMaskHead(keras.layers.Layer):
             keras.layers.Dense(width, activation="relu", name=f"fc{index + 1}", **options) for index in range(layers)
         ]
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         size = input_shape[-3] * input_shape[-2] * input_shape[-1]
         for dense in self.dense:
             dense.build((None, size))
@@ -155,7 +155,7 @@ class MLPMaskHead(keras.layers.Layer):
         )
         return tf.cast(tf.reshape(logits, [-1, count, self.side, self.side]), tf.float32)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {
             **super().get_config(),
             "outputs": self.outputs,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
+from maskx_tf.layers.parts import LayerConfig, Shape
 
 BRANCHES = ("reference", "lean")
 # Channels that the lean branch keeps before it flattens.
@@ -23,7 +22,7 @@ class MaskTrunk(keras.layers.Layer):
         convs: how many convolutions; 0 on the features of res5.
     """
 
-    def __init__(self, channels: int = 256, *, convs: int = 4, **kwargs: Any) -> None:
+    def __init__(self, channels: int = 256, *, convs: int = 4, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         options = {
@@ -32,7 +31,7 @@ class MaskTrunk(keras.layers.Layer):
         }
         self.convs = [ConvNorm(channels, 3, relu=True, name=f"conv{index + 1}", **options) for index in range(convs)]
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         for conv in self.convs:
             conv.build((None, *input_shape[-3:-1], channels))
@@ -58,13 +57,13 @@ class MaskTrunk(keras.layers.Layer):
         large = tf.nn.relu(large + self.deconv_bias)
         return tf.reshape(small, [-1, count, *small.shape[1:]]), large
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, count, size, _, channels = input_shape
         # Without convolutions the small map is the pooled region itself.
         small = (batch, count, size, size, self.channels if self.convs else channels)
         return small, (batch, count, 2 * size, 2 * size, self.channels)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "channels": self.channels, "convs": len(self.convs)}
 
 
@@ -77,12 +76,12 @@ class MaskPredictor(keras.layers.Layer):
         stddev: of the filters at the start; None: by fan-out, as the reference has it for class-specific masks.
     """
 
-    def __init__(self, outputs: int, *, stddev: float | None = None, **kwargs: Any) -> None:
+    def __init__(self, outputs: int, *, stddev: float | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.outputs = outputs
         self.stddev = stddev
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         start = keras.initializers.RandomNormal(stddev=self.stddev or (2.0 / self.outputs) ** 0.5)
         self.rows = self.add_weight(name="rows", shape=(self.outputs, input_shape[-1]), initializer=start)
         self.bias = self.add_weight(name="bias", shape=(self.outputs,), initializer="zeros")
@@ -99,7 +98,7 @@ class MaskPredictor(keras.layers.Layer):
         logits = tf.einsum("bnhwc,kc->bnhwk", features, rows)
         return tf.cast(logits, tf.float32) + tf.cast(self.bias, tf.float32)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "outputs": self.outputs, "stddev": self.stddev}
 
 
@@ -127,7 +126,7 @@ class MLPBranch(keras.layers.Layer):
         side: M.
     """
 
-    def __init__(self, branch: str = "reference", *, side: int = 28, **kwargs: Any) -> None:
+    def __init__(self, branch: str = "reference", *, side: int = 28, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if branch not in BRANCHES:
             raise ValueError(f"branch is {branch!r}, expected one of {', '.join(BRANCHES)}")
@@ -143,7 +142,7 @@ class MLPBranch(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         small, large = input_shape
         source = large
         if self.squeeze is not None:
@@ -161,5 +160,5 @@ class MLPBranch(keras.layers.Layer):
         logits = self.dense(tf.reshape(source, [-1, size]))
         return tf.cast(tf.reshape(logits, [-1, large.shape[1], self.side, self.side]), tf.float32)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "branch": self.branch, "side": self.side}

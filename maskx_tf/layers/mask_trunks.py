@@ -8,7 +8,7 @@ runtime does alike.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,7 @@ import tensorflow as tf
 from maskx_tf.layers.fpn import double_cells
 from maskx_tf.layers.mask_parts import MaskTrunk
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.parts import build_once, with_parts
+from maskx_tf.layers.parts import LayerConfig, Shape, build_once, with_parts
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")
@@ -30,7 +30,7 @@ class HourglassTrunk(keras.layers.Layer):
         widths: channels at the pooled size, at half of it, at a quarter, and so on.
     """
 
-    def __init__(self, channels: int = 48, *, widths: tuple[int, ...] = (48, 96, 96), **kwargs: Any) -> None:
+    def __init__(self, channels: int = 48, *, widths: tuple[int, ...] = (48, 96, 96), **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.widths = tuple(widths)
@@ -45,7 +45,7 @@ class HourglassTrunk(keras.layers.Layer):
         self.merge = [ConvNorm(width, 3, name=f"merge{level}", **options) for level, width in steps[:-1]]
         self.up = MaskTrunk(channels, convs=0, name="up", dtype=self.dtype_policy)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.entry.build((None, None, None, input_shape[-1]))
         for level, width in enumerate(self.widths):
             shape = (None, None, None, width)
@@ -69,10 +69,10 @@ class HourglassTrunk(keras.layers.Layer):
             features = merge(skip + coarse)
         return self.up(_unflat(features, pooled))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.up.compute_output_shape((*input_shape[:-1], self.widths[0]))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "channels": self.channels, "widths": self.widths}
 
 
@@ -85,7 +85,7 @@ class ResidualTrunk(keras.layers.Layer):
         blocks: how many.
     """
 
-    def __init__(self, channels: int = 48, *, blocks: int = 4, **kwargs: Any) -> None:
+    def __init__(self, channels: int = 48, *, blocks: int = 4, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         options = {"dtype": self.dtype_policy}
@@ -100,7 +100,7 @@ class ResidualTrunk(keras.layers.Layer):
         ]
         self.up = MaskTrunk(channels, convs=0, name="up", **options)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.entry.build((None, None, None, input_shape[-1]))
         for conv in (*self.first, *self.second):
             conv.build((None, None, None, self.channels))
@@ -113,10 +113,10 @@ class ResidualTrunk(keras.layers.Layer):
             features = tf.nn.relu(features + second(first(features)))
         return self.up(_unflat(features, pooled))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.up.compute_output_shape((*input_shape[:-1], self.channels))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "channels": self.channels, "blocks": len(self.first)}
 
 
@@ -132,14 +132,14 @@ class PixelTrunk(keras.layers.Layer):
         stem: channels of the pixels' convolutions.
     """
 
-    def __init__(self, trunk: MaskTrunk | HourglassTrunk | ResidualTrunk, *, stem: int = 16, **kwargs: Any) -> None:
+    def __init__(self, trunk: MaskTrunk | HourglassTrunk | ResidualTrunk, *, stem: int = 16, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.trunk = trunk
         self.channels = trunk.channels
         self.stem = [ConvNorm(stem, 3, relu=True, name=f"stem{index + 1}", dtype=self.dtype_policy) for index in (0, 1)]
         self.fuse = ConvNorm(trunk.channels, 3, relu=True, name="fuse", dtype=self.dtype_policy)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         stem = self.stem[0].filters
         channels = input_shape[1][-1]
         for conv in self.stem:
@@ -162,19 +162,19 @@ class PixelTrunk(keras.layers.Layer):
         small, large = self.trunk(tf.concat([pooled, coarse], axis=-1))
         return small, _unflat(self.fuse(tf.concat([_flat(large), fine], axis=-1)), pooled)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.trunk.compute_output_shape(self._joined(input_shape))
 
-    def _joined(self, input_shape: Any) -> tuple[int | None, ...]:
+    def _joined(self, input_shape: Shape) -> tuple[int | None, ...]:
         """Shape of the pooled features with the averaged pixels."""
         return (*input_shape[0][:-1], input_shape[0][-1] + self.stem[0].filters)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         trunk = keras.saving.serialize_keras_object(self.trunk)
         return {**super().get_config(), "trunk": trunk, "stem": self.stem[0].filters}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: LayerConfig) -> Self:
         return cls(**with_parts(config, ("trunk",)))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
+
+from maskx_tf.layers.parts import LayerConfig, Shape
 
 NORMS = ("none", "frozen_batch", "batch", "group")
 GROUPS = 32
@@ -44,8 +44,8 @@ class ConvNorm(keras.layers.Layer):
         norm: str = "none",
         epsilon: float = 1e-5,
         relu: bool = False,
-        kernel_initializer: Any = "he_normal",
-        **kwargs: Any,
+        kernel_initializer: str | keras.initializers.Initializer = "he_normal",
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         if norm not in NORMS:
@@ -61,15 +61,15 @@ class ConvNorm(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.norm_layer = self._norm_layer()
 
-    def _norm_layer(self) -> Any:
-        options: dict[str, Any] = {"epsilon": self.epsilon, "name": "norm", "dtype": self.dtype_policy}
+    def _norm_layer(self) -> keras.layers.Layer:
+        options: LayerConfig = {"epsilon": self.epsilon, "name": "norm", "dtype": self.dtype_policy}
         if self.norm == "group":
             return keras.layers.GroupNormalization(GROUPS, **options)
         if self.norm == "batch":
             return keras.layers.BatchNormalization(momentum=MOMENTUM, **options)
         return None
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         shape = (self.kernel_size, self.kernel_size, input_shape[-1] // self.groups, self.filters)
         # Read in float32 even under a mixed policy: folding multiplies first and rounds once.
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer, autocast=False)
@@ -84,7 +84,7 @@ class ConvNorm(keras.layers.Layer):
             self.mean = self._vector("mean", "zeros", trainable=False)
             self.variance = self._vector("variance", "ones", trainable=False)
 
-    def _vector(self, name: str, initializer: str, trainable: bool = True) -> Any:
+    def _vector(self, name: str, initializer: str, trainable: bool = True) -> keras.Variable:
         return self.add_weight(
             name=name, shape=(self.filters,), initializer=initializer, trainable=trainable, autocast=False
         )
@@ -100,13 +100,13 @@ class ConvNorm(keras.layers.Layer):
             outputs = self._add(self._convolve(inputs, self.kernel * scale), beta - mean * scale)
         return tf.nn.relu(outputs) if self.relu else outputs
 
-    def _fixed_statistics(self) -> tuple[Any, Any, Any, Any]:
+    def _fixed_statistics(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         if self.norm == "batch":
             norm = self.norm_layer
             return norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance
         return self.gamma, self.beta, self.mean, self.variance
 
-    def _convolve(self, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(kernel, self.compute_dtype)
         reach = self.dilation * (self.kernel_size // 2)
         if self.strides == 1:
@@ -115,10 +115,10 @@ class ConvNorm(keras.layers.Layer):
             inputs = tf.pad(inputs, [[0, 0], [reach, reach], [reach, reach], [0, 0]])
         return tf.nn.conv2d(inputs, kernel, self.strides, "VALID", dilations=self.dilation)
 
-    def _add(self, outputs: tf.Tensor, bias: Any) -> tf.Tensor:
+    def _add(self, outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         return tf.nn.bias_add(outputs, tf.cast(bias, self.compute_dtype))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {
             **super().get_config(),
             "filters": self.filters,

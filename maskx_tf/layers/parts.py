@@ -6,14 +6,19 @@ from typing import Any
 
 import keras
 
+# The sizes of a tensor, None where unknown; nested as the inputs of a layer are.
+Shape = Any
+# What Keras stores of a layer, to make it again.
+LayerConfig = dict[str, Any]
 
-def build_once(part: keras.layers.Layer, shape: Any) -> None:
+
+def build_once(part: keras.layers.Layer, shape: Shape) -> None:
     """Builds a part that came from outside, unless Keras did so already when it read the part's configuration."""
     if not part.built:
         part.build(shape)
 
 
-def with_parts(config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def with_parts(config: LayerConfig, names: tuple[str, ...]) -> LayerConfig:
     """The configuration with its parts made, not built: their owner does that, and names their weights after itself."""
     return {
         key: keras.saving.deserialize_keras_object(_unbuilt(value)) if key in names else value
@@ -21,7 +26,7 @@ def with_parts(config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]
     }
 
 
-def _unbuilt(serialised: Any) -> Any:
+def _unbuilt(serialised: object) -> object:
     """What Keras serialised, without the shapes for which it would build layers at once."""
     if isinstance(serialised, dict):
         return {key: _unbuilt(value) for key, value in serialised.items() if key != "build_config"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
+from maskx_tf.layers.parts import LayerConfig, Shape
 
 
 class Variant(NamedTuple):
@@ -57,11 +58,11 @@ class Bottleneck(keras.layers.Layer):
         stride_in_1x1: bool = False,
         norm: str = "frozen_batch",
         epsilon: float = 1e-5,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
-        self.options: dict[str, Any] = {
+        self.options: LayerConfig = {
             "width": width,
             "project": project,
             "strides": strides,
@@ -72,7 +73,7 @@ class Bottleneck(keras.layers.Layer):
             "epsilon": epsilon,
         }
         first, second = (strides, 1) if stride_in_1x1 else (1, strides)
-        norms: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "dtype": self.dtype_policy}
+        norms: LayerConfig = {"norm": norm, "epsilon": epsilon, "dtype": self.dtype_policy}
         self.conv1 = ConvNorm(width, 1, strides=first, relu=True, name="conv1", **norms)
         self.conv2 = ConvNorm(
             width, 3, strides=second, dilation=dilation, groups=groups, relu=True, name="conv2", **norms
@@ -80,7 +81,7 @@ class Bottleneck(keras.layers.Layer):
         self.conv3 = ConvNorm(filters, 1, name="conv3", **norms)
         self.shortcut = ConvNorm(filters, 1, strides=strides, name="shortcut", **norms) if project else None
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         if self.shortcut is not None:
             self.shortcut.build(input_shape)
         inner = (*input_shape[:-1], self.options["width"])
@@ -93,7 +94,7 @@ class Bottleneck(keras.layers.Layer):
         beside = inputs if self.shortcut is None else self.shortcut(inputs, training=training)
         return tf.nn.relu(outputs + beside)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "filters": self.filters, **self.options}
 
 
@@ -121,10 +122,10 @@ class Stage(keras.layers.Layer):
         stride_in_1x1: bool = False,
         norm: str = "frozen_batch",
         epsilon: float = 1e-5,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.options: dict[str, Any] = {
+        self.options: LayerConfig = {
             "number": number,
             "variant": variant,
             "strides": strides,
@@ -152,7 +153,7 @@ class Stage(keras.layers.Layer):
             for index in range(blocks[number - 2])
         ]
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         for block in self.blocks:
             block.build(input_shape)
             input_shape = (*input_shape[:-1], block.filters)
@@ -162,7 +163,7 @@ class Stage(keras.layers.Layer):
             inputs = block(inputs, training=training)
         return inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), **self.options}
 
 
@@ -190,10 +191,10 @@ class ResNet(keras.layers.Layer):
         stride_in_1x1: bool = False,
         norm: str = "frozen_batch",
         epsilon: float = 1e-5,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.options: dict[str, Any] = {
+        self.options: LayerConfig = {
             "variant": variant,
             "last_stage": last_stage,
             "dilate_last": dilate_last,
@@ -236,7 +237,7 @@ class ResNet(keras.layers.Layer):
         """Channels of each map."""
         return tuple(stage.blocks[-1].filters for stage in self.stages)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.stem.build(input_shape)
         channels = 64
         for stage in self.stages:
@@ -254,5 +255,5 @@ class ResNet(keras.layers.Layer):
             maps.append(features)
         return maps
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), **self.options}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
+from maskx_tf.layers.parts import LayerConfig
 from maskx_tf.ops import roi_align as align_ops
 from maskx_tf.ops import roi_pool as pool_ops
 
@@ -37,7 +36,7 @@ class RoiPooler(keras.layers.Layer):
         reduce: str = "average",
         level_epsilon: str = "torchvision",
         gather: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         # Boxes would lose their pixels if Keras cast them to the compute type with the features.
         super().__init__(autocast=False, **kwargs)
@@ -58,7 +57,7 @@ class RoiPooler(keras.layers.Layer):
         """Features float [B, N, size, size, C] of boxes float32 [B, N, 4] in pixels of the network input."""
         del training
         levels = self._levels(boxes)
-        options: dict[str, Any] = {"strides": self.strides, "size": self.size}
+        options: LayerConfig = {"strides": self.strides, "size": self.size}
         if self.op == "pool":
             pooled = pool_ops.roi_pool(features, boxes, levels, **options)
         elif self.op == "warp":
@@ -77,7 +76,7 @@ class RoiPooler(keras.layers.Layer):
         highest = lowest + len(self.strides) - 1
         return align_ops.assign_levels(boxes, lowest=lowest, highest=highest, epsilon=self.level_epsilon)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {
             **super().get_config(),
             "size": self.size,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
+from maskx_tf.layers.parts import LayerConfig, Shape
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")
@@ -19,7 +18,7 @@ class RPNHead(keras.layers.Layer):
         channels: of the 3x3 convolution.
     """
 
-    def __init__(self, anchors: int, *, channels: int = 256, **kwargs: Any) -> None:
+    def __init__(self, anchors: int, *, channels: int = 256, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.anchors = anchors
         self.channels = channels
@@ -28,7 +27,7 @@ class RPNHead(keras.layers.Layer):
         self.objectness = ConvNorm(self.anchors, 1, name="objectness", **options)
         self.deltas = ConvNorm(4 * self.anchors, 1, name="deltas", **options)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape[0])
         inner = (*input_shape[0][:-1], self.channels)
         self.objectness.build(inner)
@@ -44,5 +43,5 @@ class RPNHead(keras.layers.Layer):
             deltas.append(tf.cast(tf.reshape(self.deltas(hidden), [-1, count, 4]), tf.float32))
         return logits, deltas
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {**super().get_config(), "anchors": self.anchors, "channels": self.channels}

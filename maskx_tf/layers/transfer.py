@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
+
+from maskx_tf.layers.parts import LayerConfig, Shape
 
 INITS = ("reference", "small")
 ACTIVATIONS = ("relu", "leaky_relu")
@@ -36,7 +37,7 @@ class Transfer(keras.layers.Layer):
         activation: str = "leaky_relu",
         init: str = "reference",
         unit_rms: Sequence[int] = (),
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         # In float32 under every policy: it is small, runs once, and makes the weights of everything after it.
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -61,7 +62,7 @@ class Transfer(keras.layers.Layer):
             return keras.initializers.RandomNormal(stddev=SMALL)
         return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         size = input_shape[-1]
         if self.unit_rms and sum(self.unit_rms) != size:
             raise ValueError(f"the parts {self.unit_rms} add up to {sum(self.unit_rms)}, expected {size}")
@@ -81,7 +82,7 @@ class Transfer(keras.layers.Layer):
             outputs = dense(outputs)
         return outputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         return {
             **super().get_config(),
             "filters": self.filters,

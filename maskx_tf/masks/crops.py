@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskx_tf.files import JsonView
 from maskx_tf.masks import rle
 
 HALF = 0.5 - 1e-6  # of a cell, but for rounding
 
 # COCO's three forms (polygons, run lengths as list or string) and a bitmap.
-MaskForm = Sequence[Sequence[float]] | Mapping[str, Any] | NDArray[Any]
+MaskForm = Sequence[Sequence[float]] | JsonView | NDArray[Any]
 
 
 def crop_mask(

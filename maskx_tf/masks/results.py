@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskx_tf.files import Json
 from maskx_tf.masks.paste import Crop, paste_crop
 from maskx_tf.masks.rle import encode_crop
 from maskx_tf.structures import Detections
@@ -15,7 +15,7 @@ from maskx_tf.structures import Detections
 
 def coco_result(
     category_id: int, box: NDArray[np.floating], score: float, crop: Crop | None, height: int, width: int
-) -> dict[str, Any]:
+) -> Json:
     """One detection as COCO has it, but for the image's id.
 
     Args:
@@ -27,7 +27,7 @@ def coco_result(
         width: of the image.
     """
     x1, y1, x2, y2 = (float(edge) for edge in box)
-    result: dict[str, Any] = {
+    result: Json = {
         "category_id": category_id,
         "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
         "score": round(float(score), 6),
@@ -39,7 +39,7 @@ def coco_result(
 
 def coco_results(
     found: Detections, size: tuple[int, int], image_id: int, category_ids: Sequence[int] | None, paste_mode: str
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """COCO's results of one image.
 
     Args:

@@ -7,16 +7,17 @@ every mask from a file passes through `checked`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskx_tf.errors import shorten
+from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.paste import Crop
 
-Rle = dict[str, Any]  # {"size": [height, width], "counts": COCO's compressed text}, checked when it was read
+Rle = Json  # {"size": [height, width], "counts": COCO's compressed text}, checked when it was read
 
 MOST_LETTERS = 7  # of a number, each of 5 bits: 35 bits, more than any image has pixels
 LONGEST_RUN = 2**31
@@ -42,7 +43,7 @@ class Region(NamedTuple):
     rle: Rle
 
 
-def checked(segmentation: Mapping[str, Any], height: int, width: int) -> Rle:
+def checked(segmentation: JsonView, height: int, width: int) -> Rle:
     """A run-length mask in the compressed form.
 
     Args:
@@ -97,7 +98,7 @@ def run_lengths(text: str | bytes) -> NDArray[np.int64]:
     return runs
 
 
-def of_any_form(segmentation: Sequence[Sequence[float]] | Mapping[str, Any], height: int, width: int) -> Rle:
+def of_any_form(segmentation: Sequence[Sequence[float]] | JsonView, height: int, width: int) -> Rle:
     """A checked segmentation in any of COCO's forms (polygons, list or text of runs), in the compressed form."""
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
@@ -191,5 +192,5 @@ def _compressed(runs: NDArray[np.int64], height: int, width: int) -> Rle:
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width))
 
 
-def _as_text(rle: Mapping[str, Any]) -> Rle:
+def _as_text(rle: JsonView) -> Rle:
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

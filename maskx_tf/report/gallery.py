@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from maskx_tf import visualize
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image
+from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.crops import crop_mask
 from maskx_tf.masks.rle import of_any_form
 from maskx_tf.structures import Detections
@@ -42,7 +43,7 @@ class Shown(NamedTuple):
     prediction: str
 
 
-def quality(truth: Sequence[Annotation], found: Sequence[Mapping[str, Any]], height: int, width: int) -> float:
+def quality(truth: Sequence[Annotation], found: Sequence[JsonView], height: int, width: int) -> float:
     """How well detections fit objects of their classes: the IoU of pairs, less what has no partner.
 
     The sum of the pairs' IoUs over pairs + half of what is alone, as panoptic quality counts; 1 for an empty image in
@@ -63,9 +64,7 @@ def quality(truth: Sequence[Annotation], found: Sequence[Mapping[str, Any]], hei
     return total / (pairs + 0.5 * (len(found) - pairs) + 0.5 * (len(objects) - pairs))
 
 
-def _ious(
-    objects: Sequence[Annotation], found: Sequence[Mapping[str, Any]], height: int, width: int
-) -> NDArray[np.float64]:
+def _ious(objects: Sequence[Annotation], found: Sequence[JsonView], height: int, width: int) -> NDArray[np.float64]:
     if all(one.get("segmentation") for one in [*objects, *found]):
         forms = [[one["segmentation"] for one in of] for of in (found, objects)]
         pair: list[list[Any]] = [[of_any_form(form, height, width) for form in of] for of in forms]
@@ -93,7 +92,7 @@ def choose(qualities: Mapping[int, float], each: int, seed: int = 0) -> list[tup
 
 def pictures(
     truth: Truth,
-    results: Callable[[], Iterable[tuple[int, list[dict[str, Any]]]]],
+    results: Callable[[], Iterable[tuple[int, list[Json]]]],
     pixels: Callable[[int], NDArray[np.uint8]],
     *,
     a_classes: Collection[str] | None,
@@ -115,7 +114,7 @@ def pictures(
     objects = by_image(truth)
     sizes = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in truth["images"]}
 
-    def seen(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def seen(found: list[Json]) -> list[Json]:
         return sorted((one for one in found if one["score"] >= score), key=lambda one: -one["score"])
 
     qualities = {
@@ -130,7 +129,7 @@ def pictures(
     labels = {int(one["id"]): label for label, one in enumerate(truth["categories"], 1)}
     a_names = None if a_classes is None else frozenset(a_classes)
 
-    def drawn(image: int, entries: Sequence[Mapping[str, Any]]) -> str:
+    def drawn(image: int, entries: Sequence[JsonView]) -> str:
         return jpeg(_picture(pixels(image), entries, names, labels, a_names))
 
     order = {"best": 0, "median": 1, "worst": 2, "random": 3}
@@ -142,7 +141,7 @@ def pictures(
 
 def _picture(
     pixels: NDArray[np.uint8],
-    entries: Sequence[Mapping[str, Any]],
+    entries: Sequence[JsonView],
     names: Sequence[str],
     labels: Mapping[int, int],
     a_names: frozenset[str] | None,

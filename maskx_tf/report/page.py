@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from maskx_tf.evaluation.table import COLUMNS, ORDER, percent
+from maskx_tf.files import JsonView
 from maskx_tf.report import style, svg
 from maskx_tf.report.embeddings import Map
 from maskx_tf.report.gallery import Shown
@@ -40,7 +41,7 @@ class Subject(NamedTuple):
     """
 
     name: str
-    figures: Mapping[str, Any] | None = None
+    figures: JsonView | None = None
     log: Mapping[str, Sequence[float]] | None = None
     shown: Sequence[Shown] = ()
     classes: Map | None = None
@@ -88,7 +89,7 @@ def _subject(subject: Subject, *, with_title: bool) -> str:
     return f"<section>{''.join(parts)}</section>"
 
 
-def _facts(figures: Mapping[str, Any]) -> str:
+def _facts(figures: JsonView) -> str:
     name = figures.get("data", {}).get("name")
     facts = [f"{figures['images']} images" + (f" of {escape(name)}" if name else "")]
     if figures["boxes"] == "truth":
@@ -99,7 +100,7 @@ def _facts(figures: Mapping[str, Any]) -> str:
     return f"<p>{'; '.join(facts)}. Figures are in per cent; - where no object is.</p>"
 
 
-def _figures(figures: Mapping[str, Any]) -> str:
+def _figures(figures: JsonView) -> str:
     parts = []
     for kind in ("mask", "box"):
         groups = figures["groups"].get(kind)
@@ -132,7 +133,7 @@ def _precision(curves: Mapping[str, Mapping[str, Sequence[float]]], kind: str) -
     return "".join(charts)
 
 
-def _by_class(classes: Sequence[Mapping[str, Any]], kind: str) -> str:
+def _by_class(classes: Sequence[JsonView], kind: str) -> str:
     known = [one for one in classes if one["figures"].get("AP") is not None]
     known.sort(key=lambda one: (-one["figures"]["AP"], one["name"]))
     if not known:
@@ -206,7 +207,7 @@ def _gallery(shown: Sequence[Shown]) -> str:
     return f"<h3>Pictures</h3><p>{told}</p>{''.join(parts)}"
 
 
-def _map(classes: Map, figures: Mapping[str, Any] | None) -> str:
+def _map(classes: Map, figures: JsonView | None) -> str:
     """The classes as T sees them."""
     known = (figures or {}).get("a_classes")
     points = [

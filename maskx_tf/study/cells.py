@@ -10,6 +10,7 @@ from maskx_tf import files
 from maskx_tf.config import Config
 from maskx_tf.config.loader import read
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.study.config import GroupConfig, MethodConfig, StudyConfig
 from maskx_tf.synthetic.parameters import Recipe
 
@@ -155,9 +156,9 @@ def _of(group: GroupConfig) -> str:
     return f"group {group.name}"
 
 
-def _data(study: StudyConfig, group: GroupConfig, places: Places) -> dict[str, Any]:
+def _data(study: StudyConfig, group: GroupConfig, places: Places) -> Json:
     """What a group says of the data and the seeds."""
-    data: dict[str, Any] = {"seed": group.seed}
+    data: Json = {"seed": group.seed}
     if group.masks is not None:
         data["masks"] = group.model_dump(mode="json")["masks"]
     if study.synthetic is not None:
@@ -166,7 +167,7 @@ def _data(study: StudyConfig, group: GroupConfig, places: Places) -> dict[str, A
     return {"data": data, "train": {"seed": group.seed}}
 
 
-def source(folder: Path, part: str) -> dict[str, Any]:
+def source(folder: Path, part: str) -> Json:
     """A part of synthetic data, as a configuration names it."""
     return {
         "images": str(folder / part),
@@ -194,14 +195,14 @@ def detector_digest(study: StudyConfig, group: GroupConfig, places: Places) -> s
     return _checksum([plain, {key: value for key, value in facts.items() if key not in ("a", "masks")}])
 
 
-def data_facts(study: StudyConfig, group: GroupConfig) -> dict[str, Any]:
+def data_facts(study: StudyConfig, group: GroupConfig) -> Json:
     """What a result's line says of its data."""
     if study.synthetic is not None:
         return recipe_of(study, group)._asdict()
     return {"seed": group.seed, "masks": group.model_dump(mode="json")["masks"]}
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: Config) -> Json:
     """What figures depend on; without defaults, so that a setting that is new next year does not make them void."""
     plain = config.model_dump(mode="json", exclude_defaults=True)
     for name in ASIDE:

@@ -12,9 +12,10 @@ from pydantic import Field, model_validator
 from maskx_tf.config.fields import Count, Float, Fraction, Positive, Section, Seed, Text, impossible
 from maskx_tf.config.loader import read
 from maskx_tf.config.schema import Masks
+from maskx_tf.files import Json
 
 Name = Annotated[Text, Field(pattern=r"^\w[\w.+-]*$")]  # it is the name of a folder, too
-Settings = dict[str, Any]
+Settings = Json
 
 
 class SyntheticConfig(Section):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.errors import BadInput
-from maskx_tf.files import write_text
+from maskx_tf.files import Json, write_text
 
 RESULTS = "results.jsonl"
 NEEDED = {"group", "method", "digest", "figures"}
 
-Line = dict[str, Any]
+Line = Json
 
 
 def read(path: Path) -> dict[tuple[str, str], Line]:

@@ -21,7 +21,7 @@ from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.data.threads import cores
 from maskx_tf.errors import BadInput
-from maskx_tf.files import write_text
+from maskx_tf.files import Json, write_text
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study import cells as cells_
 from maskx_tf.study import controls, regions, results, scoring
@@ -106,7 +106,7 @@ def _waits(study: StudyConfig, cell: Cell, places: Places, path: Path) -> bool:
     return line is None or line["digest"] != cells_.digest(study, cell, places)
 
 
-def run_cell(group: Group) -> dict[str, Any]:
+def run_cell(group: Group) -> Json:
     """Trains and evaluates a cell; what was done before is not done again.
 
     Returns:
@@ -207,7 +207,7 @@ def train_detector(group: Group) -> None:
     keras.backend.clear_session()
 
 
-def _fit(config: Config, folder: Path, batches: fit.BatchesFrom, meta: dict[str, Any], say: Say) -> None:
+def _fit(config: Config, folder: Path, batches: fit.BatchesFrom, meta: Json, say: Say) -> None:
     with pipeline.bad_input():
         outcome = fit.run(config, folder, batches, meta=meta, resume=True, hooks=Hooks(say=say))
     if outcome.stopped_by:

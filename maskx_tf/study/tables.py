@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.files import write_text
+from maskx_tf.files import Json, write_text
 from maskx_tf.study.statistics import Spread
 from maskx_tf.study.summary import Entry, Scored, Summary
 
@@ -77,7 +77,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [line(head), line(rule), *(line(row) for row in rows)]
 
 
-def as_json(summary: Summary) -> dict[str, Any]:
+def as_json(summary: Summary) -> Json:
     """The figures as plain data."""
     plain = summary._asdict()
     plain.pop("charts")

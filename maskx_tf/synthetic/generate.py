@@ -10,13 +10,14 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from maskx_tf import files
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.masks import rle
 from maskx_tf.synthetic.parameters import Recipe
 from maskx_tf.synthetic.recipe import PARTS, SyntheticClass, a_classes, check, classes, sizes
@@ -63,8 +64,8 @@ def _write_all(
 ) -> dict[str, dict[str, int]]:
     every = classes(recipe)
     tasks = [_Task(part, index) for part, count in sizes(recipe).items() for index in range(count)]
-    records: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
-    annotations: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    records: dict[str, list[Json]] = {part: [] for part in PARTS}
+    annotations: dict[str, list[Json]] = {part: [] for part in PARTS}
     for part in PARTS:
         (folder / part).mkdir()
     draw = partial(_draw, recipe, every, folder)
@@ -90,7 +91,7 @@ def _write_all(
     return counts
 
 
-def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, task: _Task) -> list[dict[str, Any]]:
+def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, task: _Task) -> list[Json]:
     """Writes one image and returns its annotations, all with masks."""
     drawn = scene(recipe, every, task.part, task.number)
     image = _image(recipe, task)
@@ -114,7 +115,7 @@ def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, task: _
     return found
 
 
-def _image(recipe: Recipe, task: _Task) -> dict[str, Any]:
+def _image(recipe: Recipe, task: _Task) -> Json:
     identity = IDS_OF_PART * PARTS.index(task.part) + task.number + 1
     return {
         "id": identity,
@@ -124,13 +125,13 @@ def _image(recipe: Recipe, task: _Task) -> dict[str, Any]:
     }
 
 
-def _without_mask(annotation: dict[str, Any]) -> dict[str, Any]:
+def _without_mask(annotation: Json) -> Json:
     """The annotation as one of B: its area, too, is that of the box, for the mask's would say something about it."""
     _, _, width, height = annotation["bbox"]
     return {key: value for key, value in annotation.items() if key != "segmentation"} | {"area": width * height}
 
 
-def _categories(every: Sequence[SyntheticClass], names: frozenset[str]) -> list[dict[str, Any]]:
+def _categories(every: Sequence[SyntheticClass], names: frozenset[str]) -> list[Json]:
     return [
         {"id": category, "name": one.name, "supercategory": "A" if one.name in names else "B"}
         for category, one in enumerate(every, 1)
@@ -138,8 +139,8 @@ def _categories(every: Sequence[SyntheticClass], names: frozenset[str]) -> list[
 
 
 def _in_processes(
-    function: Callable[[_Task], list[dict[str, Any]]], tasks: Sequence[_Task], workers: int
-) -> Generator[list[dict[str, Any]]]:
+    function: Callable[[_Task], list[Json]], tasks: Sequence[_Task], workers: int
+) -> Generator[list[Json]]:
     """The function of each task, in order."""
     if workers == 1:
         yield from map(function, tasks)

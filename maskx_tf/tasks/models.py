@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
 from maskx_tf.config import load as load_config
+from maskx_tf.files import Json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.prediction.images import ImagePredictor
@@ -30,7 +30,7 @@ class Model:
 
     network: RCNN
     config: Config
-    meta: dict[str, Any]
+    meta: Json
     source: Path | None = None
 
     @property

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskx_tf.files import write_json
+from maskx_tf.files import Json, write_json
 from maskx_tf.masks.paste import paste
 from maskx_tf.masks.results import coco_results
 from maskx_tf.prediction.images import ImageLike, View, pixels_of
@@ -64,7 +63,7 @@ class Prediction:
         mode = self.model.config.model.detections.paste
         return draw(picture, found, self.model.class_names, a_classes=self.model.classes_a, mode=mode)
 
-    def as_coco(self, image_id: int) -> list[dict[str, Any]]:
+    def as_coco(self, image_id: int) -> list[Json]:
         """COCO's results. Category ids are the data set's where the model knows them, or else 1..K."""
         mode = self.model.config.model.detections.paste
         return coco_results(self.detections, self.size, image_id, self.model.category_ids, mode)
@@ -126,7 +125,7 @@ def predict_files(
         BadInput: something cannot be read or written.
     """
     numbers, names = image_ids(files), picture_names(files)
-    entries: list[dict[str, Any]] = []
+    entries: list[Json] = []
     count = 0
     progress.started(len(files))
     pixels = (pixels_of(file) for file in files)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from maskx_tf.data.opening import validation_set
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import store
 from maskx_tf.evaluation.table import read_metrics
-from maskx_tf.files import write_text
+from maskx_tf.files import Json, JsonView, write_text
 from maskx_tf.report import gallery
 from maskx_tf.report.embeddings import Map, of_model
 from maskx_tf.report.gallery import Shown
@@ -127,7 +127,7 @@ def _classes(model: Path) -> Map | None:
     return of_model(model) if model.exists() else None
 
 
-def _gallery(evaluation: Path, figures: Mapping[str, Any], options: GalleryOptions) -> tuple[list[Shown], list[str]]:
+def _gallery(evaluation: Path, figures: JsonView, options: GalleryOptions) -> tuple[list[Shown], list[str]]:
     """The pictures, or why there are none."""
     data = figures.get("data") or {}
     if not (evaluation / DETECTIONS).is_file():
@@ -146,7 +146,7 @@ def _gallery(evaluation: Path, figures: Mapping[str, Any], options: GalleryOptio
         except Unfit as problem:
             raise BadInput(f"{dataset.name}: image {image_id}: {problem}") from None
 
-    def results() -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def results() -> Iterator[tuple[int, list[Json]]]:
         return store.images(evaluation / DETECTIONS)
 
     shown = gallery.pictures(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, Id, ImageRecord, Instance, Segmentation
@@ -19,6 +18,7 @@ from maskx_tf.data.formats.records import MAX_ID, MAX_SIDE, Unfit
 from maskx_tf.data.images import size_of
 from maskx_tf.data.problems import Report, noted, refuse
 from maskx_tf.errors import BadInput, shorten
+from maskx_tf.files import JsonView
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -72,7 +72,7 @@ def read_class_names(annotations: Path) -> tuple[str, ...]:
     return tuple(_categories(read_lists(annotations), annotations.name, refuse).values())
 
 
-def read_lists(path: Path) -> Mapping[str, Any]:
+def read_lists(path: Path) -> JsonView:
     """The JSON of a COCO file, with its three lists in place."""
     data = files.read_json(path)
     expected = "a COCO file with the lists images, annotations and categories"
@@ -84,7 +84,7 @@ def read_lists(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _records(data: Mapping[str, Any], key: str, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _records(data: JsonView, key: str, name: str) -> Iterator[tuple[str, JsonView]]:
     """The records of a list, each beside the place where it stands; one that is no mapping has no fields."""
     for index, entry in enumerate(data[key]):
         known = entry.get("id") if isinstance(entry, Mapping) else None
@@ -92,7 +92,7 @@ def _records(data: Mapping[str, Any], key: str, name: str) -> Iterator[tuple[str
         yield f"{name}: {key}[{index}]{identity}", entry if isinstance(entry, Mapping) else {}
 
 
-def _categories(data: Mapping[str, Any], name: str, report: Report) -> dict[int, str]:
+def _categories(data: JsonView, name: str, report: Report) -> dict[int, str]:
     """The name of each category, by its id."""
     names: dict[int, str] = {}
     for where, entry in _records(data, "categories", name):
@@ -104,7 +104,7 @@ def _categories(data: Mapping[str, Any], name: str, report: Report) -> dict[int,
     return names
 
 
-def _image(entry: Mapping[str, Any], folder: Path) -> ImageRecord:
+def _image(entry: JsonView, folder: Path) -> ImageRecord:
     identity, file = fields.identity(entry, "id"), folder / fields.text(entry, "file_name")
     if entry.get("width") is None and entry.get("height") is None:
         width, height = size_of(file)
@@ -114,7 +114,7 @@ def _image(entry: Mapping[str, Any], folder: Path) -> ImageRecord:
 
 
 def _instances(
-    data: Mapping[str, Any], name: str, images: Mapping[Id, ImageRecord], labels: Mapping[int, int], report: Report
+    data: JsonView, name: str, images: Mapping[Id, ImageRecord], labels: Mapping[int, int], report: Report
 ) -> dict[Id, list[Instance]]:
     """The instances of each image."""
     found: dict[Id, list[Instance]] = {image: [] for image in images}
@@ -134,7 +134,7 @@ def _instances(
     return found
 
 
-def _instance(entry: Mapping[str, Any], image: ImageRecord, label: int, where: str, report: Report) -> Instance:
+def _instance(entry: JsonView, image: ImageRecord, label: int, where: str, report: Report) -> Instance:
     numbers = entry.get("bbox")
     if not isinstance(numbers, list) or len(numbers) != 4:
         raise fields.unfit("bbox", "[x, y, width, height]", numbers)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, Segmentation, area_of, bitmap
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.masks import rle
 
 
@@ -26,13 +26,13 @@ def write(dataset: Dataset, path: Path, images: Path) -> None:
     files.write_json(path, as_coco(dataset, images), indent=None)
 
 
-def as_coco(dataset: Dataset, images: Path) -> dict[str, Any]:
+def as_coco(dataset: Dataset, images: Path) -> Json:
     """The data set as COCO's mapping of lists."""
     keeps_images = all(isinstance(image.id, int) for image in dataset.images)
     ids = [one.id for image in dataset.images for one in image.instances]
     keeps_ids = len(set(ids)) == len(ids) and all(isinstance(one, int) and one > 0 for one in ids)
-    records: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    records: list[Json] = []
+    annotations: list[Json] = []
     for number, image in enumerate(dataset.images, 1):
         image_id = image.id if keeps_images else number
         name = _name(image, images)
@@ -48,9 +48,9 @@ def as_coco(dataset: Dataset, images: Path) -> dict[str, Any]:
     return {"images": records, "annotations": annotations, "categories": categories}
 
 
-def _annotation(one: Instance, image: ImageRecord) -> dict[str, Any]:
+def _annotation(one: Instance, image: ImageRecord) -> Json:
     x1, y1, x2, y2 = one.box
-    entry: dict[str, Any] = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area_of(one.box), "iscrowd": int(one.crowd)}
+    entry: Json = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area_of(one.box), "iscrowd": int(one.crowd)}
     if one.segmentation is None:
         return entry
     written = _written(one.segmentation, image)
@@ -58,7 +58,7 @@ def _annotation(one: Instance, image: ImageRecord) -> dict[str, Any]:
     return entry | {"segmentation": written, "area": rle.area(mask)}
 
 
-def _written(segmentation: Segmentation, image: ImageRecord) -> list[list[float]] | dict[str, Any]:
+def _written(segmentation: Segmentation, image: ImageRecord) -> list[list[float]] | Json:
     if isinstance(segmentation, dict):
         return segmentation
     if isinstance(segmentation, tuple):

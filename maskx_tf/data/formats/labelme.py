@@ -10,9 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +23,7 @@ from maskx_tf.data.images import id_map, size_of
 from maskx_tf.data.paths import first_file, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.errors import BadInput
+from maskx_tf.files import JsonView
 
 OPEN_SHAPES = ("line", "linestrip", "point", "points")  # they enclose nothing
 
@@ -69,7 +68,7 @@ def _drawing(path: Path, where: str, images: Path, report: Report) -> shapes.Dra
     return shapes.Drawing(where, image, drawn)
 
 
-def _image_file(data: Mapping[str, Any], images: Path, path: Path) -> Path | bytes:
+def _image_file(data: JsonView, images: Path, path: Path) -> Path | bytes:
     name = PureWindowsPath(fields.text(data, "imagePath"))  # which takes both kinds of slashes
     places = [images / name.name, images / name.as_posix(), path.parent / name.as_posix()]
     file = first_file(places)
@@ -81,7 +80,7 @@ def _image_file(data: Mapping[str, Any], images: Path, path: Path) -> Path | byt
         raise fields.unfit("imageData", "an image in base64", data["imageData"]) from None
 
 
-def _shape(entry: Mapping[str, Any], image: ImageRecord) -> shapes.Shape | None:
+def _shape(entry: JsonView, image: ImageRecord) -> shapes.Shape | None:
     """The shape, or None if it encloses nothing."""
     name, kind, points = fields.text(entry, "label"), entry.get("shape_type", "polygon"), _points(entry)
     group = None if entry.get("group_id") is None else fields.identity(entry, "group_id")
@@ -114,7 +113,7 @@ def _shape(entry: Mapping[str, Any], image: ImageRecord) -> shapes.Shape | None:
     return shapes.rectangle(name, max(left, 0), max(top, 0), x2 + 1, y2 + 1)._replace(mask=mask, group=group)
 
 
-def _points(entry: Mapping[str, Any]) -> list[tuple[float, float]]:
+def _points(entry: JsonView) -> list[tuple[float, float]]:
     points = []
     for number, point in fields.entries(entry, "points"):
         if not isinstance(point, list) or len(point) != 2:

@@ -8,6 +8,7 @@ from typing import Any
 
 from maskx_tf.data.dataset import Id
 from maskx_tf.errors import shorten
+from maskx_tf.files import JsonView
 
 MAX_SIDE = 100_000  # pixels; larger numbers are mistakes, and would make polygons take all the memory
 MAX_ID = 2**53  # beyond it, JavaScript and float64 mix up neighbours
@@ -26,7 +27,7 @@ def unfit(key: str, expected: str, found: object) -> Unfit:
     return Unfit(f"{key}: expected {expected}, found {shorten(found)}")
 
 
-def entries(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Any]]:
+def entries(data: JsonView, key: str) -> Iterator[tuple[int, Any]]:
     """The items of a list beside their numbers from 0 on."""
     items = data.get(key)
     if not isinstance(items, list):
@@ -34,7 +35,7 @@ def entries(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Any]]:
     return enumerate(items)
 
 
-def mapping(value: Any, what: str = "record") -> Mapping[str, Any]:
+def mapping(value: Any, what: str = "record") -> JsonView:
     """The value, if it is a mapping."""
     if not isinstance(value, Mapping):
         raise unfit(what, "a mapping", value)
@@ -52,7 +53,7 @@ def as_number(value: Any, key: str, low: float = -MAX_SIDE, high: float = MAX_SI
     return number
 
 
-def number(record: Mapping[str, Any], key: str, low: float = -MAX_SIDE, high: float = MAX_SIDE) -> float:
+def number(record: JsonView, key: str, low: float = -MAX_SIDE, high: float = MAX_SIDE) -> float:
     """A finite number in low..high that is no text."""
     value = record.get(key)
     if isinstance(value, str):
@@ -60,7 +61,7 @@ def number(record: Mapping[str, Any], key: str, low: float = -MAX_SIDE, high: fl
     return as_number(value, key, low, high)
 
 
-def whole(record: Mapping[str, Any], key: str, low: int, high: int) -> int:
+def whole(record: JsonView, key: str, low: int, high: int) -> int:
     """A whole number in low..high; 640.0 counts, for some programs write all numbers so."""
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value != int(value):
@@ -68,7 +69,7 @@ def whole(record: Mapping[str, Any], key: str, low: int, high: int) -> int:
     return int(value)
 
 
-def text(record: Mapping[str, Any], key: str) -> str:
+def text(record: JsonView, key: str) -> str:
     """Text that is not empty and that files and screens can hold."""
     return as_text(record.get(key), key)
 
@@ -86,7 +87,7 @@ def as_text(value: Any, key: str) -> str:
     return value
 
 
-def identity(record: Mapping[str, Any], key: str) -> Id:
+def identity(record: JsonView, key: str) -> Id:
     """An id: a whole number or text."""
     value = record.get(key)
     if isinstance(value, str):

@@ -20,6 +20,7 @@ from maskx_tf.data.images import size_of
 from maskx_tf.data.paths import list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.errors import BadInput, shorten
+from maskx_tf.files import JsonView
 
 ATTRIBUTES = ("class", "label", "name", "category", "type")
 DEFAULT_CLASS = "object"
@@ -56,7 +57,7 @@ def _files(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path.name}: {shorten(key)}", entry
 
 
-def _regions(entry: Mapping[str, Any]) -> Any:
+def _regions(entry: JsonView) -> Any:
     """The regions of an image: a list, if the file is sound."""
     regions = entry.get("regions")
     return list(regions.values()) if isinstance(regions, Mapping) else regions  # VIA 1 has a mapping
@@ -70,7 +71,7 @@ def _names_a_class(entry: Any) -> bool:
     )
 
 
-def _drawing(entry: Mapping[str, Any], where: str, images: Path, report: Report, default: str | None) -> shapes.Drawing:
+def _drawing(entry: JsonView, where: str, images: Path, report: Report, default: str | None) -> shapes.Drawing:
     name = fields.text(entry, "filename")
     file = images / name
     width, height = size_of(file)
@@ -88,7 +89,7 @@ def _drawing(entry: Mapping[str, Any], where: str, images: Path, report: Report,
     return shapes.Drawing(where, ImageRecord(name, file, width, height), drawn)
 
 
-def _class(region: Mapping[str, Any], default: str | None) -> str:
+def _class(region: JsonView, default: str | None) -> str:
     attributes = fields.mapping(region.get("region_attributes"), "region_attributes")
     if default is not None:
         return default
@@ -104,7 +105,7 @@ def _class(region: Mapping[str, Any], default: str | None) -> str:
     return fields.as_text(value, keys[0]).strip()
 
 
-def _shape(attributes: Mapping[str, Any], name: str) -> shapes.Shape:
+def _shape(attributes: JsonView, name: str) -> shapes.Shape:
     kind = attributes.get("name")
     if kind == "polygon":
         xs, ys = (

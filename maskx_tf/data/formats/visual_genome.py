@@ -24,6 +24,7 @@ from maskx_tf.data.formats.records import MAX_ID, MAX_SIDE, Unfit
 from maskx_tf.data.paths import first_file
 from maskx_tf.data.problems import Report, noted, refuse
 from maskx_tf.errors import BadInput, shorten
+from maskx_tf.files import JsonView
 from maskx_tf.names import COCO
 
 Part = Literal["train", "val", "test"]
@@ -156,7 +157,7 @@ def _images(folder: Path, annotations: Path, part: Part, report: Report) -> dict
     return {identity: record for identity, record in records.items() if parts[identity] == part}
 
 
-def _image(entry: Mapping[str, Any], folder: Path) -> ImageRecord:
+def _image(entry: JsonView, folder: Path) -> ImageRecord:
     address = fields.text(entry, "url").partition("?")[0]
     steps = [step for step in address.split("/") if step not in ("", ".", "..")]
     if len(steps) < 2:
