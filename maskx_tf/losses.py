@@ -151,7 +151,7 @@ def softmax_mask_loss(logits: tf.Tensor, targets: tf.Tensor, classes: tf.Tensor,
 
 
 def projection_loss(logits: tf.Tensor, inside: tf.Tensor, applies: tf.Tensor) -> Loss:
-    """How far a mask's extent along x and y is from its box's, mean over the regions (BoxInst, equation 2).
+    """How far a mask's extent along x and y is from its box's, mean over the regions (BoxInst, Tian et al. 2021).
 
     The largest probability of each column, and of each row, is compared with the box's by 1 - dice, 0 for an equal
     extent, and both are added up. It says nothing about the shape, and alone it fills boxes.
@@ -186,7 +186,7 @@ def pairwise_loss(
 ) -> Loss:
     """-log of the probability that both cells of a pair are mask, or neither: mean over pairs of one colour.
 
-    Counted are pairs that are similar and have an end in the box (BoxInst, equation 6). With p = sigmoid(a) and
+    Counted are pairs that are similar and have an end in the box (BoxInst). With p = sigmoid(a) and
     q = sigmoid(b), -log(p q + (1 - p) (1 - q)) = softplus(a) + softplus(b) - softplus(a + b).
 
     Args:

@@ -88,7 +88,7 @@ def softmax_mask_loss(
 
 
 def projection_loss(logits: Array, inside: ArrayLike, applies: ArrayLike) -> tuple[float, float]:
-    """1 - dice of the largest probabilities of columns, and of rows, with the box's (BoxInst, equations 1 and 2)."""
+    """1 - dice of the largest probabilities of columns, and of rows, with the box's (BoxInst, projection loss)."""
     inside, applies = np.asarray(inside), np.asarray(applies)
     total, count = 0.0, 0.0
     for index in _true(applies):
@@ -127,7 +127,7 @@ def pairs_alike(
 
 
 def pairwise_loss(logits: Array, pairs: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[float, float]:
-    """-log of the probability that both ends are mask, or neither (BoxInst, equations 4 to 6)."""
+    """-log of the probability that both ends are mask, or neither (BoxInst, pairwise loss)."""
     total = 0.0
     for cell, other in pairs:
         p, q = (1 / (1 + math.exp(-logits[place])) for place in (cell, other))
