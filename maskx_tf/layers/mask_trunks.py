@@ -2,8 +2,15 @@
 
 Each takes the place of `MaskTrunk` in any head and returns the same: a map at the pooled size and one at twice it.
 Pooled at 32 x 32 they make masks of 64 x 64, where `MaskTrunk` with 256 channels would cost five times what it costs
-at 14 x 14. Everything is made of operations that LiteRT has built in; cells are doubled by copying them, which every
-runtime does alike.
+at 14 x 14. Multiply-adds a region of 256 channels, and weights, with their defaults and one filter for all classes:
+
+    MaskTrunk, 14 to 28                 514 million   2,622,977
+    HourglassTrunk, 32 to 64            130 million     450,913
+    ResidualTrunk, 32 to 64             192 million     187,921
+    PixelTrunk(HourglassTrunk())        256 million     482,145
+
+Everything is made of operations that LiteRT has built in; cells are doubled by copying them, which every runtime does
+alike.
 """
 
 from __future__ import annotations

@@ -157,21 +157,29 @@ def test_litert_gives_the_same(trunk) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_counts(monkeypatch) -> None:
-    """At the sizes of the class docstrings' figures."""
+@pytest.mark.parametrize(
+    ("trunk", "shape", "expected"),
+    [
+        (MaskTrunk, (14, 14, 256), 2_622_977),
+        (HourglassTrunk, (32, 32, 256), 450_913),
+        (ResidualTrunk, (32, 32, 256), 187_921),
+        (lambda: PixelTrunk(HourglassTrunk()), ((32, 32, 256), (64, 64, 3)), 482_145),
+    ],
+)
+def test_counts(trunk, shape, expected, monkeypatch) -> None:
+    """Those of the file's docstring."""
+    weights = record_weights(monkeypatch)
+    inputs = tuple((None, None, *one) for one in shape) if isinstance(shape[0], tuple) else (None, None, *shape)
+    FCNMaskHead(trunk(), MaskPredictor(1)).build(inputs)
+    assert total(weights) == expected
+
+
+def test_an_hourglass_has_the_weights_of_its_widths(monkeypatch) -> None:
     weights = record_weights(monkeypatch)
 
     def conv3(inputs: int, outputs: int) -> int:
         return 9 * inputs * outputs + outputs
 
-    last = 4 * 48 * 48 + 48
-    HourglassTrunk().build((None, None, 32, 32, 256))
+    HourglassTrunk(32).build((None, None, 32, 32, 256))
     expected = 256 * 48 + 48 + 2 * conv3(48, 48) + conv3(48, 96) + 4 * conv3(96, 96)
-    expected += 96 * 48 + 48 + 96 * 96 + 96 + last
-    assert total(weights) == expected
-    weights.clear()
-    ResidualTrunk().build((None, None, 32, 32, 256))
-    assert total(weights) == 256 * 48 + 48 + 8 * conv3(48, 48) + last
-    weights.clear()
-    PixelTrunk(HourglassTrunk()).build(((None, None, 32, 32, 256), (None, None, 64, 64, 3)))
-    assert total(weights) == expected + 16 * 48 + conv3(3, 16) + conv3(16, 16) + conv3(64, 48)
+    assert total(weights) == expected + 96 * 48 + 48 + 96 * 96 + 96 + 4 * 48 * 32 + 32
