@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,7 +57,7 @@ def ask(
     except OSError as error:
         raise BadInput(f"{roots}: cannot be read: {error.strerror}") from None
     numbers, pictures = image_ids(files), picture_names(files)
-    results: list[dict[str, Any]] = []
+    results: list[dict[str, object]] = []
     unread = 0
     try:
         with Client(address, model, version=version, timeout=timeout, tls=security) as client:
@@ -136,7 +136,7 @@ def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) ->
     write_picture(path, draw(*enlarged(pixels, found), names, a_classes=a_classes, mode=answer.paste))
 
 
-def _results(answer: Answer, image_id: int) -> list[dict[str, Any]]:
+def _results(answer: Answer, image_id: int) -> list[dict[str, object]]:
     from maskx_tf.masks.results import coco_results
 
     return coco_results(answer.detections, answer.size, image_id, None, answer.paste)

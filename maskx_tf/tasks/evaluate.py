@@ -21,7 +21,7 @@ from maskx_tf.evaluation.metrics import Metrics
 from maskx_tf.evaluation.runner import Boxes
 from maskx_tf.evaluation.table import as_text
 from maskx_tf.evaluation.truth import Kind, Truth
-from maskx_tf.files import write_json
+from maskx_tf.files import Json, write_json
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.tasks.grabcut import of_boxes
@@ -81,10 +81,10 @@ class Evaluation(NamedTuple):
     metrics: Metrics
     name: str
     model: Path | None
-    data: dict[str, object]
+    data: Json
     classes_a: tuple[str, ...] | None
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> Json:
         """Everything as plain data, as metrics.json holds it."""
         facts = {
             "model": None if self.model is None else str(self.model),
@@ -243,7 +243,7 @@ def classes_a(
     return None if found >= set(dataset.class_names) else found
 
 
-def _absolute(data: DataConfig) -> dict[str, object]:
+def _absolute(data: DataConfig) -> Json:
     """The data sets and the file of new names, as a configuration has them, with absolute paths."""
     plain = data.model_dump(mode="json", include={"val", "names"})
     for source in plain["val"]:

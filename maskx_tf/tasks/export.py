@@ -10,7 +10,7 @@ from pathlib import Path
 from maskx_tf.export import litert, saved_model
 from maskx_tf.export.device import letterbox
 from maskx_tf.export.source import Source, open_source
-from maskx_tf.files import read_json
+from maskx_tf.files import Json, read_json
 from maskx_tf.prediction.images import read_image
 from maskx_tf.tasks.images import find_images
 
@@ -64,7 +64,7 @@ def export_litert(
     options: LiteRTOptions = LiteRTOptions(),
     *,
     metrics: Path | None = None,
-) -> dict[str, object]:
+) -> Json:
     """Writes a LiteRT model of builtin operators; see docs/edge.md.
 
     Args:

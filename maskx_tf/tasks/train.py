@@ -16,6 +16,7 @@ from maskx_tf.data import opening, splits, stats
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
@@ -96,8 +97,8 @@ def a_classes(config: Config, dataset: Dataset) -> frozenset[str]:
     return stats.a_set(dataset, "all")
 
 
-def meta_of(dataset: Dataset, classes_a: Collection[str]) -> dict[str, list[int] | list[str]]:
-    """What model.json says of the data that a model learned from."""
+def meta_of(dataset: Dataset, classes_a: Collection[str]) -> Json:
+    """The ids of the data set's categories, and the classes of A."""
     return {"category_ids": list(dataset.category_ids), "a_classes": sorted(classes_a)}
 
 
