@@ -52,13 +52,15 @@ _ORIGINS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _ORIGINS:
-        raise AttributeError(f"module 'maskx_tf' has no attribute {name!r}")
-    module, attribute = _ORIGINS[name]
-    value: object = getattr(import_module(module), attribute)
-    globals()[name] = value  # from now on Python finds it without this function
-    return value
+if not TYPE_CHECKING:  # with this function in sight, type checkers would accept any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _ORIGINS:
+            raise AttributeError(f"module 'maskx_tf' has no attribute {name!r}")
+        module, attribute = _ORIGINS[name]
+        value = getattr(import_module(module), attribute)
+        globals()[name] = value  # from now on Python finds it without this function
+        return value
 
 
 def __dir__() -> list[str]:

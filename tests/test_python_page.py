@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from PIL import Image
 import maskx_tf
 from maskx_tf import structures
 from maskx_tf.errors import BadInput
+from maskx_tf.tasks.predict import predict_files
+from maskx_tf.tasks.progress import Progress
 from tests.documents import markdown
 from tests.training import runs
 
@@ -69,6 +72,27 @@ def test_an_image_is_found_alike_whatever_holds_it(after: tuple[Path, dict[str, 
     assert sure.names == every[0].names[:2]
 
 
+class Counted(Progress):
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def started(self, total: int) -> None:
+        self.total = total
+
+    def advance(self) -> None:
+        self.done += 1
+
+
+def test_each_image_is_a_step(after: tuple[Path, dict[str, Any]]) -> None:
+    folder, names = after
+    progress, files = Counted(), sorted((folder / "photos").iterdir())
+    maskx_tf.predict(names["model"], str(folder / "photos" / "*"), progress=progress)
+    assert progress.total == progress.done == len(files) > 1
+    predict_files(names["model"], files[:1], results=folder / "found.json", score=0.0, progress=progress)
+    assert (progress.total, progress.done) == (1, len(files) + 1)
+    assert len(json.loads((folder / "found.json").read_text())) == 5
+
+
 def test_predictions_follow_the_weights(after: tuple[Path, dict[str, Any]]) -> None:
     model, pixels = after[1]["model"], after[1]["pixels"]
     before = model.predictor(pixels).masks
@@ -100,7 +124,7 @@ def test_page_lists_every_name() -> None:
 
 def test_type_checkers_and_python_find_the_same() -> None:
     tree = ast.parse(Path(maskx_tf.__file__).read_text(encoding="utf-8"))
-    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {
         alias.asname or alias.name: (node.module, alias.name)
         for node in block.body

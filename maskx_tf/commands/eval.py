@@ -70,7 +70,7 @@ def eval_(
         bool, typer.Option("--faster", help="Score with faster-coco-eval, which gives the same figures.")
     ] = False,
 ) -> None:
-    """Measure average precision of boxes and masks. It is told for classes with masks (A), without (B), and all."""
+    """Measure average precision of boxes and masks. Over classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):
         raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
     from maskx_tf.data import splits

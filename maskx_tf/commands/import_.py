@@ -17,7 +17,7 @@ EXAMPLE = "Example: maskx import detectron2 model_final.pkl --out imported model
 LONGEST = 3
 
 
-class Source(StrEnum):
+class Program(StrEnum):
     """The programs whose files can be read."""
 
     torchvision = "torchvision"
@@ -27,7 +27,7 @@ class Source(StrEnum):
 
 
 def import_(
-    source: Annotated[Source, typer.Argument(metavar="SOURCE", help="torchvision, detectron2, detectron or keras.")],
+    source: Annotated[Program, typer.Argument(metavar="SOURCE", help="torchvision, detectron2, detectron or keras.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help=".pth, .pkl, .safetensors, .npz or .h5.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the model: a new one, or a model's to replace.")],
     overrides: Annotated[

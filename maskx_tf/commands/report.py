@@ -25,7 +25,7 @@ def report(
     score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show and judge detections from this score on.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of random images.")] = 0,
 ) -> None:
-    """Write one HTML page about runs and evaluations. Tables, curves, classes, and truth beside prediction."""
+    """Write one HTML page about runs and evaluations. Tables, curves, classes, and truth next to prediction."""
     from maskx_tf.tasks.report import GalleryOptions, write_report
 
     report = write_report(folders, out, GalleryOptions(pictures, score, seed))

@@ -1,4 +1,4 @@
-"""`maskx study`: the papers' tables, from nothing to figures beside the paper's."""
+"""`maskx study`: the papers' tables, from nothing to figures next to the paper's."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class GalleryOptions:
     seed: int = 0
 
 
-class Report(NamedTuple):
+class ReportFile(NamedTuple):
     """What was written.
 
     Attributes:
@@ -58,7 +58,7 @@ class Report(NamedTuple):
     bytes: int
 
 
-def write_report(folders: Sequence[str], out: Path, options: GalleryOptions = GalleryOptions()) -> Report:
+def write_report(folders: Sequence[str], out: Path, options: GalleryOptions = GalleryOptions()) -> ReportFile:
     """Writes a page with tables, curves, classes, and pictures of truth and prediction.
 
     Args:
@@ -69,13 +69,13 @@ def write_report(folders: Sequence[str], out: Path, options: GalleryOptions = Ga
     Raises:
         BadInput: a folder holds nothing to report, or something cannot be read or written.
     """
-    subjects = told_apart([subject(Path(path), options) for path in folders], folders)
+    subjects = with_distinct_names([subject(Path(path), options) for path in folders], folders)
     text = page(subjects)
     write_text(out, text)
-    return Report(out, len(subjects), len(text.encode()))
+    return ReportFile(out, len(subjects), len(text.encode()))
 
 
-def told_apart(subjects: Sequence[Subject], folders: Sequence[str]) -> list[Subject]:
+def with_distinct_names(subjects: Sequence[Subject], folders: Sequence[str]) -> list[Subject]:
     """The subjects under different names: of one model there may be several evaluations."""
     names = [one.name for one in subjects]
     pairs = zip(subjects, folders, strict=True)
