@@ -114,7 +114,7 @@ def _run(arguments: Sequence[str]) -> int:
         _abandon_output()
         return BROKEN_PIPE
     except UnicodeEncodeError as error:
-        if codecs.lookup(error.encoding).name != codecs.lookup(sys.stdout.encoding).name:
+        if codecs.lookup(error.encoding).name == "utf-8":  # `_Visible` leaves no letter that UTF-8 lacks
             return _bug()
         _abandon_output()
         letter, encoding = error.object[error.start], error.encoding

@@ -186,7 +186,9 @@ def write_json(path: AnyPath, value: object, *, indent: int | None = 2) -> None:
 def as_json(value: object, *, indent: int | None = 2) -> str:
     """A value as the text of a JSON file."""
     separators = (",", ":") if indent is None else None
-    return json.dumps(value, indent=indent, separators=separators, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False)
+    # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, is escaped.
+    return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def append(path: AnyPath, data: bytes) -> None:

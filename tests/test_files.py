@@ -242,6 +242,8 @@ def test_text_and_tables(tmp_path: Path) -> None:
     files.write_json(path, {"кот": [1, 2]}, indent=None)
     assert path.read_bytes() == '{"кот":[1,2]}\n'.encode()
     assert files.read_json(path) == {"кот": [1, 2]}
+    files.write_json(path, ["кот \ud800", float("nan")])
+    assert files.read_json(path)[0] == "кот \ud800"
 
 
 def test_digests(tmp_path: Path) -> None:

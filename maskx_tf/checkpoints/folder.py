@@ -8,18 +8,34 @@ model.json      version, origin, ids of the data set, what an importer left out
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskx_tf import files
 from maskx_tf.config import Config
 from maskx_tf.config import load as load_config
-from maskx_tf.errors import BadInput, listed, reason
+from maskx_tf.config.explain import explain
+from maskx_tf.errors import BadInput, listed, shorten
 from maskx_tf.files import Json
 
 FORMAT = 1  # of the folder; raised when an older reader would misread it
 CONFIG, WEIGHTS, EMBEDDING, META = "config.yaml", "weights.npz", "embedding.npy", "model.json"
 FILES = {CONFIG, WEIGHTS, EMBEDDING, META}
+
+
+class _Meta(BaseModel):
+    """What model.json must have, and what other rooms read of it; importers and training write more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    format: Annotated[int, Field(ge=1)]
+    category_ids: list[int] | None = None
+    a_classes: list[str] | None = None
+    changes: list[str] = []
+    metrics: Json | None = None
 
 
 def refuse_other(folder: str | os.PathLike[str]) -> None:
@@ -71,21 +87,24 @@ def open_config(path: str | os.PathLike[str]) -> tuple[Config, Json]:
 def read_config(folder: Path) -> tuple[Config, Json]:
     """The same of a model folder."""
     meta = _read_meta(folder / META)
-    return with_embedding(load_config(folder / CONFIG), str(folder / EMBEDDING)), meta
+    config = with_embedding(load_config(folder / CONFIG), str(folder / EMBEDDING))
+    ids, count = meta.get("category_ids"), len(config.model.class_names)
+    if ids is not None and len(ids) != count:
+        raise BadInput(f"{folder / META}: category_ids: expected {count} ids, one a class, found {len(ids)}")
+    return config, meta
 
 
 def _read_meta(path: Path) -> Json:
+    meta = files.read_json(path)
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: expected in a model folder: {error.strerror}") from None
-    except ValueError as error:
-        raise BadInput(f"{path}: damaged: {reason(error)}") from None
-    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
-        raise BadInput(f"{path}: expected the facts of a model, found no format")
-    if meta["format"] > FORMAT:
+        facts = _Meta.model_validate(meta)
+    except ValidationError as error:
+        keys, problem = explain(error, _Meta)
+        where = "".join(f"{key}: " for key in keys)
+        raise BadInput(f"{path}: expected the facts of a model: {where}{problem}") from None
+    if facts.format > FORMAT:
         raise BadInput(
-            f"{path}: written in format {meta['format']} by maskx_tf {meta.get('maskx_tf')}, "
+            f"{path}: written in format {facts.format} by maskx_tf {shorten(meta.get('maskx_tf'))}, "
             f"expected at most {FORMAT}: use a newer maskx_tf"
         )
     return {key: value for key, value in meta.items() if key not in ("format", "maskx_tf", "parameters")}

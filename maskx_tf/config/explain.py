@@ -26,6 +26,8 @@ EXPECTED = {
     "string_type": "text",
     "string_too_short": "text that is not empty",
     "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
     "greater_than": "a number above {gt}",
     "greater_than_equal": "a number of at least {ge}",
     "less_than": "a number below {lt}",

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskx_tf import __version__
+from maskx_tf import __version__, cli
 from maskx_tf.checkpoints import io, npz
-from maskx_tf.checkpoints.folder import find, open_config
+from maskx_tf.checkpoints.folder import find, open_config, read_config
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
@@ -194,17 +194,56 @@ def test_missing_files(copy: Path) -> None:
     (copy / "config.yaml").unlink()
     assert refused(io.load, copy) == f"{copy}/config.yaml: cannot be read: No such file or directory"
     (copy / "model.json").unlink()
-    assert refused(io.load, copy) == f"{copy}/model.json: expected in a model folder: No such file or directory"
+    assert refused(io.load, copy) == f"{copy}/model.json: cannot be read: No such file or directory"
 
 
-def test_other_facts(copy: Path) -> None:
-    for text, problem in (
-        ("{", "damaged: "),
-        ("[]", "expected the facts of a model, found no format"),
-        ('{"format": 9, "maskx_tf": "3.0"}', "written in format 9 by maskx_tf 3.0, expected at most 1"),
-    ):
-        (copy / "model.json").write_text(text)
-        assert refused(io.load, copy).startswith(f"{copy}/model.json: {problem}")
+DAMAGED_FACTS = {
+    b"": "expected JSON: line 1: Expecting value",
+    b"{": "expected JSON: line 1: Expecting property name",
+    b'{"format": 1, "category_ids": [3, 1': "expected JSON: line 1: Expecting ',' delimiter",
+    b"\x00" * 100: "expected JSON: line 1: Expecting value",
+    b'{"format": 1, "note": "\xff"}': "expected UTF-8 text, found byte 0xff",
+    '{"format": 1}'.encode("utf-16"): "expected UTF-8 text, found byte 0xff",
+    b"[" * 100_000: "expected JSON: maximum recursion depth exceeded",
+    b'{"format": ' + b"1" * 5000 + b"}": "expected JSON: Exceeds the limit",
+    b"[]": "expected the facts of a model: expected settings such as",
+    b"1": "expected the facts of a model: expected settings such as",
+    b"null": "expected the facts of a model: expected settings such as",
+    b"{}": "expected the facts of a model: format: expected a value, found none",
+    b'{"format": "1"}': "expected the facts of a model: format: expected a whole number, found '1'",
+    b'{"format": true}': "expected the facts of a model: format: expected a whole number, found true",
+    b'{"format": 1.5}': "expected the facts of a model: format: expected a whole number, found 1.5",
+    b'{"format": NaN}': "expected the facts of a model: format: expected a whole number, found nan",
+    b'{"format": 0}': "expected the facts of a model: format: expected a number of at least 1, found 0",
+    b'{"format": 9, "maskx_tf": "3.0"}': "written in format 9 by maskx_tf '3.0', expected at most 1",
+    b'{"format": 9, "maskx_tf": {"a": [1, 2]}}': "written in format 9 by maskx_tf {'a': [1, 2]}, expected at most 1",
+    b'{"format": 1, "category_ids": 7}': "expected the facts of a model: category_ids: expected a list, found 7",
+    b'{"format": 1, "category_ids": [1, "2"]}': "expected the facts of a model: category_ids: 1: expected a whole",
+    b'{"format": 1, "category_ids": [1, 2]}': "category_ids: expected 7 ids, one a class, found 2",
+    b'{"format": 1, "a_classes": "ape"}': "expected the facts of a model: a_classes: expected a list, found 'ape'",
+    b'{"format": 1, "changes": {}}': "expected the facts of a model: changes: expected a list, found an empty mapping",
+    b'{"format": 1, "metrics": [1]}': "expected the facts of a model: metrics: expected a mapping, found [1]",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED_FACTS, ids=lambda content: repr(content[:40]))
+def test_damaged_facts_are_one_line(content: bytes, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "model.json").write_bytes(content)
+    assert cli.run(["vocabulary", str(copy), "list"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"maskx: error: {copy}/model.json: {DAMAGED_FACTS[content]}")
+    assert captured.err.count("\n") == 1
+    assert len(captured.err) < 500
+
+
+def test_facts_that_are_no_file(copy: Path) -> None:
+    for make, problem in ((os.mkfifo, "not a regular file"), (os.mkdir, "Is a directory")):
+        (copy / "model.json").unlink()
+        make(copy / "model.json")
+        assert refused(read_config, copy) == f"{copy}/model.json: cannot be read: {problem}"
+        if make is os.mkfifo:
+            continue
+        (copy / "model.json").rmdir()
 
 
 @pytest.mark.parametrize(
