@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskx_tf.data.dataset import bitmap
-from maskx_tf.data.formats.readers import Source, for_evaluation
+from maskx_tf.data.formats.readers import DataFiles, for_evaluation
 from maskx_tf.data.images import load_pixels
 from maskx_tf.masks import grabcut
 from maskx_tf.masks.paste import Crop
@@ -31,11 +31,11 @@ def named_objects(arguments: list[str]) -> Objects:
     images, annotations, *rest = arguments
     counts = [int(text) for text in rest if text.isdigit()]
     apart = [Path(text) for text in rest if not text.isdigit()]
-    source = Source(Path(images), Path(annotations), masks_b=apart[0] if apart else None)
+    source = DataFiles(Path(images), Path(annotations), masks_b=apart[0] if apart else None)
     return objects(source, counts[0] if counts else 100)
 
 
-def objects(source: Source, count: int) -> Objects:
+def objects(source: DataFiles, count: int) -> Objects:
     """Pixels, box and mask of each object in some of the images."""
     dataset = for_evaluation([source])
     drawn = np.random.default_rng(0).choice(len(dataset.images), min(count, len(dataset.images)), replace=False)

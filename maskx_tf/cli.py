@@ -42,6 +42,7 @@ from maskx_tf.commands.data import grabcut, records
 from maskx_tf.errors import BadInput, visible
 
 BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
+LONGEST_LINE = 2000
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -178,7 +179,10 @@ def _refuse(problem: str) -> int:
 
 def _say(text: str) -> None:
     """Prints one line, whatever the text holds, on the standard error output."""
-    print("maskx:", visible(" ".join(text.split())), file=sys.stderr)
+    line = visible(" ".join(text.split()))
+    if len(line) > LONGEST_LINE:  # a name of any length may be part of it, and what is expected stands at its end
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    print("maskx:", line, file=sys.stderr)
 
 
 def _abandon_output() -> None:

@@ -145,6 +145,11 @@ def _fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_message_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _fail_with(BadInput("a.json: record 3\n  expected\ttext"), monkeypatch)
     assert fails(capsys, "config", "a") == "a.json: record 3 expected text"
+    _fail_with(BadInput(f"a.json: expected a class, found {'x' * 100_000}; did you mean cat?"), monkeypatch)
+    said = fails(capsys, "config", "a")
+    assert len(said) < 2100
+    assert said.startswith("a.json: expected a class, found xxx")
+    assert said.endswith("xxx; did you mean cat?")
 
 
 def test_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,12 +76,12 @@ def test_notebook_is_kept_without_outputs(notebook: str) -> None:
 def test_shapes_are_a_data_set_with_masks_for_some(tmp_path: Path) -> None:
     shapes = script("shapes")
     shapes.write(tmp_path, 20, ("pebble",))
-    sources = [readers.Source(tmp_path / part, tmp_path / f"{part}.json") for part in ("train", "val")]
+    sources = [readers.DataFiles(tmp_path / part, tmp_path / f"{part}.json") for part in ("train", "val")]
     train, val = (readers.for_evaluation([source]) for source in sources)
     assert (len(train.images), len(val.images)) == (16, 4)
     assert stats.a_set(train, "all") == {"pebble"}
     shapes.write(tmp_path / "few", 20, ("star",), few=1)
-    few = readers.for_evaluation([readers.Source(tmp_path / "few" / "train", tmp_path / "few" / "train.json")])
+    few = readers.for_evaluation([readers.DataFiles(tmp_path / "few" / "train", tmp_path / "few" / "train.json")])
     counted = {one["name"]: (one["instances"], one["with_masks"]) for one in stats.count(few)["classes"]}
     assert counted["star"][0] == counted["star"][1] > 1
     assert [counted[name][1] for name in ("pebble", "ring")] == [1, 1]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFont
 
 from maskx_tf.masks.paste import paste_crop
 from maskx_tf.structures import Detections
@@ -479,3 +479,22 @@ def test_on_a_photograph_nothing_changes_far_from_boxes_and_labels(labels: list[
 def test_drawing_needs_no_tensorflow() -> None:
     code = "import sys, maskx_tf.visualize; sys.exit(bool({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_of_any_length_cost_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    plain = ImageFont.FreeTypeFont.getlength
+
+    def getlength(self: ImageFont.FreeTypeFont, text: str, *options: Any, **more: Any) -> float:
+        lengths.append(len(text))
+        return plain(self, text, *options, **more)
+
+    monkeypatch.setattr(ImageFont.FreeTypeFont, "getlength", getlength)
+    picture = np.full([60, 80, 3], GREY, np.uint8)
+    for name in ("w" * 100_000, " " * 100_000 + "w", "\ufdfa" * 100_000, "\x1b" * 100_000):
+        found = Detections(np.array([[5.0, 5, 60, 50]], np.float32), None, np.array([1]), np.ones(1, bool), None)
+        assert draw(picture, found, [name]).shape == picture.shape
+        assert legend([name], None, 80).shape[1] == 80
+        assert contact_sheet([picture], 1, (80, 60), [name]).ndim == 3
+    assert max(lengths) <= paint.LONGEST + 1  # with the sign for what is left out
+    assert len(lengths) < 20_000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskx_tf.commands.data import Format, MasksB
+from maskx_tf.commands.data import Format, MasksB, Outside
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
@@ -36,6 +36,7 @@ def eval_(
     ] = None,
     form: Format = "coco",
     masks_b: MasksB = None,
+    outside: Outside = False,
     masks: Annotated[
         str | None,
         typer.Option(
@@ -76,7 +77,7 @@ def eval_(
     from maskx_tf.data import splits
     from maskx_tf.evaluation.table import as_text, gap_text, read_metrics
 
-    sources = _sources(images, annotations, form, masks_b)
+    sources = _sources(images, annotations, form, masks_b, outside=outside)
     policy = None if masks is None else splits.parse_text(masks)
     best = None if oracle is None else read_metrics(oracle)
     import_tensorflow()
@@ -102,7 +103,9 @@ def eval_(
         print("\n" + gap_text(figures, best))
 
 
-def _sources(images: Path | None, annotations: Path | None, form: str, masks_b: Path | None) -> tuple[Source, ...]:
+def _sources(
+    images: Path | None, annotations: Path | None, form: str, masks_b: Path | None, *, outside: bool
+) -> tuple[Source, ...]:
     """The data set that the options name; nothing for what the run itself names."""
     from maskx_tf.config.schema import Source
     from maskx_tf.data.formats.readers import READERS
@@ -116,4 +119,5 @@ def _sources(images: Path | None, annotations: Path | None, form: str, masks_b: 
     if form not in READERS:
         raise BadInput(f"--format: expected one of {', '.join(READERS)}, found {form!r}")
     kept = None if masks_b is None else str(masks_b)
-    return (Source(images=str(images), annotations=str(annotations), format=form, masks_b=kept),)  # type: ignore[arg-type]
+    places = {"images": str(images), "annotations": str(annotations), "masks_b": kept}
+    return (Source.model_validate({**places, "format": form, "outside": outside}),)

@@ -71,6 +71,10 @@ class Source(Section):
         default=None,
         description="COCO file of masks that are kept apart: evaluation opens it, training under masks: oracle alone.",
     )
+    outside: Flag = Field(
+        default=False,
+        description="Also take files outside of these folders, such as ../photos/a.jpg, that the annotations name.",
+    )
 
 
 class PhotometricConfig(Section):

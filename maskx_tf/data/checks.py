@@ -9,7 +9,7 @@ from typing import Any
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, clip, is_usable
 from maskx_tf.data.formats import segmentations
-from maskx_tf.data.formats.readers import Source, check_policy, read, with_masks_b
+from maskx_tf.data.formats.readers import DataFiles, check_policy, read, with_masks_b
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import IMAGE_TYPES, is_annotated_unturned, load_pixels, open_image
 from maskx_tf.data.problems import KINDS, Problem, Report, noted
@@ -58,7 +58,7 @@ class Findings:
 
 
 def check(
-    source: Source,
+    source: DataFiles,
     policy: splits.Policy = "all",
     *,
     with_images: bool = True,

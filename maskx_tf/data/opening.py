@@ -71,13 +71,14 @@ def validation_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> 
     return ordered(joined, class_names)
 
 
-def _sources(sources: Sequence[schema.Source]) -> list[readers.Source]:
+def _sources(sources: Sequence[schema.Source]) -> list[readers.DataFiles]:
     return [
-        readers.Source(
+        readers.DataFiles(
             Path(source.images),
             Path(source.annotations),
             source.format,
             None if source.masks_b is None else Path(source.masks_b),
+            source.outside,
         )
         for source in sources
     ]

@@ -39,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "broken_mask": Kind("masks that cannot be decoded", True, REFUSED),
     "nothing": Kind("data sets without images or classes", True, REFUSED),
     "missing_image": Kind("images that are not there", True, "training stops when it comes to them"),
+    "outside": Kind("files outside of the folders of the data set", True, REFUSED),
     "broken_image": Kind(
         "images that are truncated or cannot be decoded", True, "training stops when it comes to them"
     ),

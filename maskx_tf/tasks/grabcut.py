@@ -62,7 +62,7 @@ def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = l
 
 
 def write_cut(
-    source: readers.Source, out: Path, keep: splits.Policy | None = None, progress: Progress = SILENT
+    source: readers.DataFiles, out: Path, keep: splits.Policy | None = None, progress: Progress = SILENT
 ) -> Dataset:
     """Writes a data set as a COCO file, with GrabCut's masks; see `cut`.
 

@@ -175,7 +175,7 @@ def test_whose_masks_training_saw(here: Path, settings, meta, masks, apart: bool
             one.pop("segmentation", None)
     write_json(Path("instances.json"), data)
     source = Source(images="images", annotations="instances.json", masks_b="apart.json" if apart else None)
-    dataset = read(readers.Source(Path("images"), Path("instances.json")))
+    dataset = read(readers.DataFiles(Path("images"), Path("instances.json")))
     config = Config.model_validate({"model": {"class_names": dataset.class_names}, **settings})
     policy = None if masks is None else splits.parse_text(masks)
     assert classes_a(policy, dataset, DataConfig(val=(source,)), config, meta.get("a_classes")) == expected

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskx_tf.data.formats.readers import Source
+from maskx_tf.data.formats.readers import DataFiles
 from maskx_tf.data.formats.visual_genome import OVERRIDES
 from maskx_tf.names import COCO
 
@@ -82,13 +82,13 @@ def coco_data() -> dict[str, Any]:
     }
 
 
-def coco(folder: Path) -> Source:
+def coco(folder: Path) -> DataFiles:
     picture(folder / "images" / "a.jpg")
     picture(folder / "images" / "deep" / "b.png")
-    return Source(folder / "images", write_json(folder / "instances.json", coco_data()))
+    return DataFiles(folder / "images", write_json(folder / "instances.json", coco_data()))
 
 
-def voc(folder: Path) -> Source:
+def voc(folder: Path) -> DataFiles:
     """One image with masks, of which the third object has none; and one without."""
     objects = {
         "2007_1": [("dog", (3, 3, 20, 20)), ("person", (25, 5, 45, 30)), ("dog", (5, 25, 12, 33))],
@@ -112,10 +112,10 @@ def voc(folder: Path) -> Source:
     ids[0, 0] = 255
     ids_png(folder / "SegmentationObject" / "2007_1.png", ids)
     ids_png(folder / "SegmentationClass" / "2007_1.png", 12 * first + 15 * second)
-    return Source(folder / "JPEGImages", folder / "Annotations", "voc")
+    return DataFiles(folder / "JPEGImages", folder / "Annotations", "voc")
 
 
-def visual_genome(folder: Path) -> Source:
+def visual_genome(folder: Path) -> DataFiles:
     """Six images: two in minival, one in COCO's training, three outside; every COCO class and three others."""
     overridden = [OVERRIDES.get(name, name.replace(" ", "_") + ".n.01") for name in COCO]
     synsets = [*overridden, "tree.n.01", "sky.n.01", "sky.n.01", "zebra_crossing.n.01"]
@@ -148,10 +148,10 @@ def visual_genome(folder: Path) -> Source:
     write_json(folder / "json" / "image_data.json", images)
     minival = {"images": [{"id": 501}, {"id": 502}], "annotations": [], "categories": []}
     write_json(folder / "json" / "instances_minival2014.json", minival)
-    return Source(folder / "images", folder / "json", "visual_genome_val")
+    return DataFiles(folder / "images", folder / "json", "visual_genome_val")
 
 
-def cityscapes(folder: Path) -> Source:
+def cityscapes(folder: Path) -> DataFiles:
     """Two cars, a group of persons, and a road."""
     name = "ulm/ulm_000000_000019"
     picture(folder / "leftImg8bit" / f"{name}_leftImg8bit.png")
@@ -164,15 +164,15 @@ def cityscapes(folder: Path) -> Source:
     }.items():
         ids = np.where(blob(*box) > 0, value, ids)
     ids_png(folder / "gtFine" / f"{name}_gtFine_instanceIds.png", ids)
-    return Source(folder / "leftImg8bit", folder / "gtFine", "cityscapes")
+    return DataFiles(folder / "leftImg8bit", folder / "gtFine", "cityscapes")
 
 
-def open_images(folder: Path) -> Source:
+def open_images(folder: Path) -> DataFiles:
     """Three boxes, of which one is a group and one has a mask; stored at another size than the image."""
     picture(folder / "images" / "0a1b.jpg")
     folder.joinpath("class-descriptions-boxable.csv").write_text("/m/1,Dog\n/m/2,Traffic light\n", encoding="utf-8")
     rows = [
-        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside",
+        "ImageID,DataFiles,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside",
         "0a1b,xclick,/m/1,1,0.125,0.500,0.250,0.750,0,0,0,0,0",
         "0a1b,xclick,/m/1,1,0.500,0.900,0.100,0.900,0,0,0,0,0",
         "0a1b,xclick,/m/2,1,0.000,1.000,0.000,1.000,0,0,1,0,0",
@@ -187,10 +187,10 @@ def open_images(folder: Path) -> Source:
     mask = blob(6, 9, 24, 27)
     (folder / "masks").mkdir()
     Image.fromarray((mask > 0).repeat(2, 0).repeat(2, 1)).save(folder / "masks" / "0a1b_m1_x.png")
-    return Source(folder / "images", boxes, "open_images")
+    return DataFiles(folder / "images", boxes, "open_images")
 
 
-def labelme(folder: Path) -> Source:
+def labelme(folder: Path) -> DataFiles:
     """A polygon, an object of two parts, a rectangle, a circle, a painted mask, a line; and an embedded image."""
     picture(folder / "images" / "a.jpg")
     stream = io.BytesIO()
@@ -211,10 +211,10 @@ def labelme(folder: Path) -> Source:
     data = base64.b64encode((folder / "images" / "a.jpg").read_bytes()).decode()
     inside = base | {"imagePath": "gone.jpg", "imageData": data, "shapes": shapes[:1]}
     write_json(folder / "drawn" / "b.json", inside | {"imageWidth": None})
-    return Source(folder / "images", folder / "drawn", "labelme")
+    return DataFiles(folder / "images", folder / "drawn", "labelme")
 
 
-def via(folder: Path) -> Source:
+def via(folder: Path) -> DataFiles:
     """Every shape of VIA, a class by text and one by check boxes."""
     picture(folder / "images" / "a.jpg")
     polygon = {"name": "polygon", "all_points_x": POLYGON[::2], "all_points_y": POLYGON[1::2]}
@@ -232,20 +232,20 @@ def via(folder: Path) -> Source:
         {"shape_attributes": {"name": "point", "cx": 12, "cy": 27}, "region_attributes": {"class": "ball"}},
     ]
     entry = {"filename": "a.jpg", "size": 1234, "regions": regions, "file_attributes": {}}
-    return Source(folder / "images", write_json(folder / "via.json", {"a.jpg1234": entry}), "via")
+    return DataFiles(folder / "images", write_json(folder / "via.json", {"a.jpg1234": entry}), "via")
 
 
-def masks(folder: Path) -> Source:
+def masks(folder: Path) -> DataFiles:
     """A map with two objects, two overlapping objects in files of their own, and an image without any."""
     for name in ("a.jpg", "deep/b.png", "c.jpg"):
         picture(folder / "images" / name)
     ids_png(folder / "masks" / "dog" / "a.png", blob(3, 3, 15, 15) + 2 * blob(20, 3, 40, 20))
     ids_png(folder / "masks" / "traffic light" / "deep" / "b" / "left.png", blob(3, 3, 20, 20, 255))
     ids_png(folder / "masks" / "traffic light" / "deep" / "b" / "right.png", blob(10, 10, 30, 30, 255))
-    return Source(folder / "images", folder / "masks", "masks")
+    return DataFiles(folder / "images", folder / "masks", "masks")
 
 
-SAMPLES: dict[str, Callable[[Path], Source]] = {
+SAMPLES: dict[str, Callable[[Path], DataFiles]] = {
     "coco": coco,
     "voc": voc,
     "visual_genome": visual_genome,

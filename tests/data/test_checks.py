@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskx_tf.data import images
 from maskx_tf.data.checks import EXAMPLES, Findings, check
-from maskx_tf.data.formats.readers import Source, for_training, read
+from maskx_tf.data.formats.readers import DataFiles, for_training, read
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import load_pixels
 from maskx_tf.data.problems import KINDS
@@ -26,7 +26,7 @@ from tests.data.samples import HEIGHT, POLYGON, WIDTH, blob, coco_data, write_js
 HARMLESS = {"rectangle_mask", "unused_class", "no_masks", "empty_image", "skipped_shape"}
 
 
-def kinds(source: Source, policy: Any = "all", **options: Any) -> dict[str, int]:
+def kinds(source: DataFiles, policy: Any = "all", **options: Any) -> dict[str, int]:
     return dict(check(source, policy, **options)[1].counts)
 
 

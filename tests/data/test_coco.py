@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from maskx_tf.data.dataset import Dataset, Instance, bitmap
 from maskx_tf.data.formats import coco, segmentations
-from maskx_tf.data.formats.readers import Source, for_evaluation, for_training, read
+from maskx_tf.data.formats.readers import DataFiles, for_evaluation, for_training, read
 from maskx_tf.data.problems import Problem
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
@@ -31,16 +31,16 @@ def instances(dataset: Dataset) -> dict[Any, Instance]:
     return {one.id: one for image in dataset.images for one in image.instances}
 
 
-def with_first(folder: Path, **changes: Any) -> Source:
+def with_first(folder: Path, **changes: Any) -> DataFiles:
     """The sample with some fields of its first annotation changed; ... takes a field away."""
     data = coco_data()
     first = data["annotations"][0] | changes
     data["annotations"][0] = {key: value for key, value in first.items() if value is not ...}
-    return Source(folder, write_json(folder / "instances.json", data))
+    return DataFiles(folder, write_json(folder / "instances.json", data))
 
 
 def test_what_is_read(tmp_path: Path) -> None:
-    dataset = read(Source(tmp_path, write_json(tmp_path / "a.json", coco_data())))
+    dataset = read(DataFiles(tmp_path, write_json(tmp_path / "a.json", coco_data())))
     assert dataset.class_names == ("dog", "traffic light")
     assert dataset.category_ids == (18, 7)
     assert [(image.id, image.file.name, len(image.instances)) for image in dataset.images] == [
@@ -55,7 +55,7 @@ def test_what_is_read(tmp_path: Path) -> None:
 
 
 def test_one_class_with_and_without_masks(tmp_path: Path) -> None:
-    source = Source(tmp_path, write_json(tmp_path / "a.json", coco_data()))
+    source = DataFiles(tmp_path, write_json(tmp_path / "a.json", coco_data()))
     expected = {100: True, 101: True, 102: False, 103: False, 104: False, 105: True}
     for dataset in (read(source), for_training([source], "all"), for_evaluation([source])):
         assert {identity: one.has_mask for identity, one in instances(dataset).items()} == expected
@@ -170,7 +170,7 @@ def test_files_that_do_not_fit(change: Callable[[dict[str, Any]], object], what:
     data = coco_data()
     change(data)
     with pytest.raises(BadInput) as caught:
-        read(Source(tmp_path, write_json(tmp_path / "instances.json", data)))
+        read(DataFiles(tmp_path, write_json(tmp_path / "instances.json", data)))
     assert what in str(caught.value)
 
 
@@ -188,22 +188,22 @@ def test_files_that_do_not_fit(change: Callable[[dict[str, Any]], object], what:
 def test_content_that_is_no_coco_file(content: bytes, what: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(BadInput, match=what):
-        read(Source(tmp_path, tmp_path / "a.json"))
+        read(DataFiles(tmp_path, tmp_path / "a.json"))
 
 
 def test_numbers_written_as_floats_and_sizes_left_out(tmp_path: Path) -> None:
     data = coco_data()
     data["images"][0] |= {"width": float(WIDTH), "id": 1.0}
-    dataset = read(Source(tmp_path, write_json(tmp_path / "a.json", data)))
+    dataset = read(DataFiles(tmp_path, write_json(tmp_path / "a.json", data)))
     assert (dataset.images[0].width, dataset.images[0].id) == (WIDTH, 1)
     del data["images"][0]["width"], data["images"][0]["height"]
     with pytest.raises(BadInput, match=r"images\[0\]: expected an image, found no such file"):
-        read(Source(tmp_path, write_json(tmp_path / "a.json", data)))
+        read(DataFiles(tmp_path, write_json(tmp_path / "a.json", data)))
 
 
 def test_masks_of_a_second_file(tmp_path: Path) -> None:
     apart = {**coco_data(), "annotations": [{"id": 104, "image_id": 1, "segmentation": LIST}]}
-    source = Source(
+    source = DataFiles(
         tmp_path, write_json(tmp_path / "a.json", coco_data()), masks_b=write_json(tmp_path / "b.json", apart)
     )
     for policy, expected in (("all", {100, 101, 105}), ("oracle", {100, 101, 104, 105})):

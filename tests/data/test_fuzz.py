@@ -15,7 +15,7 @@ import pytest
 
 from maskx_tf import cli
 from maskx_tf.data.checks import check
-from maskx_tf.data.formats.readers import Source, for_training, read
+from maskx_tf.data.formats.readers import DataFiles, for_training, read
 from maskx_tf.errors import BadInput
 from tests.data.samples import SAMPLES
 
@@ -114,7 +114,7 @@ def _no_hang() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def _refusal(source: Source) -> str | None:
+def _refusal(source: DataFiles) -> str | None:
     """What training says instead of starting."""
     try:
         for_training([source], "all")
@@ -160,7 +160,7 @@ def test_a_changed_file_ends_in_a_report_or_in_one_line(
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written <= {"sheet.png", "all.json"}
     if "all.json" in written:
-        assert read(Source(source.images, tmp_path / "out" / "all.json")).class_names
+        assert read(DataFiles(source.images, tmp_path / "out" / "all.json")).class_names
 
 
 def test_the_changes_do_change(tmp_path: Path) -> None:

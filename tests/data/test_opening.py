@@ -11,7 +11,7 @@ import pytest
 from maskx_tf.config.schema import DataConfig
 from maskx_tf.config.schema import Source as ConfigSource
 from maskx_tf.data.dataset import Dataset
-from maskx_tf.data.formats.readers import READERS, Source
+from maskx_tf.data.formats.readers import READERS, DataFiles
 from maskx_tf.data.opening import training_set, validation_set
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
@@ -19,12 +19,12 @@ from tests.data import samples
 from tests.data.samples import blob, coco_data, write_json
 
 
-def entry(source: Source) -> dict[str, Any]:
+def entry(source: DataFiles) -> dict[str, Any]:
     found = {"images": str(source.images), "annotations": str(source.annotations), "format": source.format}
     return found | ({} if source.masks_b is None else {"masks_b": str(source.masks_b)})
 
 
-def config(train: list[Source], val: list[Source] | None = None, **others: Any) -> DataConfig:
+def config(train: list[DataFiles], val: list[DataFiles] | None = None, **others: Any) -> DataConfig:
     sources = {"train": [entry(one) for one in train], "val": [entry(one) for one in val or []]}
     return DataConfig.model_validate(sources | others)
 
@@ -49,7 +49,7 @@ def test_every_format_is_opened(name: str, tmp_path: Path) -> None:
     assert len(training_set(data).images) == len(validation_set(data).images) > 0
 
 
-def apart(folder: Path) -> Source:
+def apart(folder: Path) -> DataFiles:
     """A data set of which one mask is kept apart."""
     form = rle.encode(blob(3, 3, 20, 20) > 0)
     data = {**coco_data(), "annotations": [{"id": 104, "image_id": 1, "segmentation": form}]}

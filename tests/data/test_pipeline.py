@@ -14,7 +14,7 @@ import tensorflow as tf
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, bitmap
 from maskx_tf.data.formats import readers
-from maskx_tf.data.formats.readers import Source
+from maskx_tf.data.formats.readers import DataFiles
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.data.pipeline.sample import SIDE
@@ -272,7 +272,7 @@ def test_mirrored_replicas_share_the_batch(tmp_path: Path) -> None:
 def test_real_photos_pass_through() -> None:
     if not CCP.is_dir():
         pytest.skip("needs shared/data/ccp beside the project")
-    dataset = readers.for_training([Source(CCP / "images", CCP / "instances_val.json")], "all")
+    dataset = readers.for_training([DataFiles(CCP / "images", CCP / "instances_val.json")], "all")
     small = dataset._replace(images=dataset.images[:6])
     seen, config = examples.from_dataset(small), VARIED.model_copy(update={"max_instances": 30, "copy_paste": 0.0})
     batches = take(pipeline.training(seen, config, INPUT, batch=6), 4)

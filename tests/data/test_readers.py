@@ -20,8 +20,9 @@ from maskx_tf import files
 from maskx_tf.data import images
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile, bitmap
 from maskx_tf.data.formats import coco_write
-from maskx_tf.data.formats.readers import READERS, Source, for_evaluation, for_training, read
-from maskx_tf.data.images import load_pixels, size_of
+from maskx_tf.data.formats.readers import READERS, DataFiles, for_evaluation, for_training, read
+from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import id_map, load_pixels, size_of
 from maskx_tf.data.problems import Problem
 from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
@@ -62,7 +63,7 @@ def test_truth_written_to_coco_scores_one_against_itself(name: str, tmp_path: Pa
     assert average_precision(tmp_path / "out.json", "bbox") == pytest.approx(1.0)
     if any(one.has_mask for image in dataset.images for one in image.instances):
         assert average_precision(tmp_path / "out.json", "segm") == pytest.approx(1.0)
-    again = read(Source(source.images, tmp_path / "out.json"))
+    again = read(DataFiles(source.images, tmp_path / "out.json"))
     assert again.class_names == dataset.class_names
     assert [len(image.instances) for image in again.images] == [len(image.instances) for image in dataset.images]
     for before, after in zip(dataset.images, again.images, strict=True):
@@ -85,7 +86,7 @@ def test_every_reader_names_an_absent_folder(name: str, tmp_path: Path) -> None:
 def test_the_dict_of_readers_is_whole() -> None:
     assert set(READERS) == {*SAMPLES, "visual_genome_val", "visual_genome_test"}
     with pytest.raises(BadInput, match=r"format: expected one of coco, .*found 'coc'"):
-        read(Source(Path(), Path(), "coc"))
+        read(DataFiles(Path(), Path(), "coc"))
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_labelme_rectangle_hides_the_outline_of_its_group(tmp_path: Path) -> Non
     assert (parts.box, parts.has_mask) == ((10, 3, 45, 30), False)
 
 
-def _labelme_shape(folder: Path, **shape: object) -> Source:
+def _labelme_shape(folder: Path, **shape: object) -> DataFiles:
     """LabelMe's sample with one shape alone."""
     source = samples.labelme(folder)
     path = source.annotations / "a.json"
@@ -324,3 +325,49 @@ def test_dataset_is_plain_data(tmp_path: Path) -> None:
     dataset = read(samples.coco(tmp_path))
     assert isinstance(dataset, Dataset)
     assert dataset == read(samples.coco(tmp_path))
+
+
+def _name_a_file(kind: str, source: DataFiles, name: str) -> None:
+    """Lets the annotations name a file by this path for their first image."""
+    if kind == "voc":
+        path = sorted(source.annotations.glob("*.xml"))[0]
+        path.write_text(path.read_text().replace(f"<filename>{path.stem}.jpg", f"<filename>{name}"))
+        return
+    data = _json(source.annotations)
+    if kind == "coco":
+        data["images"][0]["file_name"] = name
+    else:
+        next(iter(data.values()))["filename"] = name
+    samples.write_json(source.annotations, data)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("kind", ["coco", "via", "voc"])
+def test_files_outside_of_the_folders_are_refused_unless_allowed(kind: str, absolute: bool, tmp_path: Path) -> None:
+    secret, source = samples.picture(tmp_path / "secret.jpg"), SAMPLES[kind](tmp_path / "set")
+    _name_a_file(kind, source, str(secret) if absolute else os.path.relpath(secret, source.images))
+    with pytest.raises(BadInput, match=r"image .*: expected files in .*, found .*secret\.jpg; outside \(--outside\)"):
+        read(source)
+    problems: list[Problem] = []
+    seen = read(source, problems.append)
+    allowed = read(source._replace(outside=True))
+    assert [problem.kind for problem in problems if problem.kind == "outside"] == ["outside"]
+    assert len(seen.images) == len(allowed.images) - 1
+    assert any(os.path.samefile(str(image.file), secret) for image in allowed.images)
+
+
+def test_images_that_are_no_regular_files_do_not_hang(tmp_path: Path) -> None:
+    source = SAMPLES["coco"](tmp_path)
+    path = source.images / "a.jpg"
+    path.unlink()
+    os.mkfifo(path)
+    record = read(source).images[0]
+    for look in (load_pixels, lambda one: size_of(one.file), lambda one: id_map(one.file)):
+        with pytest.raises(Unfit, match="expected an image: not a regular file"):
+            look(record)
+    with pytest.raises(BadInput, match="expected a mask: not a regular file"):
+        MaskFile(path).load(4, 4)
+    source.annotations.unlink()
+    os.mkfifo(source.annotations)
+    with pytest.raises(BadInput, match=r"instances\.json: cannot be read: not a regular file"):
+        read(source)

@@ -15,7 +15,7 @@ import pytest
 from maskx_tf.config.schema import Config
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile
-from maskx_tf.data.formats.readers import Source, for_training
+from maskx_tf.data.formats.readers import DataFiles, for_training
 from maskx_tf.data.splits import Random, a_classes, apply, parse, parse_text
 from maskx_tf.errors import BadInput
 from maskx_tf.names import COCO, VOC, VOC_IN_COCO
@@ -120,7 +120,7 @@ def test_a_mask_of_b_in_the_file_leaves_no_trace(policy: Any, tmp_path: Path) ->
     data = coco_data()
     data["annotations"][3]["segmentation"] = [[3.14159, 3, 9, 4, 8, 9]]
     data["annotations"][0]["segmentation"] = [[2.71828, 3, 19, 4, 8, 19]]
-    source = Source(tmp_path, write_json(tmp_path / "a.json", data))
+    source = DataFiles(tmp_path, write_json(tmp_path / "a.json", data))
     every = pickle.dumps(for_training([source], "all"))
     some = pickle.dumps(for_training([source], policy))
     kept = a_classes(policy, ("dog", "traffic light"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskx_tf.data import splits
-from maskx_tf.data.formats.readers import Source, for_training, read
+from maskx_tf.data.formats.readers import DataFiles, for_training, read
 from maskx_tf.data.formats.visual_genome import OVERRIDES, vocabulary
 from maskx_tf.data.problems import Problem
 from maskx_tf.errors import BadInput
@@ -112,7 +112,7 @@ def test_mistakes_are_named(file: str, data: object, what: str, tmp_path: Path) 
 
 
 def test_a_mistake_is_reported_once(tmp_path: Path) -> None:
-    source: Source = samples.visual_genome(tmp_path)
+    source: DataFiles = samples.visual_genome(tmp_path)
     objects = [{"image_id": 1, "objects": [{"synsets": None}, {"synsets": ["dog.n.01"], "x": "a"}, 5]}]
     write_json(source.annotations / "objects.json", objects)
     problems: list[Problem] = []

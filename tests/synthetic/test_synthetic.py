@@ -14,7 +14,7 @@ import pytest
 
 from maskx_tf.data.checks import check
 from maskx_tf.data.dataset import bitmap
-from maskx_tf.data.formats.readers import Source, for_evaluation, for_training
+from maskx_tf.data.formats.readers import DataFiles, for_evaluation, for_training
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
 from maskx_tf.synthetic import generate as module
@@ -38,8 +38,8 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
-def source(folder: Path, part: str) -> Source:
-    return Source(folder / part, folder / f"instances_{part}.json", masks_b=folder / f"masks_b_{part}.json")
+def source(folder: Path, part: str) -> DataFiles:
+    return DataFiles(folder / part, folder / f"instances_{part}.json", masks_b=folder / f"masks_b_{part}.json")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maskx_tf.data import splits
     from maskx_tf.data.dataset import Dataset
     from maskx_tf.data.formats.join import Names
-    from maskx_tf.data.formats.readers import Source
+    from maskx_tf.data.formats.readers import DataFiles
 
 USUAL = Recipe()
 FORMATS = "coco, voc, visual_genome (_val, _test), cityscapes, open_images, labelme, via or masks; see docs/data.md."
@@ -43,6 +43,9 @@ Masks = Annotated[
 ]
 MasksB = Annotated[
     Path | None, typer.Option("--masks-b", metavar="FILE", help="COCO file of masks that are kept apart.")
+]
+Outside = Annotated[
+    bool, typer.Option("--outside", help="Also take files that the annotations name outside of these folders.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
@@ -89,14 +92,15 @@ def check(
     form: Format = "coco",
     masks: Masks = "all",
     masks_b: MasksB = None,
+    outside: Outside = False,
     without_images: Annotated[bool, typer.Option("--no-images", help="Do not decode the images.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with a data set. Says what training would make of it; exit code 2 if that were wrong."""
     from maskx_tf.data import checks, splits
-    from maskx_tf.data.formats.readers import Source
+    from maskx_tf.data.formats.readers import DataFiles
 
-    source = Source(images, annotations, form, masks_b)
+    source = DataFiles(images, annotations, form, masks_b, outside)
     with progress_bar("checking") as progress:
         dataset, findings = checks.check(
             source,
@@ -121,15 +125,16 @@ def stats(
     form: Format = "coco",
     masks: Masks = "all",
     masks_b: MasksB = None,
+    outside: Outside = False,
     as_json: AsJson = False,
 ) -> None:
     """Count instances by class, with masks and without, and by size."""
     from maskx_tf.data import splits
     from maskx_tf.data import stats as statistics
-    from maskx_tf.data.formats.readers import Source
+    from maskx_tf.data.formats.readers import DataFiles
 
     policy = splits.parse_text(masks)
-    figures = statistics.count(_opened(Source(images, annotations, form, masks_b), policy)[0], policy)
+    figures = statistics.count(_opened(DataFiles(images, annotations, form, masks_b, outside), policy)[0], policy)
     print(json.dumps(figures, indent=2, ensure_ascii=False) if as_json else statistics.as_table(figures))
 
 
@@ -141,17 +146,18 @@ def show(
     form: Format = "coco",
     masks: Masks = "all",
     masks_b: MasksB = None,
+    outside: Outside = False,
     count: Annotated[int, typer.Option(min=1, max=200, help="How many images.")] = 12,
     cell: Annotated[int, typer.Option(min=64, max=2000, help="Side of the place for each, in pixels.")] = 320,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of images.")] = 0,
 ) -> None:
     """Write a contact sheet of images with boxes and masks. Colours and lines tell classes of A and B apart."""
     from maskx_tf.data import splits, stats
-    from maskx_tf.data.formats.readers import Source
+    from maskx_tf.data.formats.readers import DataFiles
     from maskx_tf.tasks.pictures import contact_sheet, write_picture
 
     policy = splits.parse_text(masks)
-    learnt, every = _opened(Source(images, annotations, form, masks_b), policy)
+    learnt, every = _opened(DataFiles(images, annotations, form, masks_b, outside), policy)
     write_picture(out, contact_sheet(every, policy, stats.a_set(learnt, policy), count, cell, seed))
     print(f"wrote {out}")
 
@@ -194,21 +200,24 @@ def convert(
             "--names", metavar="FILE", help="YAML of new class names, such as sofa: couch; null drops a class."
         ),
     ] = None,
+    outside: Outside = False,
 ) -> None:
     """Write a data set of any format in COCO's. Masks are written where they are known and the policy leaves them."""
     from maskx_tf.data import splits
     from maskx_tf.data.formats import coco_write
     from maskx_tf.data.formats.join import read_names
-    from maskx_tf.data.formats.readers import Source, for_evaluation
+    from maskx_tf.data.formats.readers import DataFiles, for_evaluation
 
     new_names: Names | None = None if names is None else read_names(names)
-    dataset = splits.apply(for_evaluation([Source(images, annotations, form)], new_names), splits.parse_text(masks))
+    dataset = splits.apply(
+        for_evaluation([DataFiles(images, annotations, form, outside=outside)], new_names), splits.parse_text(masks)
+    )
     coco_write.write(dataset, out, images)
     size = _size(dataset)
     print(f"wrote {out}: {size['images']} images, {size['instances']} instances, {size['with_masks']} with masks")
 
 
-def _opened(source: Source, policy: splits.Policy) -> tuple[Dataset, Dataset]:
+def _opened(source: DataFiles, policy: splits.Policy) -> tuple[Dataset, Dataset]:
     """A data set with the masks among which the policy chooses, and with all: those kept apart are for `oracle`."""
     from maskx_tf.data.formats.readers import check_policy, for_evaluation, with_masks_b
 

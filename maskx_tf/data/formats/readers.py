@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskx_tf.data import splits
-from maskx_tf.data.dataset import Dataset, for_learning
+from maskx_tf.data.dataset import Dataset, ImageRecord, MaskFile, for_learning
 from maskx_tf.data.formats import cityscapes, coco, labelme, mask_folder, open_images, via, visual_genome, voc
 from maskx_tf.data.formats.join import Names, join, ordered
-from maskx_tf.data.problems import Report, refuse
-from maskx_tf.errors import BadInput, did_you_mean
+from maskx_tf.data.problems import Problem, Report, refuse
+from maskx_tf.errors import BadInput, did_you_mean, visible
 
 # A reader takes the folder of the images, the file or folder of the annotations, and whom to tell of problems.
 READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
@@ -31,8 +32,8 @@ READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
 }
 
 
-class Source(NamedTuple):
-    """Where a data set lies.
+class DataFiles(NamedTuple):
+    """The files of a data set.
 
     Attributes:
         images: the folder of the images.
@@ -40,23 +41,48 @@ class Source(NamedTuple):
         format: a key of READERS.
         masks_b: a COCO file with masks that are kept apart from the annotations; evaluation opens it, and training
             under the policy `oracle` alone.
+        outside: also take what lies outside of these folders.
     """
 
     images: Path
     annotations: Path
     format: str = "coco"
     masks_b: Path | None = None
+    outside: bool = False
 
 
-def read(source: Source, report: Report = refuse) -> Dataset:
+def read(source: DataFiles, report: Report = refuse) -> Dataset:
     """A data set as its files have it, without the masks that are kept apart."""
     if source.format not in READERS:
         raise BadInput(f"format: expected one of {', '.join(READERS)}, found {source.format!r}")
     with _without_collector():
-        return READERS[source.format](source.images, source.annotations, report)
+        dataset = READERS[source.format](source.images, source.annotations, report)
+        return dataset if source.outside else _inside(dataset, source, report)
 
 
-def with_masks_b(dataset: Dataset, source: Source, report: Report = refuse) -> Dataset:
+def _inside(dataset: Dataset, source: DataFiles, report: Report) -> Dataset:
+    """The data set without images whose files, or whose masks' files, lie outside of its folders.
+
+    Annotations may come from anywhere, and could name any file of this machine.
+    """
+    parents = (source.images, source.annotations if source.annotations.is_dir() else source.annotations.parent)
+    folders = tuple(os.path.join(os.path.abspath(folder), "") for folder in parents)
+
+    def is_inside(image: ImageRecord) -> bool:
+        masks = (one.segmentation.path for one in image.instances if isinstance(one.segmentation, MaskFile))
+        for path in (image.file, *masks):
+            if isinstance(path, Path) and not os.path.abspath(path).startswith(folders):
+                what = (
+                    f"expected files in {source.images}, found {visible(str(path))}; outside (--outside) allows others"
+                )
+                report(Problem("outside", f"{dataset.name}: image {image.id}", what))
+                return False
+        return True
+
+    return dataset._replace(images=tuple(filter(is_inside, dataset.images)))
+
+
+def with_masks_b(dataset: Dataset, source: DataFiles, report: Report = refuse) -> Dataset:
     """The data set of a source with the masks that are kept apart from it, if there are any."""
     if source.masks_b is None:
         return dataset
@@ -64,12 +90,12 @@ def with_masks_b(dataset: Dataset, source: Source, report: Report = refuse) -> D
         return coco.attach_masks(dataset, source.masks_b, report)
 
 
-def whole(source: Source) -> Dataset:
+def whole(source: DataFiles) -> Dataset:
     """The whole truth about a data set: every box as it was, and every mask."""
     return with_masks_b(read(source), source)
 
 
-def check_policy(sources: Sequence[Source], policy: splits.Policy) -> None:
+def check_policy(sources: Sequence[DataFiles], policy: splits.Policy) -> None:
     """Raises BadInput for the policy `oracle` where no masks are kept apart."""
     if policy == "oracle" and not any(source.masks_b for source in sources):
         raise BadInput("masks: oracle: expected a data set with masks_b, the masks that are kept apart, found none")
@@ -88,7 +114,7 @@ def _without_collector() -> Iterator[None]:
 
 
 def for_training(
-    sources: Sequence[Source], policy: splits.Policy, names: Names | None = None, class_names: Sequence[str] = ()
+    sources: Sequence[DataFiles], policy: splits.Policy, names: Names | None = None, class_names: Sequence[str] = ()
 ) -> Dataset:
     """What training may see of these data sets, joined by class name.
 
@@ -116,6 +142,6 @@ def for_training(
     return for_learning(splits.apply(joined, policy))
 
 
-def for_evaluation(sources: Sequence[Source], names: Names | None = None) -> Dataset:
+def for_evaluation(sources: Sequence[DataFiles], names: Names | None = None) -> Dataset:
     """The whole truth about these data sets, joined by class name: every box as it was, and every mask."""
     return join([whole(source) for source in sources], names)
