@@ -10,8 +10,6 @@ from pydantic import BaseModel
 from maskx_tf.config.explain import show
 from maskx_tf.files import Json
 
-Json = Json
-
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 RANGE = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 HEAD = "| key | value | default | meaning |\n|---|---|---|---|"
