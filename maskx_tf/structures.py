@@ -1,4 +1,6 @@
-"""The named tuples that travel between rooms: padded tensors beside the flags that say which entries are real.
+"""The named tuples that travel between rooms, and the table of what is known about an instance.
+
+Tensors are padded; flags say which entries are real.
 
 Every array may be a TensorFlow tensor or a NumPy array, so this file imports neither: the serving client, which
 runs without TensorFlow, reads the same `Detections` as the model writes. Shape letters are those of ARCHITECTURE.md.
@@ -6,7 +8,70 @@ runs without TensorFlow, reads the same `Detections` as the model writes. Shape 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+MASK_SIDE = 112  # cells along a side of a truth's mask
+
+# What the input pipeline does with a value when the image is mirrored, cut or scaled:
+# box     [4], xyxy in pixels: moves with the image.
+# grid    [MASK_SIDE * MASK_SIDE / 8] bytes, cells stretched over the instance's box, row by row, 8 a byte: is mirrored,
+#         and gets new cells where the box is cut.
+# points  [P, 3]: x and y in pixels, and a label, which is 0 for a point that is not there: move with the image; points
+#         that are cut off get label 0.
+# label   a number: stays.
+# flag    a bool: stays; it is uint8 in batches.
+Kind = Literal["box", "grid", "points", "label", "flag"]
+
+
+class Field(NamedTuple):
+    """One value that each instance of an image has.
+
+    Attributes:
+        name: in samples, records and `Targets`.
+        dtype: of the values.
+        shape: of the value of one instance.
+        kind: see above.
+        flag: name of the flag that says whether the value is known; empty if it always is.
+        mirror: for points: the point that takes each place in a mirrored image, such as the right eye that of the left
+            one; empty if all keep their places.
+    """
+
+    name: str
+    dtype: Literal["float32", "int32", "uint8", "bool"]
+    shape: tuple[int, ...]
+    kind: Kind
+    flag: str = ""
+    mirror: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name in a batch."""
+        return f"gt_{self.name}"
+
+
+# Whether there is an instance at a place of a batch. Files and records have no padding, so they do not store it.
+VALID = Field("valid", "bool", (), "flag")
+# Everything that an instance may have. Padding, batches, records and the dry run read this table.
+FIELDS = (
+    Field("boxes", "float32", (4,), "box"),
+    Field("classes", "int32", (), "label"),
+    Field("crowd", "bool", (), "flag"),
+    Field("masks", "uint8", (MASK_SIDE * MASK_SIDE // 8,), "grid", flag="has_mask"),
+)
+# What every data set has. Points are only in the batches of a data set that has them: its `Dataset.points` repeats
+# their row with its own number of points.
+COMMON_FIELDS = tuple(field for field in FIELDS if field.kind != "points")
+
+
+def with_flags(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """The fields, each after its flag, if it has one."""
+    every: list[Field] = []
+    for field in fields:
+        if field.flag:
+            every.append(Field(field.flag, "bool", (), "flag"))
+        every.append(field)
+    return tuple(every)
 
 
 class Targets(NamedTuple):

@@ -7,7 +7,7 @@ Nothing here depends on the format that a file has, or on TensorFlow. Classes ar
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
@@ -20,12 +20,14 @@ from maskx_tf import files
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks import crops as mask_crops
 from maskx_tf.masks.rle import Rle
+from maskx_tf.structures import Field
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 # Each x1, y1, x2, y2, ...; an eighth of what a list of numbers takes. In quotes for Python 3.11's array.
 Polygons: TypeAlias = "tuple[array[float], ...]"
 Id = int | str
 
+NO_POINTS: Mapping[str, NDArray[np.float32]] = {}
 MIN_SIDE = 1.0  # pixels; a box that is thinner after it was cut at the border of the image teaches nothing
 
 
@@ -62,6 +64,8 @@ class Instance(NamedTuple):
         crowd: it stands for several objects, and is nobody's target.
         segmentation: its mask, or None if it is known by its box alone.
         id: of its annotation, as the file has it.
+        points: by the names of the data set's point sets, [P, 3]: x and y in pixels of the image, and a label, 0 for a
+            point that is not there. A set that is unknown is left out.
     """
 
     box: Box
@@ -69,6 +73,7 @@ class Instance(NamedTuple):
     crowd: bool = False
     segmentation: Segmentation | None = None
     id: Id = 0
+    points: Mapping[str, NDArray[np.float32]] = NO_POINTS
 
     @property
     def has_mask(self) -> bool:
@@ -102,12 +107,14 @@ class Dataset(NamedTuple):
         class_names: class k is class_names[k - 1].
         category_ids: the data set's own number of each class, in the same order.
         images: in the order of the file.
+        points: the sets of points that instances may have, with the number of points in their shape.
     """
 
     name: str
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     images: tuple[ImageRecord, ...]
+    points: tuple[Field, ...] = ()
 
 
 def area_of(box: Box) -> float:

@@ -18,9 +18,8 @@ from maskx_tf.data.images import load_pixels
 from maskx_tf.errors import BadInput
 from maskx_tf.files import new_file
 from maskx_tf.masks.crops import crop_mask
-from maskx_tf.structures import Detections
+from maskx_tf.structures import MASK_SIDE, Detections
 
-MASK_SIDE = 112
 MOST_COLUMNS = 6
 
 

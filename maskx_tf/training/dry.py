@@ -6,16 +6,16 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from maskx_tf.config import Config
+from maskx_tf.structures import COMMON_FIELDS, VALID, Field, with_flags
 from maskx_tf.training import distribute
 from maskx_tf.training.fit import check_batch, compiled, explained, without_start
 
-SIDE = 112  # of a mask's grid, as the pipeline packs it
 INSTANCES = 10
 WORDS = 300  # of a table of word vectors
 
@@ -90,26 +90,31 @@ def made_up(config: Config, images: int) -> dict[str, np.ndarray]:
     height, width = config.model.input.canvas
     room = config.data.max_instances
     count = min(INSTANCES, room)
-    corners = rng.uniform(0.0, 0.6, [images, count, 2])
-    sides = rng.uniform(0.1, 0.4, [images, count, 2])
-    boxes = np.concatenate([corners, corners + sides], axis=-1) * np.array([width, height] * 2)
-    valid = np.arange(room) < count
 
-    def padded(values: np.ndarray, dtype: Any) -> np.ndarray:
-        full = np.zeros([images, room, *values.shape[2:]], dtype)
-        full[:, :count] = values
-        return full
+    def of_each(field: Field) -> np.ndarray:
+        """Values of the instances, [images, count, *shape]."""
+        shape = [images, count, *field.shape]
+        match field.kind:
+            case "box":
+                corners = rng.uniform(0.0, 0.6, [images, count, 2])
+                sides = rng.uniform(0.1, 0.4, [images, count, 2])
+                return np.concatenate([corners, corners + sides], axis=-1) * np.array([width, height] * 2)
+            case "label":
+                return rng.integers(1, len(config.model.class_names) + 1, shape)
+            case "grid":
+                return rng.integers(0, 256, shape, np.uint8)
+        return np.broadcast_to(flags[field.name], shape)
 
-    return {
+    flags = {"valid": True, "crowd": False, "has_mask": np.arange(count) % 2 == 0}
+    batch = {
         "images": rng.integers(0, 256, [images, height, width, 3], np.uint8),
         "image_sizes": np.tile(np.array([height, width], np.float32), [images, 1]),
         "original_sizes": np.tile(np.array([height, width], np.float32), [images, 1]),
         "image_ids": np.arange(images, dtype=np.int64),
         "image_valid": np.ones(images, np.uint8),
-        "gt_boxes": padded(boxes, np.float32),
-        "gt_classes": padded(rng.integers(1, len(config.model.class_names) + 1, [images, count]), np.int32),
-        "gt_valid": np.tile(valid.astype(np.uint8), [images, 1]),
-        "gt_crowd": np.zeros([images, room], np.uint8),
-        "gt_has_mask": np.tile((valid & (np.arange(room) % 2 == 0)).astype(np.uint8), [images, 1]),
-        "gt_masks": padded(rng.integers(0, 256, [images, count, SIDE * SIDE // 8], np.uint8), np.uint8),
     }
+    for field in with_flags((VALID, *COMMON_FIELDS)):
+        full = np.zeros([images, room, *field.shape], np.uint8 if field.dtype == "bool" else field.dtype)
+        full[:, :count] = of_each(field)
+        batch[field.key] = full
+    return batch

@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
-from maskx_tf.data.pipeline.sample import PACKED, SIDE, Sample
+from maskx_tf.data.pipeline.sample import Sample
 from maskx_tf.masks import rle
 from maskx_tf.masks.crops import crop_mask
+from maskx_tf.structures import COMMON_FIELDS, MASK_SIDE, VALID, with_flags
 
 HEIGHT, WIDTH = 260, 340
 
@@ -22,7 +24,7 @@ class Thing(NamedTuple):
     """An object: its box in the image, its grid, and its mask in pixels."""
 
     box: np.ndarray  # float32 [4]
-    grid: np.ndarray  # bool [SIDE, SIDE]
+    grid: np.ndarray  # bool [MASK_SIDE, MASK_SIDE]
     mask: np.ndarray  # bool [HEIGHT, WIDTH]
 
 
@@ -47,7 +49,7 @@ def photographed(count: int = 60) -> tuple[Thing, ...]:
         mask = blob(random, 230)
         height, width = random.randint(30, 230, 2)
         small = mask[np.arange(height) * 230 // height][:, np.arange(width) * 230 // width]
-        grid = crop_mask(small.astype(np.uint8), box_of(small), height, width, SIDE)
+        grid = crop_mask(small.astype(np.uint8), box_of(small), height, width, MASK_SIDE)
         found.append(_placed(random, grid, small))
     return tuple(found)
 
@@ -61,7 +63,7 @@ def _placed(random: np.random.RandomState, grid: np.ndarray, small: np.ndarray) 
     return Thing(box_of(mask), grid, mask)
 
 
-def blob(random: np.random.RandomState, side: int = SIDE) -> np.ndarray:
+def blob(random: np.random.RandomState, side: int = MASK_SIDE) -> np.ndarray:
     """Two overlapping ellipses, whole or with a bite, that together touch the four sides: bool [side, side]."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     mask = np.zeros([side, side], bool)
@@ -74,22 +76,34 @@ def blob(random: np.random.RandomState, side: int = SIDE) -> np.ndarray:
     return mask[stretched[0]][:, stretched[1]]
 
 
-def sample(chosen: Sequence[Thing], image: np.ndarray | None = None, *, padding: int = 0) -> Sample:
-    """A Sample of objects with masks, class 1, 2, ..., and some padding after them."""
+def sample(chosen: Sequence[Thing], image: np.ndarray | None = None, *, padding: int = 0, **values: Any) -> Sample:
+    """A Sample of objects with masks, class 1, 2, ..., and some padding after them; `values` replace its own."""
     count = len(chosen)
-    fill = [(0, padding)]
-    valid = np.pad(np.ones(count, bool), fill)
-    return Sample(
-        image=np.zeros([HEIGHT, WIDTH, 3], np.uint8) if image is None else image,
-        boxes=np.pad(np.array([one.box for one in chosen], np.float32).reshape(-1, 4), [*fill, (0, 0)]),
-        classes=np.pad(np.arange(1, count + 1, dtype=np.int32), fill),
-        valid=valid,
-        crowd=np.zeros_like(valid),
-        has_mask=valid,
-        masks=np.pad(
-            np.array([np.packbits(one.grid) for one in chosen], np.uint8).reshape(-1, PACKED), [*fill, (0, 0)]
-        ),
-    )
+    valid = np.arange(count + padding) < count
+    known = {
+        "valid": valid,
+        "boxes": np.array([one.box for one in chosen], np.float32),
+        "classes": np.arange(1, count + 1, dtype=np.int32),
+        "crowd": np.zeros(count, bool),
+        "has_mask": np.ones(count, bool),
+        "masks": np.array([np.packbits(one.grid) for one in chosen], np.uint8),
+    }
+    fields = (VALID, *with_flags(COMMON_FIELDS))
+    padded = {field.name: np.zeros([count + padding, *field.shape], field.dtype) for field in fields}
+    for name, array in padded.items():
+        array[:count] = np.reshape(known[name][:count], array[:count].shape)
+    image = np.zeros([HEIGHT, WIDTH, 3], np.uint8) if image is None else image
+    return tensors(Sample(image, fields, padded | values))
+
+
+def tensors(given: Sample) -> Sample:
+    """The Sample with a tensor in place of each array."""
+    return tf.nest.map_structure(tf.constant, given)
+
+
+def gather(given: Sample, places: tf.Tensor) -> Sample:
+    """The Sample with the instances at these places."""
+    return given.mapped(lambda _, value: tf.gather(value, places))
 
 
 def box_of(mask: np.ndarray) -> np.ndarray | None:

@@ -17,11 +17,11 @@ from maskx_tf.data.formats import readers
 from maskx_tf.data.formats.readers import DataFiles
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
-from maskx_tf.data.pipeline.sample import SIDE
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.prediction import images as predict
+from maskx_tf.structures import MASK_SIDE
 from tests.data.batches import INPUT, PLAIN, VARIED, Batches, assert_equal, take
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def test_batches_have_static_shapes_and_types_that_a_strategy_takes(images: exam
     def step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         traces.append(1)
         targets = targets_of(batch)
-        assert targets.masks.shape == [4, 8, SIDE, SIDE]
+        assert targets.masks.shape == [4, 8, MASK_SIDE, MASK_SIDE]
         return tf.reduce_sum(targets.masks)
 
     for made in (
@@ -93,7 +93,7 @@ def check_truth(entry: dict[str, np.ndarray], record: ImageRecord) -> None:
     np.testing.assert_array_equal(entry["gt_has_mask"][:count], [one.has_mask for one in record.instances])
     for place, one in enumerate(record.instances):
         np.testing.assert_allclose(entry["gt_boxes"][place], np.array(one.box) * ratio, rtol=1e-6)
-        grid = np.unpackbits(entry["gt_masks"][place]).reshape(1, SIDE, SIDE)
+        grid = np.unpackbits(entry["gt_masks"][place]).reshape(1, MASK_SIDE, MASK_SIDE)
         if one.segmentation is None:
             assert not grid.any()
             continue
@@ -284,7 +284,7 @@ def test_real_photos_pass_through() -> None:
         assert batch["gt_valid"][at].sum() == len(record.instances)
         ratio = np.tile((batch["image_sizes"] / batch["original_sizes"])[at, ::-1], 2)
         for index, one in enumerate(record.instances):
-            grid = np.unpackbits(batch["gt_masks"][at, index]).reshape(1, SIDE, SIDE).astype(np.float32)
+            grid = np.unpackbits(batch["gt_masks"][at, index]).reshape(1, MASK_SIDE, MASK_SIDE).astype(np.float32)
             box = batch["gt_boxes"][at, index] / ratio
             found = paste_ops.paste(grid, box[None], record.height, record.width)[0]
             mask = bitmap(one.segmentation, record.height, record.width)

@@ -68,7 +68,7 @@ def test_batches_are_those_of_the_source(dataset: Dataset, written: Path) -> Non
         assert_equal(found, expected)
 
 
-def test_shards_are_tfrecords_with_a_true_index(written: Path) -> None:
+def test_shards_are_tfrecords_with_a_true_index(dataset: Dataset, written: Path) -> None:
     index = json.loads((written / "index.json").read_text())
     present = sorted(path.name for path in written.iterdir())
     assert present == ["index.json", *(shard["file"] for shard in index["shards"])]
@@ -82,7 +82,7 @@ def test_shards_are_tfrecords_with_a_true_index(written: Path) -> None:
         data = path.read_bytes()
         for record, offset, length in zip(found, shard["offsets"], shard["lengths"], strict=True):
             assert data[offset : offset + length] == record
-            numbers.append(int(tfrecords.parse(tf.constant(record))[0]))
+            numbers.append(int(tfrecords.parse(tf.constant(record), examples.fields_of(dataset))[0]))
     assert numbers == list(range(100, 110))
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.data.pipeline import copy_paste, transforms
-from maskx_tf.data.pipeline.sample import SIDE, Sample, drop_tiny
+from maskx_tf.data.pipeline.sample import Sample, drop_tiny, tidy
 from maskx_tf.masks import paste as paste_ops
-from tests.data.scenes import HEIGHT, WIDTH, Thing, box_of, iou, photographed, sample, things
+from maskx_tf.structures import MASK_SIDE
+from tests.data.scenes import HEIGHT, WIDTH, Thing, box_of, gather, iou, photographed, sample, things
 
 DRAWS = 1000
 EACH = 3  # objects a draw
@@ -29,12 +30,11 @@ def over_draws(
     """
     random = np.random.RandomState(2)
     chosen = np.stack([random.permutation(len(pool))[:EACH] for _ in range(DRAWS)])
-    every = Sample(*map(tf.constant, sample(pool, image)))
+    every = sample(pool, image)
 
     def run(item: tuple[tf.Tensor, Any]) -> tuple[Any, ...]:
-        given = Sample(every.image, *(tf.gather(values, item[0]) for values in every[1:]))
-        found, other = step(given, item[1])
-        return {"boxes": found.boxes, "valid": found.valid, "has_mask": found.has_mask, "masks": found.masks}, other
+        found, other = step(gather(every, item[0]), item[1])
+        return dict(found.values), other
 
     types = tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(None, tensor.dtype),
@@ -59,6 +59,12 @@ def agreeing(found: Found, draw: int, truth: Sequence[np.ndarray], factor: Seque
     return overlaps
 
 
+def assert_equal(found: Sample, expected: Sample) -> None:
+    np.testing.assert_array_equal(found.image, expected.image)
+    for name, values in expected.values.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
 def windows(least: float) -> np.ndarray:
     """Top, left, height and width of DRAWS windows."""
     random = np.random.RandomState(3)
@@ -77,18 +83,17 @@ def test_flip_takes_box_and_mask_to_the_other_side() -> None:
     chosen, found, _ = over_draws(lambda given, _: (transforms.flip(given), ()), np.zeros(DRAWS), pool)
     for draw, objects in enumerate(chosen):
         np.testing.assert_array_equal(found["boxes"][draw], [box_of(pool[one].mask[:, ::-1]) for one in objects])
-        grids = np.unpackbits(found["masks"][draw], axis=1).reshape(EACH, SIDE, SIDE)
+        grids = np.unpackbits(found["masks"][draw], axis=1).reshape(EACH, MASK_SIDE, MASK_SIDE)
         np.testing.assert_array_equal(grids, [pool[one].grid[:, ::-1] for one in objects])
 
 
 def test_flip_moves_pixels_and_comes_back() -> None:
     pixels = np.random.RandomState(0).randint(0, 256, [HEIGHT, WIDTH, 3]).astype(np.uint8)
     before = sample(things()[:4], pixels, padding=2)
-    once = transforms.flip(Sample(*map(tf.constant, before)))
+    once = transforms.flip(before)
     np.testing.assert_array_equal(once.image, pixels[:, ::-1])
-    np.testing.assert_array_equal(once.boxes[4:], 0.0)
-    for value, expected in zip(transforms.flip(once), before, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(once["boxes"][4:], 0.0)
+    assert_equal(transforms.flip(once), before)
 
 
 def test_crop_fits_boxes_to_what_is_left_of_masks() -> None:
@@ -119,7 +124,7 @@ def test_crop_takes_masks_along() -> None:
             if valid and expected is not None
         ]
         if draw % 20 == 0:
-            grids = np.unpackbits(found["masks"][draw], axis=1).reshape(EACH, SIDE, SIDE).astype(np.float32)
+            grids = np.unpackbits(found["masks"][draw], axis=1).reshape(EACH, MASK_SIDE, MASK_SIDE).astype(np.float32)
             mine = paste_ops.paste(grids, found["boxes"][draw], *window[2:])
             masks += [(a & b).sum() / (a | b).sum() for a, b in zip(mine, truth, strict=True) if b.sum() > 400]
     # An outline may have a thread finer than a cell of its grid, and nothing else be left in the window.
@@ -132,7 +137,7 @@ def test_crop_takes_masks_along() -> None:
 def test_resize_scales_boxes_and_leaves_masks() -> None:
     pool, sizes = things(), np.random.RandomState(3).randint(8, 40, [DRAWS, 2]).astype(np.int32)
     chosen, found, _ = over_draws(lambda given, size: (transforms.resize(given, size), ()), sizes, pool)
-    packed = sample(pool).masks
+    packed = sample(pool)["masks"].numpy()
     for draw, objects in enumerate(chosen):
         overlaps = agreeing(found, draw, [pool[one].mask for one in objects], sizes[draw] / [HEIGHT, WIDTH])
         assert len(overlaps) == EACH
@@ -162,14 +167,13 @@ def test_window_flip_and_size_in_a_row_agree_with_the_masks() -> None:
 
 def test_paste_fits_boxes_below_to_what_is_seen() -> None:
     # Below, cells are pixels: what is seen between two things pasted may be as fine as that.
-    pool = [one for one in things() if (one.box[2:] - one.box[:2] == SIDE).all()]
+    pool = [one for one in things() if (one.box[2:] - one.box[:2] == MASK_SIDE).all()]
     random = np.random.RandomState(4)
     above, picked = random.randint(len(things()), size=[DRAWS, EACH]), random.rand(DRAWS, EACH) < 0.6
-    every = Sample(*map(tf.constant, sample(things())))
+    every = sample(things())
 
     def step(given: Sample, parameters: tuple[tf.Tensor, tf.Tensor]) -> tuple[Sample, Any]:
-        other = Sample(every.image, *(tf.gather(values, parameters[0]) for values in every[1:]))
-        return copy_paste.paste(given, other, parameters[1]), ()
+        return copy_paste.paste(given, gather(every, parameters[0]), parameters[1]), ()
 
     chosen, found, _ = over_draws(step, (above, picked), pool)
     overlaps: list[float] = []
@@ -195,58 +199,48 @@ def test_paste_fits_boxes_below_to_what_is_seen() -> None:
 def test_paste_copies_the_pixels_of_masks() -> None:
     chosen = things()[:6]
     images = np.random.RandomState(0).randint(0, 256, [2, HEIGHT, WIDTH, 3]).astype(np.uint8)
-    below = Sample(*map(tf.constant, sample(chosen[:3], images[0])))
-    above = Sample(*map(tf.constant, sample(chosen[3:], images[1])))
+    below, above = sample(chosen[:3], images[0]), sample(chosen[3:], images[1])
     found = copy_paste.paste(below, above, tf.constant([True, False, True]))
     cover = (chosen[3].mask | chosen[5].mask)[..., None]
     np.testing.assert_array_equal(found.image, np.where(cover, images[1], images[0]))
-    np.testing.assert_array_equal(found.classes[3:], [1, 0, 3])
+    np.testing.assert_array_equal(found["classes"][3:], [1, 0, 3])
 
 
 def test_paste_treats_instances_without_masks_as_their_boxes() -> None:
-    box, grid = np.array([10, 10, 122, 122], np.float32), np.ones([SIDE, SIDE], bool)
+    box, grid = np.array([10, 10, 122, 122], np.float32), np.ones([MASK_SIDE, MASK_SIDE], bool)
     over = Thing(np.array([10, 10, 66, 122], np.float32), grid, np.zeros([1, 1], bool))
-    below = sample([Thing(box, grid, over.mask)] * 3)._replace(
-        has_mask=np.array([True, False, False]), crowd=np.array([False, False, True])
-    )
-    below.masks[1:] = 0
-    found = copy_paste.paste(
-        Sample(*map(tf.constant, below)), Sample(*map(tf.constant, sample([over]))), tf.constant([True])
-    )
-    np.testing.assert_array_equal(found.boxes[:3], [[66, 10, 122, 122]] * 3)  # the left half is hidden
-    np.testing.assert_array_equal(found.has_mask, [True, False, False, True])
-    np.testing.assert_array_equal(found.crowd, [False, False, True, False])
-    np.testing.assert_array_equal(np.asarray(found.masks)[1:3], 0)
-    assert np.unpackbits(found.masks[0].numpy()).all()
+    flags = {"has_mask": np.array([True, False, False]), "crowd": np.array([False, False, True])}
+    below = tidy(sample([Thing(box, grid, over.mask)] * 3, **flags))
+    found = copy_paste.paste(below, sample([over]), tf.constant([True]))
+    np.testing.assert_array_equal(found["boxes"][:3], [[66, 10, 122, 122]] * 3)  # the left half is hidden
+    np.testing.assert_array_equal(found["has_mask"], [True, False, False, True])
+    np.testing.assert_array_equal(found["crowd"], [False, False, True, False])
+    np.testing.assert_array_equal(found["masks"][1:3], np.zeros_like(found["masks"][1:3]))
+    assert np.unpackbits(found["masks"][0].numpy()).all()
 
 
 def test_cut_keeps_absent_masks_absent_and_crowds_crowds() -> None:
-    given = sample(things()[:3], padding=2)._replace(
-        has_mask=np.array([True, False, True, False, False]), crowd=np.array([False, True, True, False, False])
-    )
-    given.masks[1] = 0
-    found = transforms.cut(Sample(*map(tf.constant, given)), tf.constant([60, 80, 150, 180]))
-    clipped = np.clip(given.boxes[1] - [80, 60, 80, 60], 0, [180, 150, 180, 150])
-    np.testing.assert_allclose(found.boxes[1], clipped, atol=0.01)
-    np.testing.assert_array_equal(found.has_mask, given.has_mask)
-    np.testing.assert_array_equal(found.crowd, given.crowd)
-    np.testing.assert_array_equal(np.asarray(found.masks)[[1, 3, 4]], 0)
-    np.testing.assert_array_equal(np.asarray(found.boxes)[3:], 0)
+    has_mask, crowd = np.array([True, False, True, False, False]), np.array([False, True, True, False, False])
+    given = tidy(sample(things()[:3], padding=2, has_mask=has_mask, crowd=crowd))
+    found = transforms.cut(given, tf.constant([60, 80, 150, 180]))
+    clipped = np.clip(given["boxes"][1] - [80, 60, 80, 60], 0, [180, 150, 180, 150])
+    np.testing.assert_allclose(found["boxes"][1], clipped, atol=0.01)
+    np.testing.assert_array_equal(found["has_mask"], has_mask)
+    np.testing.assert_array_equal(found["crowd"], crowd)
+    np.testing.assert_array_equal(found["masks"].numpy()[[1, 3, 4]], 0)
+    np.testing.assert_array_equal(found["boxes"][3:], np.zeros([2, 4]))
 
 
 def test_instances_outside_or_tiny_are_no_longer_valid() -> None:
-    given = Sample(*map(tf.constant, sample(things()[:3])))
-    boxes = tf.constant([[0.0, 0.0, 20.0, 20.0], [100.0, 100.0, 150.0, 140.0], [30.0, 30.0, 30.5, 90.0]])
-    found = drop_tiny(given._replace(boxes=boxes))
-    np.testing.assert_array_equal(found.valid, [True, True, False])
+    boxes = np.array([[0, 0, 20, 20], [100, 100, 150, 140], [30, 30, 30.5, 90]], np.float32)
+    found = drop_tiny(sample(things()[:3], boxes=boxes))
+    np.testing.assert_array_equal(found["valid"], [True, True, False])
     found = transforms.cut(found, tf.constant([50, 50, 100, 100]))
-    np.testing.assert_array_equal(found.valid, [False, True, False])
-    for values in found[1:]:
-        np.testing.assert_array_equal(np.asarray(values)[[0, 2]], np.zeros_like(np.asarray(values)[[0, 2]]))
+    np.testing.assert_array_equal(found["valid"], [False, True, False])
+    for values in found.values.values():
+        assert not values.numpy()[[0, 2]].any()
 
 
 def test_nothing_is_cut_in_the_whole_window() -> None:
     given = sample(things()[:5], padding=1)
-    found = transforms.cut(Sample(*map(tf.constant, given)), tf.constant([0, 0, HEIGHT, WIDTH]))
-    for value, expected in zip(found, given, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_equal(transforms.cut(given, tf.constant([0, 0, HEIGHT, WIDTH])), given)

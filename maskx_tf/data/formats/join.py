@@ -10,6 +10,7 @@ from maskx_tf import files
 from maskx_tf.config.text import YamlError, parse_yaml
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.errors import BadInput, did_you_mean, shorten
+from maskx_tf.structures import Field
 
 Names = Mapping[str, str | None]  # the new name of a class; None drops it, and its instances
 
@@ -39,7 +40,7 @@ def join(datasets: Sequence[Dataset], names: Names | None = None) -> Dataset:
         names: new names for classes, of whichever data set has them.
 
     Raises:
-        BadInput: a data set is empty, or none has a class that is to be renamed.
+        BadInput: a data set is empty, none has a class that is to be renamed, or their sets of points differ.
     """
     for dataset in datasets:
         if not dataset.images or not dataset.class_names:
@@ -62,9 +63,10 @@ def join(datasets: Sequence[Dataset], names: Names | None = None) -> Dataset:
         moved = {old: labels[name] for old, name in enumerate(renamed, 1) if name is not None}
         images += (_moved(image, moved) for image in dataset.images)
     if len(datasets) == 1:
-        return Dataset(datasets[0].name, class_names, _category_ids(datasets[0], class_names, names), tuple(images))
+        alone = datasets[0]
+        return Dataset(alone.name, class_names, _category_ids(alone, class_names, names), tuple(images), alone.points)
     numbered = tuple(image._replace(id=number) for number, image in enumerate(images, 1))
-    return Dataset(_titles(datasets), class_names, tuple(labels.values()), numbered)
+    return Dataset(_titles(datasets), class_names, tuple(labels.values()), numbered, _points(datasets))
 
 
 def ordered(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
@@ -78,7 +80,7 @@ def ordered(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     labels = {name: label for label, name in enumerate(class_names, 1)}
     moved = {old: labels[name] for old, name in enumerate(dataset.class_names, 1) if name in labels}
     images = tuple(_moved(image, moved) for image in dataset.images)
-    return Dataset(dataset.name, tuple(class_names), ids, images)
+    return dataset._replace(class_names=tuple(class_names), category_ids=ids, images=images)
 
 
 def _moved(image: ImageRecord, labels: Mapping[int, int]) -> ImageRecord:
@@ -92,6 +94,16 @@ def _category_ids(dataset: Dataset, class_names: Sequence[str], names: Names) ->
     for name, category in zip(dataset.class_names, dataset.category_ids, strict=True):
         ids.setdefault(names.get(name, name), category)
     return tuple(ids[name] for name in class_names)
+
+
+def _points(datasets: Sequence[Dataset]) -> tuple[Field, ...]:
+    """The sets of points of all data sets."""
+    found: dict[str, Field] = {}
+    for dataset in datasets:
+        for field in dataset.points:
+            if found.setdefault(field.name, field) != field:
+                raise BadInput(f"{_titles(datasets)}: {field.name}: expected the same points in all of them")
+    return tuple(found.values())
 
 
 def _titles(datasets: Sequence[Dataset]) -> str:

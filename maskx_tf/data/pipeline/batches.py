@@ -21,7 +21,7 @@ from maskx_tf.config.schema import DataConfig
 from maskx_tf.data.pipeline import colours, transforms
 from maskx_tf.data.pipeline.copy_paste import choose, paste
 from maskx_tf.data.pipeline.examples import Examples
-from maskx_tf.data.pipeline.sample import PACKED, Sample, drop_tiny, pad
+from maskx_tf.data.pipeline.sample import Sample, blank, drop_tiny, first, pad
 from maskx_tf.data.threads import cores
 from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
@@ -99,7 +99,7 @@ def evaluation(
         return tf.cond(
             position < examples.total,
             lambda: _as_it_is(examples, data, model_input, position),
-            lambda: _blank(model_input.canvas, data.max_instances),
+            lambda: _filling(examples, model_input.canvas, data.max_instances),
         )
 
     return _batches(tf.data.Dataset.range(steps * share), one, share, data.workers)
@@ -162,7 +162,7 @@ def _varied(
 
 def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed: tf.Tensor) -> tuple[Sample, tf.Tensor]:
     """The varied image on its canvas, and its size int32 [2] there."""
-    sample = _first(sample, data.max_instances)
+    sample = first(sample, data.max_instances)
     window, size = transforms.random_window(
         tf.shape(sample.image)[:2],
         _stream(seed, WINDOW),
@@ -181,7 +181,7 @@ def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed:
     if any(strengths.values()):
 
         def dyed(given: Sample) -> Sample:
-            return given._replace(image=colours.recolour(given.image, _stream(seed, COLOUR), **strengths))
+            return given.with_image(colours.recolour(given.image, _stream(seed, COLOUR), **strengths))
 
         # Where there are fewer pixels: a photograph of 12 million is not made floats for it.
         sample = tf.cond(
@@ -191,7 +191,7 @@ def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed:
         )
     else:
         sample = transforms.resize(sample, size)
-    return sample._replace(image=image_ops.place(sample.image, model_input.canvas)), size
+    return sample.with_image(image_ops.place(sample.image, model_input.canvas)), size
 
 
 def _pasted(
@@ -207,15 +207,14 @@ def _pasted(
     partner = tf.random.stateless_uniform([], stream, 0, examples.total, tf.int64)
     other, _ = _on_canvas(examples.read(partner)[1], data, model_input, stream)
     other = drop_tiny(transforms.cut(other, tf.concat([[0, 0], size], axis=0)))
-    room = data.max_instances - tf.reduce_sum(tf.cast(sample.valid, tf.int32))
+    room = data.max_instances - tf.reduce_sum(tf.cast(sample["valid"], tf.int32))
     return paste(sample, other, choose(other, _stream(seed, CHOICE), room))
 
 
 def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, index: tf.Tensor) -> Batch:
-    """An image for evaluation, letterboxed as `predict` does it."""
+    """An image for evaluation, letterboxed."""
     number, sample = examples.read(index)
     original = tf.shape(sample.image)[:2]
-    sample = _first(sample, data.max_instances)
     pixels, size = image_ops.letterbox(
         sample.image,
         canvas=model_input.canvas,
@@ -223,23 +222,13 @@ def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, in
         long_side=model_input.long_side,
         rounding=model_input.rounding,
     )
-    boxes = image_ops.from_original(sample.boxes[None], size[None], tf.cast(original, tf.float32)[None])[0]
-    sample = sample._replace(image=pixels, boxes=boxes)
+    sample = transforms.scale(sample, size / tf.cast(original, tf.float32)).with_image(pixels)
     return _entry(number, pad(sample, data.max_instances), size, original, model_input.canvas)
 
 
-def _blank(canvas: tuple[int, int], limit: int) -> Batch:
+def _filling(examples: Examples, canvas: tuple[int, int], limit: int) -> Batch:
     """What fills up a batch: a black image, as large as the canvas, that is not valid."""
-    none = tf.zeros([limit], tf.bool)
-    sample = Sample(
-        image=tf.zeros([*canvas, 3], tf.uint8),
-        boxes=tf.zeros([limit, 4]),
-        classes=tf.zeros([limit], tf.int32),
-        valid=none,
-        crowd=none,
-        has_mask=none,
-        masks=tf.zeros([limit, PACKED], tf.uint8),
-    )
+    sample = blank(canvas, examples.fields, limit)
     entry = _entry(tf.constant(-1, tf.int64), sample, tf.constant(canvas), tf.constant(canvas), canvas)
     return entry | {"image_valid": tf.constant(0, tf.uint8)}
 
@@ -252,13 +241,13 @@ def _entry(number: tf.Tensor, sample: Sample, size: tf.Tensor, original: tf.Tens
         "original_sizes": tf.cast(original, tf.float32),
         "image_ids": number,
         "image_valid": tf.constant(1, tf.uint8),
-        "gt_boxes": sample.boxes,
-        "gt_classes": sample.classes,
-        "gt_valid": tf.cast(sample.valid, tf.uint8),
-        "gt_crowd": tf.cast(sample.crowd, tf.uint8),
-        "gt_has_mask": tf.cast(sample.has_mask, tf.uint8),
-        "gt_masks": sample.masks,
+        **{field.key: _portable(sample[field.name]) for field in sample.fields},
     }
+
+
+def _portable(value: tf.Tensor) -> tf.Tensor:
+    """The value, with bytes in place of bools."""
+    return tf.cast(value, tf.uint8) if value.dtype == tf.bool else value
 
 
 def steady() -> tf.data.Options:
@@ -279,11 +268,6 @@ def _batches(counter: tf.data.Dataset, one: Callable[[tf.Tensor], Batch], share:
     # Workers are told their part; TensorFlow would divide what is already divided.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return entries.batch(share, drop_remainder=True).prefetch(2).with_options(options)
-
-
-def _first(sample: Sample, limit: int) -> Sample:
-    """The first instances, as many as a batch has room for."""
-    return Sample(sample.image, *(values[:limit] for values in sample[1:]))
 
 
 def _stream(seed: tf.Tensor, step: int) -> tf.Tensor:

@@ -7,7 +7,7 @@ other threads run while it decodes, turns and scales as `predict` does, and an i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,29 +17,13 @@ from numpy.typing import NDArray
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, for_learning, loaded
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import load_pixels
-from maskx_tf.data.pipeline.sample import PACKED, SIDE, Sample
+from maskx_tf.data.pipeline.sample import Sample, as_sample
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.crops import crop_mask
+from maskx_tf.structures import COMMON_FIELDS, MASK_SIDE, Field, with_flags
 
 CACHE_MIB = 256  # of packed masks, kept from one epoch to the next
-
-
-class Arrays(NamedTuple):
-    """What is known about the n instances of an image, in its own pixels.
-
-    Attributes:
-        boxes: float32 [n, 4].
-        classes: int32 [n].
-        crowd: uint8 [n].
-        has_mask: uint8 [n].
-        masks: uint8 [n, PACKED], zeros where there is none.
-    """
-
-    boxes: NDArray[np.float32]
-    classes: NDArray[np.int32]
-    crowd: NDArray[np.uint8]
-    has_mask: NDArray[np.uint8]
-    masks: NDArray[np.uint8]
+InstanceArrays = dict[str, NDArray[Any]]  # [n, *shape] by the names of fields
 
 
 class Examples(NamedTuple):
@@ -49,12 +33,14 @@ class Examples(NamedTuple):
         name: for messages.
         class_names: class k is class_names[k - 1].
         total: how many images there are.
+        fields: what is said of an instance, with the fields' flags; a Sample also has VALID.
         read: takes an image's place, int64 [], and gives, in a graph, its number int64 [] and the Sample.
     """
 
     name: str
     class_names: tuple[str, ...]
     total: int
+    fields: tuple[Field, ...]
     read: Callable[[tf.Tensor], tuple[tf.Tensor, Sample]]
 
 
@@ -69,16 +55,25 @@ def from_dataset(dataset: Dataset, cache_mib: int = CACHE_MIB) -> Examples:
     numbers = image_numbers(dataset)
     crops = _Crops(dataset, cache_mib << 20)
 
+    fields = fields_of(dataset)
+
     def load(index: NDArray[np.int64]) -> tuple[Any, ...]:
         place = int(index)
-        return (pixels(dataset, place), *crops(place), np.int64(numbers[place]))
+        found = crops(place)
+        return (pixels(dataset, place), np.int64(numbers[place]), *(found[field.name] for field in fields))
 
     def read(index: tf.Tensor) -> tuple[tf.Tensor, Sample]:
-        types = [tf.uint8, tf.float32, tf.int32, tf.uint8, tf.uint8, tf.uint8, tf.int64]
-        image, boxes, classes, crowd, has_mask, masks, number = tf.numpy_function(load, [index], types)
-        return tf.ensure_shape(number, []), as_sample(image, boxes, classes, crowd, has_mask, masks)
+        types = [tf.uint8, tf.int64, *(tf.as_dtype(field.dtype) for field in fields)]
+        image, number, *values = tf.numpy_function(load, [index], types)
+        by_name = {field.name: value for field, value in zip(fields, values, strict=True)}
+        return tf.ensure_shape(number, []), as_sample(image, fields, by_name)
 
-    return Examples(dataset.name, dataset.class_names, len(dataset.images), read)
+    return Examples(dataset.name, dataset.class_names, len(dataset.images), fields, read)
+
+
+def fields_of(dataset: Dataset) -> tuple[Field, ...]:
+    """What is said of an instance of a data set, with the flags."""
+    return with_flags((*COMMON_FIELDS, *dataset.points))
 
 
 def image_numbers(dataset: Dataset) -> list[int]:
@@ -86,22 +81,6 @@ def image_numbers(dataset: Dataset) -> list[int]:
     ids = [image.id for image in dataset.images]
     numbers = [one for one in ids if isinstance(one, int)]
     return numbers if len(numbers) == len(ids) else list(range(1, len(ids) + 1))
-
-
-def as_sample(
-    image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, crowd: tf.Tensor, has_mask: tf.Tensor, masks: tf.Tensor
-) -> Sample:
-    """Tensors of unknown shape as a Sample whose instances are all valid."""
-    boxes, classes = tf.ensure_shape(boxes, [None, 4]), tf.ensure_shape(classes, [None])
-    return Sample(
-        image=tf.ensure_shape(image, [None, None, 3]),
-        boxes=boxes,
-        classes=classes,
-        valid=tf.ones_like(classes, tf.bool),
-        crowd=tf.ensure_shape(crowd, [None]) > 0,
-        has_mask=tf.ensure_shape(has_mask, [None]) > 0,
-        masks=tf.ensure_shape(masks, [None, PACKED]),
-    )
 
 
 def pixels(dataset: Dataset, place: int) -> NDArray[np.uint8]:
@@ -118,34 +97,52 @@ def pixels(dataset: Dataset, place: int) -> NDArray[np.uint8]:
         raise BadInput(f"{file}image {record.id} of {dataset.name}: {problem}") from None
 
 
-def arrays(dataset: Dataset, place: int) -> Arrays:
-    """The instances of an image, cut at its border.
+def instance_arrays(dataset: Dataset, place: int) -> InstanceArrays:
+    """The n instances of an image, in its own pixels, cut at its border.
 
-    A mask that leaves no cell of its grid half covered says nothing: its instance counts as known by its box alone.
+    What is unknown is zero, and what is zero counts as unknown: a mask that leaves no cell of its grid half covered
+    says nothing, so its instance counts as known by its box alone.
 
     Raises:
         BadInput: a mask cannot be read.
     """
     record = for_learning(dataset._replace(images=(dataset.images[place],))).images[0]
     instances = record.instances
-    masks = np.zeros([len(instances), PACKED], np.uint8)
-    for row, one in zip(masks, instances, strict=True):
-        if one.has_mask:
-            row[:] = np.packbits(_grid(dataset.name, record, one))
-    return Arrays(
-        boxes=np.array([one.box for one in instances], np.float32).reshape(-1, 4),
-        classes=np.array([one.label for one in instances], np.int32),
-        crowd=np.array([one.crowd for one in instances], np.uint8),
-        has_mask=np.asarray(masks.any(axis=1), np.uint8),
-        masks=masks,
-    )
+    values: dict[str, Sequence[Any]] = {
+        "boxes": [one.box for one in instances],
+        "classes": [one.label for one in instances],
+        "crowd": [one.crowd for one in instances],
+        "masks": [_packed(dataset.name, record, one) for one in instances],
+        **{field.name: [_points(field, record, one) for one in instances] for field in dataset.points},
+    }
+    arrays: InstanceArrays = {}
+    for field in (*COMMON_FIELDS, *dataset.points):
+        array = np.array(values[field.name], field.dtype).reshape(-1, *field.shape)
+        arrays[field.name] = array
+        if field.flag:
+            arrays[field.flag] = np.asarray(array.any(axis=tuple(range(1, array.ndim))))
+    return arrays
+
+
+def _packed(name: str, record: ImageRecord, one: Instance) -> NDArray[np.uint8]:
+    """An instance's grid, eight cells a byte; zeros if it has none."""
+    return np.packbits(_grid(name, record, one)) if one.has_mask else np.zeros(MASK_SIDE * MASK_SIDE // 8, np.uint8)
+
+
+def _points(field: Field, record: ImageRecord, one: Instance) -> NDArray[np.float32]:
+    """An instance's points of a field, those outside of the image being zero; zeros if it has none."""
+    if field.name not in one.points:
+        return np.zeros(field.shape, np.float32)
+    points = one.points[field.name]
+    inside = (points[:, :2] >= 0) & (points[:, :2] <= [record.width, record.height])
+    return np.where(inside.all(axis=1, keepdims=True) & (points[:, 2:] != 0), points, np.float32(0))
 
 
 def _grid(name: str, record: ImageRecord, one: Instance) -> NDArray[np.bool_]:
     assert one.segmentation is not None
     try:
         form = loaded(one.segmentation, record.height, record.width)
-        return crop_mask(form, one.box, record.height, record.width, SIDE)
+        return crop_mask(form, one.box, record.height, record.width, MASK_SIDE)
     except ValueError as error:
         raise BadInput(f"{name}: image {record.id}, annotation {one.id}: expected a mask: {error}") from None
 
@@ -156,15 +153,15 @@ class _Crops:
     def __init__(self, dataset: Dataset, limit: int) -> None:
         self._dataset = dataset
         self._left = limit
-        self._kept: dict[int, Arrays] = {}
+        self._kept: dict[int, InstanceArrays] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, place: int) -> Arrays:
+    def __call__(self, place: int) -> InstanceArrays:
         known = self._kept.get(place)
         if known is not None:
             return known
-        found = arrays(self._dataset, place)
-        size = sum(part.nbytes for part in found)
+        found = instance_arrays(self._dataset, place)
+        size = sum(array.nbytes for array in found.values())
         with self._lock:
             if size <= self._left and place not in self._kept:
                 self._kept[place] = found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,26 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from maskx_tf import files
-from maskx_tf.data.formats import records as fields
+from maskx_tf.data.formats import records
 from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.pipeline.examples import Examples, as_sample
-from maskx_tf.data.pipeline.sample import PACKED, SIDE, Sample
+from maskx_tf.data.pipeline.examples import Examples
+from maskx_tf.data.pipeline.sample import Sample, as_sample
 from maskx_tf.errors import BadInput
+from maskx_tf.structures import COMMON_FIELDS, MASK_SIDE, Field, with_flags
 
 VERSION = 1
 INDEX = "index.json"
 MAX_IMAGES = 2**40
 # Keys of a shard in the index that hold a number for each of its images.
 LISTS = ("offsets", "lengths", "crc32")
-FEATURES = {
-    "image": tf.io.FixedLenFeature([], tf.string),
-    "image_id": tf.io.FixedLenFeature([], tf.int64),
-    "boxes": tf.io.FixedLenSequenceFeature([4], tf.float32, allow_missing=True),
-    "classes": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
-    "crowd": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
-    "has_mask": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
-    "masks": tf.io.FixedLenFeature([], tf.string),
-}
 
 
-def open_records(folder: Path) -> Examples:
+def open_records(folder: Path, points: Sequence[Field] = ()) -> Examples:
     """The images in a folder that `maskx data records` wrote.
+
+    Args:
+        folder: with the index.
+        points: the sets of points of the data set that was written.
 
     Raises:
         BadInput: it is not finished, or a file is missing or of another size than it was.
@@ -57,6 +53,7 @@ def open_records(folder: Path) -> Examples:
         np.concatenate([np.array(shard[key], np.int64) for shard in index["shards"]] or [np.zeros(0, np.int64)])
         for key in LISTS
     )
+    fields = with_flags((*COMMON_FIELDS, *points))
 
     def fetch(place: NDArray[np.int64]) -> NDArray[np.object_]:
         at = int(place)
@@ -64,23 +61,31 @@ def open_records(folder: Path) -> Examples:
         return np.array(data, np.object_)  # as text of NumPy's own, it would lose zeros at its end
 
     def read(place: tf.Tensor) -> tuple[tf.Tensor, Sample]:
-        return parse(tf.ensure_shape(tf.numpy_function(fetch, [place], tf.string), []))
+        return parse(tf.ensure_shape(tf.numpy_function(fetch, [place], tf.string), []), fields)
 
-    return Examples(str(folder), tuple(index["class_names"]), len(offsets), read)
+    return Examples(str(folder), tuple(index["class_names"]), len(offsets), fields, read)
 
 
-def parse(serialised: tf.Tensor) -> tuple[tf.Tensor, Sample]:
-    """Number and Sample of one record, string []."""
-    found = tf.io.parse_single_example(serialised, FEATURES)
-    sample = as_sample(
-        decode(found["image"]),
-        found["boxes"],
-        tf.cast(found["classes"], tf.int32),
-        found["crowd"],
-        found["has_mask"],
-        tf.reshape(tf.io.decode_raw(found["masks"], tf.uint8), [-1, PACKED]),
-    )
-    return found["image_id"], sample
+def parse(serialised: tf.Tensor, fields: Sequence[Field]) -> tuple[tf.Tensor, Sample]:
+    """Number and Sample of one record, string [], with the fields that it was written with."""
+    head = {"image": tf.io.FixedLenFeature([], tf.string), "image_id": tf.io.FixedLenFeature([], tf.int64)}
+    found = tf.io.parse_single_example(serialised, head | {field.name: _feature(field) for field in fields})
+    values = {field.name: _value(field, found[field.name]) for field in fields}
+    return found["image_id"], as_sample(decode(found["image"]), fields, values)
+
+
+def _feature(field: Field) -> tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature:
+    """How the values of all instances of an image are stored."""
+    if field.dtype == "uint8":
+        return tf.io.FixedLenFeature([], tf.string)
+    dtype = tf.float32 if field.dtype == "float32" else tf.int64
+    return tf.io.FixedLenSequenceFeature(field.shape, dtype, allow_missing=True)
+
+
+def _value(field: Field, stored: tf.Tensor) -> tf.Tensor:
+    if field.dtype == "uint8":
+        return tf.reshape(tf.io.decode_raw(stored, field.dtype), [-1, *field.shape])
+    return tf.cast(stored, field.dtype)
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
@@ -102,31 +107,31 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder}: expected {INDEX}, which maskx data records writes last; start it again to finish")
     index = files.read_json(path)
     try:
-        _check(fields.mapping(index, INDEX))
+        _check(records.mapping(index, INDEX))
     except Unfit as problem:
         raise BadInput(f"{path}: {problem}") from None
     return index
 
 
 def _check(index: Mapping[str, Any]) -> None:
-    for key, expected in (("version", VERSION), ("mask_side", SIDE)):
+    for key, expected in (("version", VERSION), ("mask_side", MASK_SIDE)):
         if index.get(key) != expected:
-            raise fields.unfit(key, f"{expected}: write the records anew", index.get(key))
-    for _, name in fields.entries(index, "class_names"):
-        fields.as_text(name, "class_names")
-    for number, shard in fields.entries(index, "shards"):
-        check_shard(fields.mapping(shard, f"shards[{number}]"))
+            raise records.unfit(key, f"{expected}: write the records anew", index.get(key))
+    for _, name in records.entries(index, "class_names"):
+        records.as_text(name, "class_names")
+    for number, shard in records.entries(index, "shards"):
+        check_shard(records.mapping(shard, f"shards[{number}]"))
 
 
 def check_shard(shard: Mapping[str, Any]) -> None:
     """Whether this is what the index says of a shard; raises Unfit."""
     for key in ("file", "sha256", "fingerprint"):
-        fields.text(shard, key)
-    counts = [fields.whole(shard, key, 0, MAX_IMAGES) for key in ("images", "instances", "with_masks", "bytes")]
+        records.text(shard, key)
+    counts = [records.whole(shard, key, 0, MAX_IMAGES) for key in ("images", "instances", "with_masks", "bytes")]
     for key in LISTS:
         numbers = shard.get(key)
         if not isinstance(numbers, list) or len(numbers) != counts[0] or not all(type(one) is int for one in numbers):
-            raise fields.unfit(key, f"{counts[0]} whole numbers", numbers)
+            raise records.unfit(key, f"{counts[0]} whole numbers", numbers)
 
 
 def _read(path: Path, offset: int, length: int, checksum: int) -> bytes:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, MaskFile
-from maskx_tf.data.formats import records as fields
+from maskx_tf.data.formats import records
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.pipeline import tfrecords
-from maskx_tf.data.pipeline.examples import Arrays, Examples, arrays, image_numbers, pixels
-from maskx_tf.data.pipeline.sample import SIDE
+from maskx_tf.data.pipeline.examples import Examples, InstanceArrays, fields_of, image_numbers, instance_arrays, pixels
 from maskx_tf.data.pipeline.tfrecords import INDEX, LISTS, VERSION
 from maskx_tf.data.pipeline.workers import in_processes, nothing
 from maskx_tf.errors import BadInput
+from maskx_tf.structures import MASK_SIDE, Field
 
 PER_SHARD = 500  # images: about 80 MB of usual photos
 HEAD, FOOT = 12, 4  # bytes around a record: its length and that number's checksum; its own checksum
@@ -86,7 +86,7 @@ def write(
     index = {
         "version": VERSION,
         "name": dataset.name,
-        "mask_side": SIDE,
+        "mask_side": MASK_SIDE,
         "class_names": dataset.class_names,
         "category_ids": dataset.category_ids,
         **totals,
@@ -109,7 +109,7 @@ def open_written(dataset: Dataset, folder: Path) -> Examples:
     if [task.fingerprint for task in tasks] != [shard["fingerprint"] for shard in shards]:
         what = f"expected records of {dataset.name} as it is now, with the same classes and the same masks"
         raise BadInput(f"{folder}: {what}, found others; write them anew")
-    return tfrecords.open_records(folder)
+    return tfrecords.open_records(folder, dataset.points)
 
 
 def _tasks(dataset: Dataset, out: Path, per_shard: int) -> list[_Task]:
@@ -131,12 +131,15 @@ def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
     def add(*values: object) -> None:
         digest.update(repr(values).encode() + b"\n")
 
-    add(VERSION, SIDE, dataset.class_names, dataset.category_ids)
+    add(VERSION, MASK_SIDE, dataset.class_names, dataset.category_ids, *dataset.points)
     for number, image in zip(numbers, dataset.images, strict=True):
         file = hashlib.sha256(image.file).hexdigest() if isinstance(image.file, bytes) else str(image.file)
         add(number, file, image.width, image.height)
         for one in image.instances:
             add(one.box, one.label, one.crowd)
+            for name, points in sorted(one.points.items()):
+                add(name)
+                digest.update(points.tobytes())
             form = one.segmentation
             if isinstance(form, tuple):
                 for polygon in form:
@@ -181,7 +184,7 @@ def _finished(out: Path, present: list[str]) -> Iterator[dict[str, Any]]:
         if name.startswith("records-") and name.endswith(".json"):
             shard = files.read_json(out / name)
             try:
-                tfrecords.check_shard(fields.mapping(shard, name))
+                tfrecords.check_shard(records.mapping(shard, name))
             except Unfit as problem:
                 raise BadInput(f"{out / name}: {problem}; remove the file") from None
             yield shard
@@ -194,15 +197,15 @@ def _write_shard(task: _Task, step: Callable[[], None]) -> dict[str, Any]:
     with files.new_file(task.path) as unfinished:
         with tf.io.TFRecordWriter(str(unfinished)) as writer:
             for place, number in enumerate(task.numbers):
-                found = arrays(task.dataset, place)
-                record = _serialised(number, _encoded(task.dataset, place), found)
+                found = instance_arrays(task.dataset, place)
+                record = _serialised(number, _encoded(task.dataset, place), fields_of(task.dataset), found)
                 writer.write(record)
                 lists["offsets"].append(totals["bytes"] + HEAD)
                 lists["lengths"].append(len(record))
                 lists["crc32"].append(zlib.crc32(record))
                 totals["images"] += 1
-                totals["instances"] += len(found.boxes)
-                totals["with_masks"] += int(found.has_mask.sum())
+                totals["instances"] += len(found["boxes"])
+                totals["with_masks"] += int(found["has_mask"].sum())
                 totals["bytes"] += HEAD + len(record) + FOOT
                 step()
         checksum = files.sha256(unfinished)
@@ -211,22 +214,22 @@ def _write_shard(task: _Task, step: Callable[[], None]) -> dict[str, Any]:
     return shard
 
 
-def _serialised(number: int, image: bytes, found: Arrays) -> bytes:
-    def whole(values: Any) -> tf.train.Feature:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=np.ravel(values).tolist()))
+def _serialised(number: int, image: bytes, fields: Iterable[Field], found: InstanceArrays) -> bytes:
+    def whole(values: ArrayLike) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=np.ravel(values).astype(np.int64)))
 
     def data(value: bytes) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    feature = {
-        "image": data(image),
-        "image_id": whole(number),
-        "boxes": tf.train.Feature(float_list=tf.train.FloatList(value=found.boxes.ravel().tolist())),
-        "classes": whole(found.classes),
-        "crowd": whole(found.crowd),
-        "has_mask": whole(found.has_mask),
-        "masks": data(found.masks.tobytes()),
-    }
+    feature = {"image": data(image), "image_id": whole(number)}
+    for field in fields:
+        values = found[field.name]
+        if field.dtype == "uint8":
+            feature[field.name] = data(values.tobytes())
+        elif field.dtype == "float32":
+            feature[field.name] = tf.train.Feature(float_list=tf.train.FloatList(value=values.ravel()))
+        else:
+            feature[field.name] = whole(values)
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
 
 

@@ -1,8 +1,9 @@
 """What happens to one image and its instances on their way into a batch: cut, mirrored, scaled, put on a canvas.
 
-Pure functions on tensors; whatever is random takes a seed, int32 [2]. A mask is a grid over its box (see `ops.masks`)
-and goes where the box goes: scaling changes nothing in it, mirroring reverses its rows, and only a box that is cut gets
-a new grid. Boxes have continuous edges, so mirroring takes x to width - x.
+Pure functions on tensors; whatever is random takes a seed, int32 [2]. Values change by the kind of their field, not by
+its name. A mask is a grid over its box (see `ops.masks`) and goes where the box goes: scaling changes nothing in it,
+mirroring reverses its rows, and only a box that is cut gets a new grid. Boxes have continuous edges, so mirroring takes
+x to width - x.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from maskx_tf.data.pipeline.sample import SIDE, Sample, tidy
-from maskx_tf.data.pipeline.visibility import TINY, centres_of, seen_through
+from maskx_tf.data.pipeline.sample import Sample, tidy
+from maskx_tf.data.pipeline.visibility import TINY, seen_through
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import images as image_ops
+from maskx_tf.structures import MASK_SIDE, Field
 
 
 def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
@@ -24,13 +26,24 @@ def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
 def flip(sample: Sample) -> Sample:
     """The image mirrored left to right."""
     width = tf.cast(tf.shape(sample.image)[1], tf.float32)
-    x1, y1, x2, y2 = tf.unstack(sample.boxes, axis=-1)
-    boxes = tf.stack([width - x2, y1, width - x1, y2], axis=-1)
-    # A row of cells is reversed by the order of its bytes and of the bits in each.
-    rows = tf.reshape(sample.masks, [-1, SIDE, SIDE // 8])
-    masks = tf.reshape(tf.gather(_REVERSED, tf.cast(tf.reverse(rows, [2]), tf.int32)), tf.shape(sample.masks))
+
+    def mirrored(field: Field, value: tf.Tensor) -> tf.Tensor:
+        match field.kind:
+            case "box":
+                x1, y1, x2, y2 = tf.unstack(value, axis=-1)
+                return tf.stack([width - x2, y1, width - x1, y2], axis=-1)
+            case "grid":
+                # A row of cells is reversed by the order of its bytes and of the bits in each.
+                rows = tf.reshape(value, [-1, MASK_SIDE, MASK_SIDE // 8])
+                return tf.reshape(tf.gather(_REVERSED, tf.cast(tf.reverse(rows, [2]), tf.int32)), tf.shape(value))
+            case "points":
+                x, y, label = tf.unstack(value, axis=-1)
+                points = tf.stack([width - x, y, label], axis=-1)
+                return tf.gather(points, field.mirror, axis=1) if field.mirror else points
+        return value
+
     # tf.reverse takes a tenth of the time of [:, ::-1].
-    return tidy(sample._replace(image=tf.reverse(sample.image, [1]), boxes=boxes, masks=masks))
+    return tidy(sample.mapped(mirrored).with_image(tf.reverse(sample.image, [1])))
 
 
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
@@ -80,33 +93,50 @@ def random_window(
 def crop(sample: Sample, window: tf.Tensor) -> Sample:
     """The part of an image in a window int32 [4] (top, left, height, width); see `cut`."""
     top, left, height, width = tf.unstack(window)
-    image = sample.image[top : top + height, left : left + width]
-    return cut(sample, window)._replace(image=image)
+    return cut(sample, window).with_image(sample.image[top : top + height, left : left + width])
 
 
 def cut(sample: Sample, window: tf.Tensor) -> Sample:
     """The instances in a window, in its coordinates; the image stays as it is.
 
     An instance whose mask is known gets the box around what is left of it, which may be smaller than what is left of
-    its box. An instance of which nothing is left is no longer valid.
+    its box. An instance of which nothing is left is no longer valid. Points outside are no longer there.
     """
     top, left, height, width = tf.unstack(tf.cast(window, tf.float32))
-    boxes = sample.boxes - tf.stack([left, top, left, top])
 
-    def inside() -> tf.Tensor:
-        """Cells of which at least half lies in the window, bool [G, S, S]."""
-        rows, columns = centres_of(boxes)
-        rows = (rows >= -TINY) & (rows <= height + TINY)
-        columns = (columns >= -TINY) & (columns <= width + TINY)
-        return rows[:, :, None] & columns[:, None, :]
+    def moved(field: Field, value: tf.Tensor) -> tf.Tensor:
+        match field.kind:
+            case "box":
+                return value - tf.stack([left, top, left, top])
+            case "points":
+                return value - tf.stack([left, top, 0.0])
+        return value
 
-    is_cut = sample.valid & tf.reduce_any(box_ops.clip(boxes, height, width) != boxes, axis=-1)
-    return seen_through(sample._replace(boxes=boxes), is_cut, inside, (height, width))
+    def inside(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return (y >= -TINY) & (y <= height + TINY) & ((x >= -TINY) & (x <= width + TINY))
+
+    sample = sample.mapped(moved)
+    boxes = sample["boxes"]
+    is_cut = sample["valid"] & tf.reduce_any(box_ops.clip(boxes, height, width) != boxes, axis=-1)
+    return seen_through(sample, is_cut, inside, (height, width))
 
 
 def resize(sample: Sample, size: tf.Tensor) -> Sample:
     """The image in another size int32 [2], float32, as prediction resizes it."""
-    factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(sample.image)[:2], tf.float32)
-    image = image_ops.resize(sample.image, size)
-    boxes = box_ops.denormalise(sample.boxes, factor[0], factor[1])
-    return sample._replace(image=image, boxes=box_ops.clip(boxes, size[0], size[1]))  # against rounding
+    resized = scale(sample, tf.cast(size, tf.float32) / tf.cast(tf.shape(sample.image)[:2], tf.float32))
+    boxes = box_ops.clip(resized["boxes"], size[0], size[1])  # against rounding
+    return resized.with_values(boxes=boxes).with_image(image_ops.resize(sample.image, size))
+
+
+def scale(sample: Sample, factor: tf.Tensor) -> Sample:
+    """The instances in an image whose height and width are multiplied by a factor [2]; the image stays as it is."""
+
+    def scaled(field: Field, value: tf.Tensor) -> tf.Tensor:
+        match field.kind:
+            case "box":
+                return box_ops.denormalise(value, factor[0], factor[1])
+            case "points":
+                return value * tf.stack([factor[1], factor[0], 1.0])
+        return value
+
+    return sample.mapped(scaled)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from maskx_tf.data.pipeline.sample import SIDE, Sample, grids_of, tidy
+from maskx_tf.data.pipeline.sample import Sample, grids_of, tidy
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import masks as mask_ops
+from maskx_tf.structures import MASK_SIDE
 
 TINY = 1e-3  # pixels, by which rounding may move the centre of a cell
 
@@ -16,40 +17,60 @@ TINY = 1e-3  # pixels, by which rounding may move the centre of a cell
 def seen_through(
     sample: Sample,
     maybe: tf.Tensor,
-    visible: Callable[[], tf.Tensor],
+    visible: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     size: tuple[tf.Tensor | int, tf.Tensor | int],
     *,
     least: float = 0.0,
 ) -> Sample:
-    """The instances as far as they lie in the image and the cells of their boxes are visible.
+    """The instances as far as they lie in the image and can be seen.
+
+    An instance whose mask is known is where its mask is, another one anywhere in its box.
 
     Args:
         sample: what is seen.
-        maybe: bool [G], instances that may be seen in part only; the others stay as they are.
-        visible: makes bool [G, S, S]; it is called if there are such instances.
+        maybe: bool [G], instances that may be seen in part only; boxes and grids of the others stay as they are.
+        visible: of y and x, float32 tensors whose shapes broadcast: whether something at these places can be seen.
         size: height and width of the image.
         least: the share of an instance that has to be seen.
     """
+    grids = [field for field in sample.fields if field.kind == "grid"]
+    changing = ["boxes", "valid", *(name for field in grids for name in (field.flag, field.name))]
 
-    def look() -> tuple[tf.Tensor, ...]:
-        # An instance without a mask may be anywhere in its box.
-        whole = grids_of(sample.masks) | ~sample.has_mask[:, None, None]
-        seen = whole & visible()
-        before, after = (tf.reduce_sum(tf.cast(grids, tf.float32), axis=[1, 2]) for grids in (whole, seen))
-        fitted = _fitted(sample.boxes, whole, seen, size)
-        changed = maybe & ((before != after) | tf.reduce_any(fitted != sample.boxes, axis=-1))
-        boxes = tf.where(changed[:, None], fitted, sample.boxes)
-        grids = _moved(seen, sample.boxes, boxes)
-        has_mask = sample.has_mask & (~changed | tf.reduce_any(grids, axis=[1, 2]))
-        packed = mask_ops.pack_bits(tf.reshape(grids, [-1, SIDE * SIDE]))
-        masks = tf.where(changed[:, None], packed, sample.masks)
-        valid = sample.valid & ~(changed & ((after == 0.0) | (after < least * before)))
-        return boxes, valid, has_mask, masks
+    def look() -> dict[str, tf.Tensor]:
+        boxes = sample["boxes"]
+        cells = {field.name: grids_of(sample[field.name]) for field in grids}
+        rows, columns = centres_of(boxes)
+        seen = visible(rows[:, :, None], columns[:, None, :])
+        whole = cells["masks"] | ~sample["has_mask"][:, None, None]
+        left = whole & seen
+        before, after = (tf.reduce_sum(tf.cast(area, tf.float32), axis=[1, 2]) for area in (whole, left))
+        fitted = _fitted(boxes, whole, left, size)
+        changed = maybe & ((before != after) | tf.reduce_any(fitted != boxes, axis=-1))
+        values = {
+            "boxes": tf.where(changed[:, None], fitted, boxes),
+            "valid": sample["valid"] & ~(changed & ((after == 0.0) | (after < least * before))),
+        }
+        for field in grids:
+            moved = _moved(cells[field.name] & seen, boxes, values["boxes"])
+            packed = mask_ops.pack_bits(tf.reshape(moved, [-1, MASK_SIDE * MASK_SIDE]))
+            values[field.name] = tf.where(changed[:, None], packed, sample[field.name])
+            values[field.flag] = sample[field.flag] & (~changed | tf.reduce_any(moved, axis=[1, 2]))
+        return values
 
-    boxes, valid, has_mask, masks = tf.cond(
-        tf.reduce_any(maybe), look, lambda: (sample.boxes, sample.valid, sample.has_mask, sample.masks)
-    )
-    return tidy(sample._replace(boxes=boxes, valid=valid, has_mask=has_mask, masks=masks))
+    values = tf.cond(tf.reduce_any(maybe), look, lambda: {name: sample[name] for name in changing})
+    return tidy(_without_hidden_points(sample.with_values(**values), visible))
+
+
+def _without_hidden_points(sample: Sample, visible: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Sample:
+    """Labels become 0 where a point cannot be seen; a set of points of which none is left is unknown."""
+    values: dict[str, tf.Tensor] = {}
+    for field in sample.fields:
+        if field.kind == "points":
+            x, y, label = tf.unstack(sample[field.name], axis=-1)
+            label = tf.where(visible(y, x), label, 0.0)
+            values[field.name] = tf.stack([x, y, label], axis=-1)
+            values[field.flag] = sample[field.flag] & tf.reduce_any(label != 0.0, axis=-1)
+    return sample.with_values(**values)
 
 
 def _fitted(
@@ -61,7 +82,7 @@ def _fitted(
     """
     height, width = (tf.cast(side, tf.float32) for side in size)
     before, after = _extents(whole), _extents(seen)
-    start, cell = tf.tile(boxes[:, :2], [1, 2]), tf.tile((boxes[:, 2:] - boxes[:, :2]) / SIDE, [1, 2])
+    start, cell = tf.tile(boxes[:, :2], [1, 2]), tf.tile((boxes[:, 2:] - boxes[:, :2]) / MASK_SIDE, [1, 2])
     edges = start + after * cell
     border = tf.stack([0.0, 0.0, width, height])
     edges = tf.where(tf.abs(edges - border) <= 0.5 * cell + TINY, border, edges)
@@ -71,7 +92,7 @@ def _fitted(
 def centres_of(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where the centres of the cells of each box lie: y float32 [G, S], x float32 [G, S]."""
     x1, y1, x2, y2 = tf.unstack(boxes[..., None], axis=1)  # [G, 1]
-    centre = (tf.range(SIDE, dtype=tf.float32) + 0.5) / SIDE
+    centre = (tf.range(MASK_SIDE, dtype=tf.float32) + 0.5) / MASK_SIDE
     return y1 + (y2 - y1) * centre, x1 + (x2 - x1) * centre
 
 
@@ -79,7 +100,7 @@ def _extents(grids: tf.Tensor) -> tf.Tensor:
     """The boxes float32 [G, 4] around the cells that are set, in cells of bool [G, S, S]."""
     columns, rows = (tf.cast(tf.reduce_any(grids, axis=axis), tf.int32) for axis in (1, 2))
     first = [tf.argmax(line, axis=1) for line in (columns, rows)]
-    last = [SIDE - tf.argmax(tf.reverse(line, [1]), axis=1) for line in (columns, rows)]
+    last = [MASK_SIDE - tf.argmax(tf.reverse(line, [1]), axis=1) for line in (columns, rows)]
     return tf.cast(tf.stack(first + last, axis=1), tf.float32)
 
 
@@ -89,11 +110,11 @@ def _moved(grids: tf.Tensor, boxes: tf.Tensor, new_boxes: tf.Tensor) -> tf.Tenso
     old, new = centres_of(boxes), centres_of(new_boxes)
     for axis in (1, 2):
         first, last = old[axis - 1][:, :1], old[axis - 1][:, -1:]
-        place = (new[axis - 1] - first) / tf.maximum(last - first, box_ops.MIN_SIDE) * (SIDE - 1)
-        place = tf.clip_by_value(place, 0.0, SIDE - 1.0)
+        place = (new[axis - 1] - first) / tf.maximum(last - first, box_ops.MIN_SIDE) * (MASK_SIDE - 1)
+        place = tf.clip_by_value(place, 0.0, MASK_SIDE - 1.0)
         below = tf.cast(place, tf.int32)
         share = tf.expand_dims(place - tf.floor(place), 3 - axis)
-        above = tf.minimum(below + 1, SIDE - 1)
+        above = tf.minimum(below + 1, MASK_SIDE - 1)
         values = (1.0 - share) * tf.gather(values, below, axis=axis, batch_dims=1) + share * tf.gather(
             values, above, axis=axis, batch_dims=1
         )
