@@ -55,6 +55,8 @@ def align_bins(
 ) -> Iterator[Bin]:
     """The samples of RoIAlign: `samples` x `samples` regular points in each of `size` x `size` equal bins.
 
+    0 samples are adaptive: along each side of a bin as many as it is cells long, rounded up.
+
     aligned (detectron2) moves the box by half a cell; without it (torchvision's and Detectron's models) the box keeps
     its place and its sides are at least one cell.
     """
@@ -64,11 +66,13 @@ def align_bins(
         x1, y1, x2, y2 = boxes[image, region] / strides[level] - (0.5 if aligned else 0.0)
         if not aligned:
             x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+        down = samples or max(math.ceil((y2 - y1) / size), 0)
+        across = samples or max(math.ceil((x2 - x1) / size), 0)
         for row, column in np.ndindex(size, size):
             points = []
-            for i, j in np.ndindex(samples, samples):
-                y = y1 + (row + (i + 0.5) / samples) * (y2 - y1) / size
-                x = x1 + (column + (j + 0.5) / samples) * (x2 - x1) / size
+            for i, j in np.ndindex(down, across):
+                y = y1 + (row + (i + 0.5) / down) * (y2 - y1) / size
+                x = x1 + (column + (j + 0.5) / across) * (x2 - x1) / size
                 points.append(bilinear(y, x, *shapes[level]))
             yield Bin(image, region, row, column, level, points)
 

@@ -174,7 +174,11 @@ class RoiConfig(Section):
         default=True,
         description="RoIAlign shifts by half a pixel, as detectron2 does; torchvision and Detectron do not.",
     )
-    samples: Literal[1, 2] = Field(default=2, description="Samples along each side of a bin.")
+    samples: Literal[0, 1, 2] = Field(
+        default=2,
+        description="Samples along each side of a bin, for align and warp; 0: as many as the bin is cells long, "
+        "rounded up, which is detectron2's default and Detectron's.",
+    )
     reduce: Literal["average", "max"] = Field(
         default="average", description="How the samples of a bin become one value, for align and warp."
     )
@@ -183,6 +187,12 @@ class RoiConfig(Section):
     )
     box_size: Count = Field(default=7, description="Bins along each side for the box head; 14 is usual with neck c4.")
     mask_size: Count = Field(default=14, description="Bins along each side for the mask head; masks are twice that.")
+
+    @model_validator(mode="after")
+    def _sampling(self) -> RoiConfig:
+        if self.samples == 0 and self.reduce != "average":
+            raise impossible("reduce", "average, for samples is 0", self.reduce)
+        return self
 
 
 class BoxConfig(Section):

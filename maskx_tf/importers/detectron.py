@@ -72,7 +72,7 @@ def plan(request: Request) -> Plan:
         embedding=blobs[embedding][1:] if embedding else None,
         may_stay=() if has_rpn else ("rpn/",),
         anchor_scores=next((name for name in blobs if re.fullmatch(r"rpn_cls_logits(_fpn2)?_w", name)), ""),
-        notes=NOTES if has_rpn else (*NOTES, WITHOUT_RPN),
+        notes=(*NOTES, *_samples(cfg)[1], *(() if has_rpn else (WITHOUT_RPN,))),
     )
 
 
@@ -126,7 +126,7 @@ def _settings(path: Path, blobs: Tensors, cfg: JsonView | None, total: int) -> J
             "normaliser": "fixed",
             "ignore_straddling": True,
         },
-        "roi": {"aligned": False, "samples": 2, "level_epsilon": "detectron"},
+        "roi": {"aligned": False, "samples": _samples(cfg)[0], "level_epsilon": "detectron"},
         "box": {
             "delta_weights": _delta_weights(path, cfg),
             "smooth_l1_beta": 1.0,
@@ -150,6 +150,17 @@ def _settings(path: Path, blobs: Tensors, cfg: JsonView | None, total: int) -> J
     if "conv5_mask_w" in blobs:
         _set_masks(path, blobs, cfg, settings)
     return settings
+
+
+def _samples(cfg: JsonView | None) -> tuple[int, tuple[str, ...]]:
+    """RoIAlign's samples along each side of a bin, and a note where the one setting cannot be true to the file."""
+    of_boxes = max(look_up(cfg, "FAST_RCNN.ROI_XFORM_SAMPLING_RATIO", 2), 0)
+    of_masks = max(look_up(cfg, "MRCNN.ROI_XFORM_SAMPLING_RATIO", of_boxes), 0)
+    samples = of_boxes if of_boxes in (0, 1, 2) else 2
+    if of_boxes == of_masks == samples:
+        return samples, ()
+    there = f"{of_boxes} for boxes and {of_masks} for masks (0: as many as a bin is cells long)"
+    return samples, (f"RoIAlign's samples along each side of a bin are {there} at the source, here {samples} for both",)
 
 
 def _numbers(path: Path, cfg: JsonView | None, key: str, count: int) -> list[float] | None:

@@ -29,7 +29,6 @@ RULES = (
 SCORES = "roi_heads.box_predictor.cls_score.weight"
 BOXES = "roi_heads.box_predictor.bbox_pred.weight"
 NOTES = (
-    "RoIAlign takes 2 x 2 samples a bin, where detectron2 takes as many as the region has cells",
     "an image's sides are rounded down after resizing and interpolated without antialiasing, where detectron2 rounds "
     "to the nearest and uses PIL",
 )
@@ -83,7 +82,8 @@ def _settings(request: Request, tensors: Tensors, total: int) -> Json:
             "smooth_l1_beta": 0.0,
             "normaliser": "fixed",
         },
-        "roi": {"aligned": True, "samples": 2, "level_epsilon": "detectron2"},
+        # No file of detectron2's holds its configuration; 0, its default, is what the whole zoo has.
+        "roi": {"aligned": True, "samples": 0, "level_epsilon": "detectron2"},
         "box": {
             "delta_weights": [10.0, 10.0, 5.0, 5.0],
             "smooth_l1_beta": 0.0,

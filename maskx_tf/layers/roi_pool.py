@@ -19,7 +19,7 @@ class RoiPooler(keras.layers.Layer):
         strides: pixels a cell of each level, finest first.
         op: "align", "pool" or "warp".
         aligned: half-pixel shift of op "align".
-        samples: along each side of a bin, for "align" and "warp".
+        samples: along each side of a bin, for "align" and "warp"; 0 for as many as the bin is cells long.
         reduce: "average" or "max", for "align" and "warp".
         level_epsilon: see `ops.roi_align.assign_levels`.
         gather: use the form of op "align" that XLA and LiteRT can compile.

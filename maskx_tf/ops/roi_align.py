@@ -1,9 +1,10 @@
 """RoIAlign over the levels of a pyramid, in a form to train with and a form to convert, and the choice of level.
 
-Both forms sample each bin of a region at regular points, bilinearly, and reduce the samples (Mask R-CNN, section 3).
-`roi_align` partitions the regions by level and calls TensorFlow's crop_and_resize, which runs fast forward and
-backward everywhere but under XLA and in LiteRT. `roi_align_gather` is made of gathers: the fastest form where XLA
-compiles it, and convertible; its gradient is slow. A gradient flows into the boxes as well, where the papers have
+Both forms sample each bin of a region at regular points, bilinearly, and reduce the samples (Mask R-CNN, section 3):
+a fixed number of them or, adaptively, as many along each side of a bin as it is cells long. `roi_align` partitions the
+regions by level and calls TensorFlow's crop_and_resize, which runs fast forward and backward everywhere but under XLA
+and in LiteRT. `roi_align_gather` is made of gathers: the fastest form where XLA compiles it, and convertible; its
+gradient is slow. A gradient flows into the boxes as well, where the papers have
 none: the models stop it at the call.
 
 A sample at feature coordinate v (the centre of cell i is at i) reads 0 outside [-1, size] and is moved into
@@ -19,7 +20,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops.roi_adaptive import pool_adaptively
 
+# Cells next to samples along one axis, and their weights.
+Corners = list[tuple[tf.Tensor, tf.Tensor]]
 EPSILONS = ("torchvision", "detectron", "detectron2")
 # Boxes of this size belong to the level of CANONICAL_LEVEL (FPN, section 4.2).
 CANONICAL_SIZE = 224.0
@@ -75,10 +79,10 @@ def roi_align(
         levels: int32 [B, N], index into features.
         strides: pixels a cell of each level.
         size: side of the output.
-        samples: samples a bin along each side.
+        samples: samples a bin along each side, 1 or 2; 0 for as many as the bin is cells long, rounded up.
         aligned: subtract half a cell, so that a box edge at pixel 0 lies half a cell before the first cell's centre;
             without it (torchvision's and Detectron's models) sides are at least one cell.
-        reduce: "average" or "max" of a bin's samples.
+        reduce: "average" or "max" of a bin's samples; "average" alone where samples is 0.
 
     Returns:
         float32 [B, N, size, size, C].
@@ -92,27 +96,39 @@ def roi_align(
     rows = tf.dynamic_partition(tf.range(batch * count), flat_levels, len(features))
     pooled = []
     for level, row in zip(features, rows, strict=True):
-        crops = _crop(level, tf.gather(edges, row), tf.gather(image, row), size * samples)
-        if samples > 1:
-            pool = tf.nn.avg_pool2d if reduce == "average" else tf.nn.max_pool2d
-            crops = pool(crops, samples, samples, "VALID")
-        pooled.append(crops)
+        pooled.append(_pool_level(level, tf.gather(edges, row), tf.gather(image, row), size, samples, reduce))
     stitched = tf.dynamic_stitch(rows, pooled) if len(pooled) > 1 else pooled[0]
     return tf.reshape(stitched, [batch, boxes.shape[1] or count, size, size, channels])
 
 
-def _crop(features: tf.Tensor, edges: tf.Tensor, image: tf.Tensor, points: int) -> tf.Tensor:
-    """Samples the map at `points` regular points along each side of boxes in feature coordinates, exactly.
-
-    crop_and_resize reads 0 beyond the outermost centres; one more cell all around, equal to its neighbour, moves
-    that border to where RoIAlign has it.
-    """
+def _pool_level(
+    features: tf.Tensor, edges: tf.Tensor, image: tf.Tensor, size: int, samples: int, reduce: str
+) -> tf.Tensor:
+    """The regions [R, size, size, C] of one level, from their edges [R, 4] in its coordinates and their images [R]."""
+    # crop_and_resize reads 0 beyond the outermost centres; one more cell all around, equal to its neighbour, moves
+    # that border to where RoIAlign has it.
     padded = tf.pad(tf.cast(features, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-    height, width = tf.shape(padded)[1], tf.shape(padded)[2]
+    if not samples:
+
+        def read(region: tf.Tensor, first: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+            start = first + 1.0
+            return _crop(padded, tf.gather(image, region), start, start + step * (size - 1.0), size)
+
+        return pool_adaptively(read, edges, tf.shape(features)[2:0:-1], size=size, channels=features.shape[-1])
     start, stop = edges[:, :2] + 1.0, edges[:, 2:] + 1.0
-    inset = 0.5 * (stop - start) / points  # half a step: the outermost samples lie this far inside the box
-    last = tf.cast(tf.stack([width - 1, height - 1]), tf.float32)
-    normal = tf.concat([(start + inset) / last, (stop - inset) / last], axis=-1)
+    inset = 0.5 * (stop - start) / (size * samples)  # half a step: the outermost samples lie this far inside the box
+    crops = _crop(padded, image, start + inset, stop - inset, size * samples)
+    if samples == 1:
+        return crops
+    pool = tf.nn.avg_pool2d if reduce == "average" else tf.nn.max_pool2d
+    return pool(crops, samples, samples, "VALID")
+
+
+def _crop(padded: tf.Tensor, image: tf.Tensor, first: tf.Tensor, last: tf.Tensor, points: int) -> tf.Tensor:
+    """Samples the map at regular points along each side, the outermost at first and last [R, 2] (x, y), exactly."""
+    height, width = tf.shape(padded)[1], tf.shape(padded)[2]
+    end = tf.cast(tf.stack([width - 1, height - 1]), tf.float32)
+    normal = tf.concat([first / end, last / end], axis=-1)
     return tf.image.crop_and_resize(padded, box_ops.swap_xy(normal), image, [points, points])
 
 
@@ -140,51 +156,79 @@ def roi_align_gather(
     table = tf.reshape(table, [-1, channels])
 
     edges = _feature_edges(boxes, levels, strides, aligned)
-    columns = _corners(edges[..., 0], edges[..., 2], widths, size, samples)
-    rows = _corners(edges[..., 1], edges[..., 3], heights, size, samples)
-    bin_samples = []
-    for row_sample, column_sample in itertools.product(range(samples), repeat=2):
-        value = tf.zeros([batch, count, size, size, channels], dtype)
-        for (row, row_weight), (column, column_weight) in itertools.product(rows, columns):
-            y, x = row[..., row_sample], column[..., column_sample]
-            cell = first[..., None, None] + (y * widths[..., None])[..., :, None] + x[..., None, :]
-            weight = row_weight[..., row_sample][..., :, None] * column_weight[..., column_sample][..., None, :]
-            value += tf.gather(table, cell) * tf.cast(weight, dtype)[..., None]  # [B, N, size, size, C]
-        bin_samples.append(value)
+    if not samples:
+        first, widths, heights = (tf.reshape(value, [-1]) for value in (first, widths, heights))
+
+        def read(region: tf.Tensor, start: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+            at = start[..., None] + step[..., None] * tf.range(size, dtype=tf.float32)  # [R, 2, size]
+            width = tf.gather(widths, region)
+            columns, rows = _corners(at[:, 0], width), _corners(at[:, 1], tf.gather(heights, region))
+            return _interpolated(table, tf.gather(first, region), width, rows, columns)
+
+        cells = tf.stack([widths, heights], axis=-1)
+        pooled = pool_adaptively(read, tf.reshape(edges, [-1, 4]), cells, size=size, channels=channels)
+        return tf.cast(tf.reshape(pooled, [batch, count, size, size, channels]), dtype)
+    columns, rows = (
+        _corners(_regular_points(edges[..., low], edges[..., low + 2], size * samples), cells)
+        for low, cells in ((0, widths), (1, heights))
+    )
+    bin_samples = [
+        _interpolated(table, first, widths, _every(rows, row, samples), _every(columns, column, samples))
+        for row, column in itertools.product(range(samples), repeat=2)
+    ]
     if reduce == "max":
         return functools.reduce(tf.maximum, bin_samples)
     return functools.reduce(tf.add, bin_samples) / samples**2
 
 
-def _corners(
-    start: tf.Tensor, stop: tf.Tensor, cells: tf.Tensor, size: int, samples: int
-) -> list[tuple[tf.Tensor, tf.Tensor]]:
+def _regular_points(start: tf.Tensor, stop: tf.Tensor, points: int) -> tf.Tensor:
+    """The centres [..., points] of so many equal parts of [start, stop]."""
+    fraction = (tf.range(points, dtype=tf.float32) + 0.5) / points
+    return start[..., None] + (stop - start)[..., None] * fraction
+
+
+def _every(corners: Corners, first: int, step: int) -> Corners:
+    return [(index[..., first::step], weight[..., first::step]) for index, weight in corners]
+
+
+def _interpolated(table: tf.Tensor, first: tf.Tensor, widths: tf.Tensor, rows: Corners, columns: Corners) -> tf.Tensor:
+    """The samples at every pair of a row and a column: [..., size, size, C].
+
+    Args:
+        table: all cells of all levels and images, [cells, C].
+        first: int32 [...], where in the table the level of each region begins.
+        widths: int32 [...], cells in a row of that level.
+        rows: see `_corners`, [..., size].
+        columns: like rows.
+    """
+    value = tf.zeros([], table.dtype)
+    for (row, row_weight), (column, column_weight) in itertools.product(rows, columns):
+        cell = first[..., None, None] + (row * widths[..., None])[..., :, None] + column[..., None, :]
+        weight = row_weight[..., :, None] * column_weight[..., None, :]
+        value += tf.gather(table, cell) * tf.cast(weight, table.dtype)[..., None]
+    return value
+
+
+def _corners(at: tf.Tensor, cells: tf.Tensor) -> Corners:
     """The two cells that each sample along one axis lies between, and their weights.
 
     Args:
-        start: float32 [B, N], the boxes' lower edges in feature coordinates.
-        stop: float32 [B, N].
-        cells: int32 [B, N], how many cells the level has along this axis.
-        size: bins.
-        samples: samples a bin.
+        at: float32 [..., points], in feature coordinates.
+        cells: int32 [...], how many cells the level has along this axis.
 
     Returns:
-        Two pairs of index int32 and weight float32, each [B, N, size, samples].
+        Two pairs of index int32 and weight float32, each [..., points].
     """
-    points = size * samples
-    fraction = (tf.range(points, dtype=tf.float32) + 0.5) / points
-    at = start[..., None] + (stop - start)[..., None] * fraction  # [B, N, points]
     limit = tf.cast(cells, tf.float32)[..., None]
     inside = tf.cast((at >= -1.0) & (at <= limit), tf.float32)
     at = tf.clip_by_value(at, 0.0, limit - 1.0)
     lower = tf.floor(at)
+    upper = tf.minimum(lower + 1.0, limit - 1.0)
     upper_weight = at - lower
-    shape = tf.concat([tf.shape(start), [size, samples]], axis=0)
-
-    def pair(index: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.reshape(tf.cast(index, tf.int32), shape), tf.reshape(weight * inside, shape)
-
-    return [pair(lower, 1.0 - upper_weight), pair(tf.minimum(lower + 1.0, limit - 1.0), upper_weight)]
+    return [
+        (tf.cast(lower, tf.int32), (1.0 - upper_weight) * inside),
+        (tf.cast(upper, tf.int32), upper_weight * inside),
+    ]
 
 
 def _feature_edges(boxes: tf.Tensor, levels: tf.Tensor, strides: Sequence[int], aligned: bool) -> tf.Tensor:
@@ -197,7 +241,9 @@ def _feature_edges(boxes: tf.Tensor, levels: tf.Tensor, strides: Sequence[int], 
 
 
 def _check(samples: int, reduce: str) -> None:
-    if samples not in (1, 2):
-        raise ValueError(f"samples is {samples}, expected 1 or 2")
+    if samples not in (0, 1, 2):
+        raise ValueError(f"samples is {samples}, expected 0, 1 or 2")
+    if not samples and reduce != "average":
+        raise ValueError(f"reduce is {reduce!r}, expected average, for samples is 0")
     if reduce not in ("average", "max"):
         raise ValueError(f"reduce is {reduce!r}, expected average or max")

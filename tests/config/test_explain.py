@@ -58,7 +58,7 @@ from tests.config.helpers import problem, put
         ("train: {rate: 0}", "train.rate: expected a number above 0, found 0"),
         ("train: {momentum: 1}", "train.momentum: expected a number below 1, found 1"),
         ("model: {rpn: {nms_iou: 7}}", "model.rpn.nms_iou: expected a number of at most 1, found 7"),
-        ("model: {roi: {samples: 3}}", "model.roi.samples: expected 1 or 2, found 3"),
+        ("model: {roi: {samples: 3}}", "model.roi.samples: expected 0, 1 or 2, found 3"),
         (
             "model: {backbone: {neck: fpm}}",
             "model.backbone.neck: expected 'fpn', 'c4', 'c5' or 'dc5', found 'fpm'; did you mean fpn?",

@@ -66,6 +66,8 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.backbone.neck=c4"], "model.anchors.sizes", "1 list of sizes, one for each map of neck c4"),
         (["model.anchors.sizes=[[8], [8], [8], [8]]"], "model.anchors.sizes", "5 lists of sizes"),
         (["model.anchors.sizes=[[8], [8], [8], [8], [8, 9]]"], "model.anchors.sizes", "the same number of sizes"),
+        (["model.roi.samples=0", "model.roi.reduce=max"], "model.roi.reduce", "average, for samples is 0, found 'max'"),
+        (["model.roi.samples=3"], "model.roi.samples", "0, 1 or 2, found 3"),
         (["model.rpn.pre_nms_train=10"], "model.rpn.post_nms_train", "at most 50"),
         (["model.rpn.post_nms_test=6000"], "model.rpn.post_nms_test", "at most 5000"),
         (["model.rpn.negative_iou=0.8"], "model.rpn.negative_iou", "at most positive_iou, which is 0.7"),

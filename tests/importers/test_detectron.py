@@ -175,6 +175,27 @@ def test_baselines(outputs: int, kind: str, put: Callable[[Any], Path]) -> None:
     assert_complete(found, every)
 
 
+@pytest.mark.parametrize(
+    ("cfg", "samples", "note"),
+    [
+        ("{}", 2, ""),
+        ("{FAST_RCNN: {ROI_XFORM_SAMPLING_RATIO: 0}, MRCNN: {ROI_XFORM_SAMPLING_RATIO: 0}}", 0, ""),
+        ("{FAST_RCNN: {ROI_XFORM_SAMPLING_RATIO: 1}}", 1, ""),
+        (
+            "{FAST_RCNN: {ROI_XFORM_SAMPLING_RATIO: 2}, MRCNN: {ROI_XFORM_SAMPLING_RATIO: 0}}",
+            2,
+            "2 for boxes and 0 for masks (0: as many as a bin is cells long) at the source, here 2 for both",
+        ),
+        ("{FAST_RCNN: {ROI_XFORM_SAMPLING_RATIO: 4}}", 2, "4 for boxes and 4 for masks"),
+    ],
+)
+def test_samples_of_the_configuration(cfg: str, samples: int, note: str, put: Callable[[Any], Path]) -> None:
+    found = plan(Request(put({"blobs": empty(detector()), "cfg": cfg})))
+    assert found.settings["roi"]["samples"] == samples
+    assert note in " ".join(found.notes)
+    assert ("samples" in " ".join(found.notes)) == bool(note)
+
+
 def test_other_anchors_are_named_as_such(put: Callable[[Any], Path]) -> None:
     every = empty(detector() | {"rpn_cls_logits_fpn2_w": (4, PYRAMID, 1, 1)})
     with pytest.raises(

@@ -117,7 +117,7 @@ def test_conventions(tensors: Tensors, put: Callable[[Any], Path]) -> None:
     assert settings["input"]["pixel_mean"] == [103.53, 116.28, 123.675]
     assert settings["input"]["pixel_std"] == [1.0, 1.0, 1.0]
     assert settings["anchors"] == {"rounding": "none", "order": "size_major"}
-    assert settings["roi"]["aligned"] is True
+    assert (settings["roi"]["aligned"], settings["roi"]["samples"]) == (True, 0)
     assert settings["detections"]["paste"] == "continuous"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from maskx_tf.ops import nms as nms_ops
@@ -11,9 +12,12 @@ from tests.litert import converted
 from tests.pyramid import BOXES, LEVELS, STRIDES, feature_maps
 
 
-def test_roi_align_gather() -> None:
+@pytest.mark.parametrize("samples", [2, 0])
+def test_roi_align_gather(samples: int) -> None:
+    options = {"strides": STRIDES, "size": 3, "samples": samples}
+
     def pool(p2: tf.Tensor, p3: tf.Tensor, p4: tf.Tensor, boxes: tf.Tensor, levels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"pooled": align_ops.roi_align_gather([p2, p3, p4], boxes, levels, strides=STRIDES, size=3)}
+        return {"pooled": align_ops.roi_align_gather([p2, p3, p4], boxes, levels, **options)}
 
     maps = [level.astype(np.float32) for level in feature_maps(batch=1)]
     inputs = dict(zip(["p2", "p3", "p4", "boxes", "levels"], [*maps, BOXES[:1], LEVELS[:1]], strict=True))

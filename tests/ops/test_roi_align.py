@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskx_tf.ops import roi_adaptive
 from maskx_tf.ops import roi_align as align_ops
 from tests import reference
 from tests import reference_pooling as pooling
@@ -13,15 +17,15 @@ from tests.checks import assert_forms_agree, gradients
 from tests.pyramid import BOXES, EDGE_BOXES, LEVELS, SHAPES, STRIDES, feature_maps, tensors
 
 FORMS = pytest.mark.parametrize("form", [align_ops.roi_align, align_ops.roi_align_gather])
-OPTIONS = pytest.mark.parametrize("samples", [1, 2])
+SAMPLES = pytest.mark.parametrize(
+    ("samples", "reduce"), [(1, "average"), (1, "max"), (2, "average"), (2, "max"), (0, "average")]
+)
 ALIGNED = pytest.mark.parametrize("aligned", [True, False])
-REDUCE = pytest.mark.parametrize("reduce", ["average", "max"])
 
 
 @FORMS
-@OPTIONS
+@SAMPLES
 @ALIGNED
-@REDUCE
 def test_values(form, samples, aligned, reduce) -> None:
     maps = feature_maps()
     options = {"strides": STRIDES, "size": 3, "samples": samples, "aligned": aligned}
@@ -35,9 +39,8 @@ def test_values(form, samples, aligned, reduce) -> None:
 
 
 @FORMS
-@OPTIONS
+@SAMPLES
 @ALIGNED
-@REDUCE
 def test_gradients(form, samples, aligned, reduce) -> None:
     maps = feature_maps()
     options = {"strides": STRIDES, "size": 3, "samples": samples, "aligned": aligned}
@@ -50,14 +53,15 @@ def test_gradients(form, samples, aligned, reduce) -> None:
 
 
 @pytest.mark.parametrize("size", [7, 14])
+@pytest.mark.parametrize("samples", [2, 0])
 @ALIGNED
-def test_forms_agree_on_many_boxes(size, aligned) -> None:
+def test_forms_agree_on_many_boxes(size, samples, aligned) -> None:
     rng = np.random.default_rng(3)
     corner = rng.uniform(-20, 60, (2, 150, 2))
     boxes = np.concatenate([corner, corner + rng.exponential(20, (2, 150, 2))], axis=-1).astype(np.float32)
     levels = rng.integers(0, 3, (2, 150)).astype(np.int32)
     maps = tensors(feature_maps(channels=5))
-    options = {"strides": STRIDES, "size": size, "samples": 2, "aligned": aligned}
+    options = {"strides": STRIDES, "size": size, "samples": samples, "aligned": aligned}
     partition = align_ops.roi_align(maps, boxes, levels, **options)
     gathered = align_ops.roi_align_gather(maps, boxes, levels, **options)
     np.testing.assert_allclose(partition, gathered, atol=1e-4)
@@ -76,6 +80,72 @@ def test_samples_exactly_at_the_end_of_reach(form, aligned) -> None:
     expected = pooling.pooled(maps, pooling.align_bins(SHAPES[:1], boxes, levels, **options), (1, 4, 1), "average")
     assert [bool(box.any()) for box in expected[0]] == [True, False, True, False]
     np.testing.assert_allclose(form(tensors(maps), boxes, levels, **options), expected, atol=1e-5)
+
+
+# What torchvision's kernel (0.28, on a CPU) makes of the map and the boxes below with sampling_ratio=0: 2 x 2 bins of
+# each region, and the gradient of their sum.
+TORCHVISION = {
+    True: (
+        """8.544379 8.806966 7.212675 9.590928  4.992894 8.032063 0.61058 2.119325  16 6 0 8
+        5.750433 7.069119 5.855469 7.504232""",
+        """0.258789 0.646398 0.387782 0.195855 0.191189 0.191189 0.191189 0.215386
+        0.444227 0.620877 0.473958 0.344401 0.336372 0.336372 0.336371 0.367839
+        0.083008 0.376172 0.227886 1.11556 1.113932 0.113932 0.113932 0.056966
+        0.083008 0.376172 0.227886 1.11556 1.113932 0.113932 0.113932 0.056966
+        0.077474 0.368576 0.219748 0.107856 0.106337 0.106337 0.106337 0.053168
+        0.038737 0.426736 0.207704 0.053928 0.053168 0.053168 0.053168 0.026584""",
+    ),
+    False: (
+        """8.014432 9.805664 7.146702 9.69542  8.502387 11.254775 1.916667 3.158334  7.5 10.75 7.75 12
+        6.85026 8.438802 7.561198 7.576823""",
+        """0.002062 0.107205 0.359158 0.025174 0.007595 0.007595 0.007595 0.007921
+        0.238932 0.368576 0.566406 0.304167 0.290365 0.290365 0.290365 0.463325
+        0.238932 0.368576 0.566406 0.554167 0.790365 0.540365 0.290365 0.463325
+        0.028863 0.184549 0.382378 0.620139 1.106337 0.606337 0.106337 0.110894
+        0.028863 0.184549 0.382378 0.370139 0.606337 0.356337 0.106337 0.110894
+        0.030924 0.268142 0.658203 0.141146 0.113932 0.113932 0.113932 0.118815""",
+    ),
+}
+
+
+@FORMS
+@ALIGNED
+def test_adaptive_sampling_is_torchvisions(form, aligned) -> None:
+    rows, columns = np.mgrid[0:6, 0:8]
+    level = ((rows * rows * 3 + columns * 5 + rows * columns) % 17.0)[None, :, :, None]
+    boxes = np.float32([[[1, 2, 30, 22], [5.3, -3, 9, 40], [12, 8, 20, 16], [-6, 4, 37, 5]]])
+    options = {"strides": (4,), "size": 2, "samples": 0, "aligned": aligned}
+    values, gradient = (np.array(numbers.split(), float) for numbers in TORCHVISION[aligned])
+
+    def pool(level: tf.Tensor) -> tf.Tensor:
+        return form([level], boxes, np.zeros([1, 4], np.int32), **options)
+
+    np.testing.assert_allclose(tf.reshape(pool(tf.constant(level, tf.float32)), [-1]), values, atol=2e-5)
+    (found,) = gradients(pool, np.ones([1, 4, 2, 2, 1]), level)
+    np.testing.assert_allclose(found.ravel(), gradient, atol=2e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("size", [3, 7, 14])
+def test_bins_are_measured_exactly(size, jit) -> None:
+    """Lengths at a multiple of the bins, and the next numbers to either side, up to more cells than any map has."""
+    multiples = (np.arange(1, 600) * size).astype(np.float32)
+    extents = np.concatenate([multiples, np.nextafter(multiples, np.inf), np.nextafter(multiples, -np.inf)])
+    expected = [math.ceil(Fraction(float(extent)) / size) for extent in extents]
+    measure = tf.function(lambda values: roi_adaptive._length_of_bins(values, size), jit_compile=jit)
+    np.testing.assert_array_equal(measure(extents), expected)
+
+
+@FORMS
+def test_boxes_beyond_all_bounds_end(form) -> None:
+    """Adaptively, a box has samples for its length: one that no image holds has no more than the map has cells."""
+    maps = tensors(feature_maps(1))
+    boxes = tf.constant([[[-1e9, -1e9, 1e9, 1e9], [0, 0, np.inf, 30], [0, 0, np.nan, 30], [8, 8, 24, 24]]], tf.float32)
+    options = {"strides": STRIDES, "size": 2, "samples": 0}
+    levels = tf.zeros([1, 4], tf.int32)
+    result = form(maps, boxes, levels, **options).numpy()
+    np.testing.assert_allclose(result[:, 3:], form(maps, boxes[:, 3:], levels[:, 3:], **options), atol=1e-6)
+    assert not result[0, 0].any()
 
 
 @FORMS
@@ -98,9 +168,10 @@ def test_a_ramp_gives_the_centres_of_the_bins(form) -> None:
 
 
 @FORMS
-def test_no_boxes(form) -> None:
+@pytest.mark.parametrize("samples", [2, 0])
+def test_no_boxes(form, samples) -> None:
     maps = tensors(feature_maps())
-    result = form(maps, tf.zeros([2, 0, 4]), tf.zeros([2, 0], tf.int32), strides=STRIDES, size=7)
+    result = form(maps, tf.zeros([2, 0, 4]), tf.zeros([2, 0], tf.int32), strides=STRIDES, size=7, samples=samples)
     assert result.shape == (2, 0, 7, 7, 3)
 
 
@@ -132,14 +203,16 @@ def test_images_do_not_mix(form) -> None:
 
 
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
-def test_half_precision(dtype) -> None:
+@pytest.mark.parametrize("samples", [2, 0])
+def test_half_precision(samples, dtype) -> None:
     """`roi_align` computes in float32 whatever comes; the gather form keeps the features' type."""
     maps = [tf.cast(level, dtype) for level in tensors(feature_maps())]
-    exact = align_ops.roi_align([tf.cast(level, tf.float32) for level in maps], BOXES, LEVELS, strides=STRIDES, size=3)
-    partition = align_ops.roi_align(maps, BOXES, LEVELS, strides=STRIDES, size=3)
+    options = {"strides": STRIDES, "size": 3, "samples": samples}
+    exact = align_ops.roi_align([tf.cast(level, tf.float32) for level in maps], BOXES, LEVELS, **options)
+    partition = align_ops.roi_align(maps, BOXES, LEVELS, **options)
     assert partition.dtype == tf.float32
     np.testing.assert_array_equal(partition, exact)
-    gathered = align_ops.roi_align_gather(maps, BOXES, LEVELS, strides=STRIDES, size=3)
+    gathered = align_ops.roi_align_gather(maps, BOXES, LEVELS, **options)
     assert gathered.dtype == dtype
     np.testing.assert_allclose(tf.cast(gathered, tf.float32), exact, atol=0.06)
 
@@ -147,37 +220,40 @@ def test_half_precision(dtype) -> None:
 @FORMS
 def test_unknown_options(form) -> None:
     maps = tensors(feature_maps())
-    with pytest.raises(ValueError, match="samples is 3, expected 1 or 2"):
+    with pytest.raises(ValueError, match="samples is 3, expected 0, 1 or 2"):
         form(maps, BOXES, LEVELS, strides=STRIDES, size=3, samples=3)
+    with pytest.raises(ValueError, match="reduce is 'max', expected average, for samples is 0"):
+        form(maps, BOXES, LEVELS, strides=STRIDES, size=3, samples=0, reduce="max")
     with pytest.raises(ValueError, match="reduce is 'sum', expected average or max"):
         form(maps, BOXES, LEVELS, strides=STRIDES, size=3, reduce="sum")
 
 
 @pytest.mark.parametrize(("form", "compiled"), [(align_ops.roi_align, False), (align_ops.roi_align_gather, True)])
-def test_forms(form, compiled) -> None:
+@pytest.mark.parametrize("samples", [2, 0])
+def test_forms(form, compiled, samples) -> None:
     def pool(*inputs: tf.Tensor) -> tf.Tensor:
-        return form(inputs[:3], inputs[3], inputs[4], strides=STRIDES, size=3)
+        return form(inputs[:3], inputs[3], inputs[4], strides=STRIDES, size=3, samples=samples)
 
     assert_forms_agree(pool, *tensors(feature_maps()), BOXES, LEVELS, compiled=compiled)
 
 
 @FORMS
-def test_maps_of_a_size_known_at_run_time(form) -> None:
-    maps = tensors(feature_maps())
+@pytest.mark.parametrize("samples", [2, 0])
+def test_maps_of_a_size_known_at_run_time(form, samples) -> None:
+    maps, options = tensors(feature_maps()), {"strides": STRIDES, "size": 3, "samples": samples}
     signature = [tf.TensorSpec([None, None, None, 3])] * 3
-    pool = tf.function(lambda *levels: form(levels, BOXES, LEVELS, strides=STRIDES, size=3), input_signature=signature)
-    np.testing.assert_allclose(pool(*maps), form(maps, BOXES, LEVELS, strides=STRIDES, size=3), atol=1e-5)
+    pool = tf.function(lambda *levels: form(levels, BOXES, LEVELS, **options), input_signature=signature)
+    np.testing.assert_allclose(pool(*maps), form(maps, BOXES, LEVELS, **options), atol=1e-5)
 
 
 @FORMS
-def test_batch_of_a_size_known_at_run_time(form) -> None:
-    maps = tensors(feature_maps())
+@pytest.mark.parametrize("samples", [2, 0])
+def test_batch_of_a_size_known_at_run_time(form, samples) -> None:
+    maps, options = tensors(feature_maps()), {"strides": STRIDES, "size": 3, "samples": samples}
     signature = [tf.TensorSpec([None, len(BOXES[0]), 4]), tf.TensorSpec([None, len(BOXES[0])], tf.int32)]
-    pool = tf.function(
-        lambda boxes, levels: form(maps, boxes, levels, strides=STRIDES, size=3), input_signature=signature
-    )
+    pool = tf.function(lambda boxes, levels: form(maps, boxes, levels, **options), input_signature=signature)
     assert pool.get_concrete_function().output_shapes[1:] == (len(BOXES[0]), 3, 3, 3)
-    np.testing.assert_allclose(pool(BOXES, LEVELS), form(maps, BOXES, LEVELS, strides=STRIDES, size=3), atol=1e-5)
+    np.testing.assert_allclose(pool(BOXES, LEVELS), form(maps, BOXES, LEVELS, **options), atol=1e-5)
 
 
 def squares(*sides: float) -> np.ndarray:
