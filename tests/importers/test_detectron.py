@@ -79,7 +79,7 @@ def assert_masks(imported: Any, blobs: Tensors, reads: str, hidden: int, leak: f
     t_layers.append(layer(blobs, "mask_fcn_logits_w_flat"))
     rows = blobs["v_glove"] if reads == "table" else blobs["cls_score_w"]
     filters = transcription.transfer(rows, blobs["bbox_pred_w"], t_layers, reads, leak)
-    (found,) = model.prepare()
+    (found,) = model.mask.prepare()
     np.testing.assert_allclose(found, filters[1:], atol=1e-5)
     size = imported.config.model.roi.mask_size
     pooled = np.random.default_rng(5).standard_normal((3, PYRAMID, size, size)).astype(np.float32)
@@ -87,7 +87,7 @@ def assert_masks(imported: Any, blobs: Tensors, reads: str, hidden: int, leak: f
     features = transcription.mask_features(pooled, convs, layer(blobs, "conv5_mask"))
     masks = transcription.all_masks(features, filters, layer(blobs, "mask_mlp_logits_raw") if branch else None)
     classes = [1, 80, 17]
-    ours = model.mask.logits(pooled.transpose(0, 2, 3, 1)[None], tf.constant([classes]), model.prepare())
+    ours = model.mask.logits(pooled.transpose(0, 2, 3, 1)[None], tf.constant([classes]), model.mask.prepare())
     np.testing.assert_allclose(ours[0], masks[np.arange(3), classes], atol=1e-4)
 
 

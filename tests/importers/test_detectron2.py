@@ -92,7 +92,7 @@ def test_heads_against_numpy(tensors: Tensors, put: Callable[[Any], Path]) -> No
     features = transcription.mask_features(pooled, convs, layer(tensors, "roi_heads.mask_head.deconv"))
     filters, bias = layer(tensors, "roi_heads.mask_head.predictor")
     masks = transcription.all_masks(features, filters[:, :, 0, 0]) + bias[:, None, None]
-    found = model.mask.logits(pooled.transpose(0, 2, 3, 1)[None], classes, model.prepare())
+    found = model.mask.logits(pooled.transpose(0, 2, 3, 1)[None], classes, model.mask.prepare())
     np.testing.assert_allclose(found[0], masks[np.arange(3), [0, 79, 16]], atol=1e-5)
 
     level = generator.standard_normal((1, 5, 4, 6)).astype(np.float32)
