@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from maskx_tf.config import ModelConfig
+    from maskx_tf.files import Json
 
 EXAMPLE = "Example: maskx import detectron2 model_final.pkl --out imported model.detections.score=0.3"
 LONGEST = 3
@@ -63,7 +64,7 @@ def _facts(model: ModelConfig) -> dict[str, str | int]:
     return {"family": model.family, "backbone": model.backbone.name, "classes": len(model.class_names)}
 
 
-def describe(summary: dict[str, Any]) -> str:
+def describe(summary: Json) -> str:
     """The summary as text."""
     lines = [
         f"wrote {summary['out']}: {summary['family']}, {summary['backbone']}, {summary['classes']} classes",

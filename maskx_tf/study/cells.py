@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from maskx_tf import files
 from maskx_tf.config import Config
@@ -179,7 +179,7 @@ def source(folder: Path, part: str) -> Json:
 def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
     """A checksum of everything that a cell's figures depend on beside the code."""
     config = cell_config(study, cell, places)
-    parts: list[Any] = [_settings(config), cell.method.masks, cell.method.start, cell.method.embeddings]
+    parts: list[object] = [_settings(config), cell.method.masks, cell.method.start, cell.method.embeddings]
     parts.append(data_facts(study, cell.group))
     if cell.method.start != "nothing":
         parts += [detector_digest(study, cell.group, places), study.regions.per_image]
@@ -214,5 +214,5 @@ def _settings(config: Config) -> Json:
     return plain
 
 
-def _checksum(parts: list[Any]) -> str:
+def _checksum(parts: list[object]) -> str:
     return files.digest(parts)[:16]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from maskx_tf.files import Json, write_text
 from maskx_tf.study.statistics import Spread
@@ -88,7 +87,7 @@ def as_json(summary: Summary) -> Json:
     return {**plain, "tables": tables, "cells": [one._asdict() for one in summary.cells]}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A spread as a mapping; of one value it has no deviation, for which JSON has null."""
     if not isinstance(value, Spread):
         return value
