@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maskx_tf.data.dataset import Dataset
     from maskx_tf.data.formats.join import Names
     from maskx_tf.data.formats.readers import DataFiles
+    from maskx_tf.files import Json
 
 USUAL = Recipe()
 FORMATS = "coco, voc, visual_genome (_val, _test), cityscapes, open_images, labelme, via or masks; see docs/data.md."
@@ -238,7 +239,7 @@ def _size(dataset: Dataset) -> dict[str, str | int]:
     }
 
 
-def _as_text(size: dict[str, str | int], findings: list[dict[str, Any]]) -> str:
+def _as_text(size: dict[str, str | int], findings: list[Json]) -> str:
     lines = [
         f"{size['name']}: {size['images']} images, {size['instances']} instances of {size['classes']} classes, "
         f"{size['with_masks']} with masks"
