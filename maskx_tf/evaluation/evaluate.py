@@ -63,18 +63,18 @@ def evaluate(
         mark = runner.fingerprint(predictor, truth, **given)
     with tempfile.TemporaryDirectory(prefix="maskx-") as nowhere:
         folder = Path(nowhere) if out is None else out
-        with store.Store(folder / DETECTIONS, mark, say) as held:
-            runner.run(
-                predictor,
-                batches,
-                truth,
-                held,
-                class_names=class_names,
-                boxes=boxes,
-                paste=paste,
-                masks=masks,
-                on_image=on_image,
-            )
+        held = store.Store(folder / DETECTIONS, mark, say)
+        runner.run(
+            predictor,
+            batches,
+            truth,
+            held,
+            class_names=class_names,
+            boxes=boxes,
+            paste=paste,
+            masks=masks,
+            on_image=on_image,
+        )
         if out is not None:
             store.write_results(folder / DETECTIONS, folder / RESULTS)
         found = store.read(folder / DETECTIONS)

@@ -9,10 +9,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from maskx_tf import files
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json
 
 KEY = "maskx_detections"  # of the first line; its value is the version of the format
@@ -20,11 +19,11 @@ FORMAT = 1
 
 
 class Store:
-    """The file, open for more images. Used as a context.
+    """The file, to which images are added.
 
     Args:
         path: of the file.
-        fingerprint: of all that detections depend on; a file of another is begun anew.
+        fingerprint: of all that detections depend on; a file of another is started again.
         say: is told what became of a file that was there.
 
     Raises:
@@ -34,23 +33,13 @@ class Store:
     def __init__(self, path: Path, fingerprint: str, say: Callable[[str], None] = lambda text: None) -> None:
         self.path = path
         self.done: set[int] = set()
-        try:
+        with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             size = self._take_up(fingerprint, say) if path.exists() else 0
-            self._file = path.open("ab")
-            self._file.truncate(size)
-        except OSError as error:
-            raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
+            with path.open("ab") as file:
+                file.truncate(size)
         if not size:
             self._write({KEY: FORMAT, "fingerprint": fingerprint})
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
     def add(self, image_id: int, detections: list[Json]) -> None:
         """Adds an image, which is then done."""
@@ -58,15 +47,11 @@ class Store:
         self.done.add(image_id)
 
     def _write(self, entry: Json) -> None:
-        try:
-            self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise BadInput(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        files.append(self.path, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
 
     def _take_up(self, fingerprint: str, say: Callable[[str], None]) -> int:
-        """Notes which images are done; how many bytes of the file are whole lines, 0 to begin anew."""
-        with self.path.open("rb") as file:
+        """Notes which images are done; how many bytes of the file are whole lines, 0 to start again."""
+        with files.open_regular(self.path) as file:
             first = file.readline()
             head = _parsed(first)
             if head is None or KEY not in head:
@@ -96,7 +81,7 @@ def images(path: Path) -> Iterator[tuple[int, list[Json]]]:
         BadInput: the file cannot be read, or is another.
     """
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             if KEY not in (_parsed(file.readline()) or {}):
                 raise BadInput(f"{path}: expected detections that maskx eval wrote, found another file")
             for line in file:
@@ -105,7 +90,7 @@ def images(path: Path) -> Iterator[tuple[int, list[Json]]]:
                     return
                 yield entry["image_id"], entry["detections"]
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise BadInput(f"{path}: cannot be read: {reason(error)}") from None
 
 
 def read(path: Path) -> Iterator[Json]:

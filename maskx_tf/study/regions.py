@@ -7,6 +7,7 @@ holds no mask, so that all splits of a detector share it; `with_masks` cuts the 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -284,10 +285,18 @@ def _allocate(folder: Path, like: Regions, most: int, limit_mib: int) -> Regions
         )
     return Regions(
         *(
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, (most, *values.shape[1:]))
+            _mapped(folder / f"{name}.npy", values.dtype, (most, *values.shape[1:]))
             for name, values in zip(Regions._fields, like, strict=True)
         )
     )
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new file of an array, mapped into memory, for which the disk has room."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:  # otherwise a disk that becomes full would end the process when a page is written
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _chosen(images: NDArray[np.int64], per_image: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:

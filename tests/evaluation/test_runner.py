@@ -65,8 +65,8 @@ def predictor() -> Predictor:
 
 
 def ran(predictor, path: Path, **options) -> list[dict]:
-    with Store(path / "detections.jsonl", "") as held:
-        runner.run(predictor, batches(), truth(), held, class_names=CLASSES, **options)
+    held = Store(path / "detections.jsonl", "")
+    runner.run(predictor, batches(), truth(), held, class_names=CLASSES, **options)
     return list(store.read(path / "detections.jsonl"))
 
 
@@ -199,9 +199,9 @@ def test_memory_holds_one_batch_at_a_time(tmp_path) -> None:
                 "image_valid": np.array([1]),
             }
 
-    with Store(tmp_path / "detections.jsonl", "") as held:
-        runner.run(fake, stream(), truth(), held, class_names=CLASSES)
-        kept = sum(len(json.dumps(value, default=list)) for value in vars(held).values() if isinstance(value, set))
+    held = Store(tmp_path / "detections.jsonl", "")
+    runner.run(fake, stream(), truth(), held, class_names=CLASSES)
+    kept = sum(len(json.dumps(value, default=list)) for value in vars(held).values() if isinstance(value, set))
     assert most <= 2  # the one that is asked about, and the next
     assert kept < 200  # the numbers of the images, and none of the thousand masks
     assert len(list(store.read(tmp_path / "detections.jsonl"))) == 1000

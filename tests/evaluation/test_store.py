@@ -10,6 +10,7 @@ import pytest
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import store
 from maskx_tf.evaluation.store import Store
+from tests import disk
 
 IMAGES = {
     7: [{"category_id": 3, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5, "annotation_id": 4}],
@@ -20,10 +21,10 @@ IMAGES = {
 
 def write(path: Path, fingerprint: str = "a", say=lambda text: None) -> list[int]:
     """Adds the images that are missing; which those were."""
-    with Store(path, fingerprint, say) as held:
-        missing = [image for image in IMAGES if image not in held.done]
-        for image in missing:
-            held.add(image, IMAGES[image])
+    held = Store(path, fingerprint, say)
+    missing = [image for image in IMAGES if image not in held.done]
+    for image in missing:
+        held.add(image, IMAGES[image])
     return missing
 
 
@@ -93,3 +94,31 @@ def test_a_broken_line_is_where_it_goes_on(tmp_path: Path) -> None:
         path.write_bytes(b"".join([*lines[:2], broken, *lines[2:]]))
         assert write(path) == [1, 9]
         assert path.read_bytes() == b"".join(lines)
+
+
+@disk.each_error
+def test_an_image_that_cannot_be_added_is_asked_about_again(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "new" / "detections.jsonl"
+    expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
+    for _ in disk.each_step(lambda: write(path), error, expected):
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        assert lines[-1] == b""  # nothing half-written
+    assert write(path) == []
+    for _ in disk.each_step(lambda: store.write_results(path, tmp_path / "results.json"), error, expected):
+        assert disk.names_in(tmp_path) in (
+            ["new", "new/detections.jsonl"],
+            ["new", "new/detections.jsonl", "results.json"],
+        )
+
+
+def test_a_disk_that_is_full_for_detections(tmp_path: Path) -> None:
+    path = tmp_path / "detections.jsonl"
+    with (
+        pytest.raises(BadInput, match=r"detections\.jsonl: cannot be written: File too large"),
+        disk.no_room_beyond(150),
+    ):
+        write(path)
+    lines = path.read_bytes().split(b"\n")
+    assert lines[-1] == b""
+    assert 1 <= len(lines) - 1 < 4
+    assert write(path) == [7, 1, 9][len(lines) - 2 :]

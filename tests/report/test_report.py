@@ -55,9 +55,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("instances.json").write_text(json.dumps(truth))
     results = made_up.results(truth)
     for folder in (Path("eval"), Path("run/eval")):
-        with Store(folder / "detections.jsonl", "") as held:
-            for image in truth["images"]:
-                held.add(image["id"], [one for one in results if one["image_id"] == image["id"]])
+        held = Store(folder / "detections.jsonl", "")
+        for image in truth["images"]:
+            held.add(image["id"], [one for one in results if one["image_id"] == image["id"]])
         figures = measure(truth, results, kinds=("box", "mask"), classes_a=made_up.A).as_json()
         places = {"images": str(Path("images").resolve()), "annotations": str(Path("instances.json").resolve())}
         where = {"val": [places]}

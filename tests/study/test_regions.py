@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.ops.masks import pack_bits
 from maskx_tf.study import cells, regions
+from tests import disk
 from tests.study import small
 from tests.training import runs
 
@@ -152,6 +154,25 @@ def _copy(folder: Path, to: Path) -> Path:
     for path in folder.iterdir():
         (to / path.name).write_bytes(path.read_bytes())
     return to
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise disk.FULL
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(BadInput, match=r"a: cannot be written: No space left on device"):
+        scene.make(tmp_path / "a")
+    monkeypatch.undo()
+    with pytest.raises(KeyboardInterrupt):
+        scene.make(tmp_path / "a", model=_interrupted)
+    assert not list(tmp_path.iterdir())
+
+
+def _interrupted() -> RCNN:
+    raise KeyboardInterrupt
 
 
 def test_too_large_a_cache_is_refused(scene: Scene, tmp_path: Path) -> None:
