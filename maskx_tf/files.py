@@ -33,8 +33,8 @@ AnyPath = str | os.PathLike[str]
 # An object as JSON and YAML hold it, and one that is only read.
 Json = dict[str, Any]
 JsonView = Mapping[str, Any]
-# What a disk or its owner objects to; TensorFlow ends the text of its own errors with the same words.
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+# What a disk or its owner objects to; the errors of TensorFlow hold the same words.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 LONGEST_STEM = 50  # letters of a name that its temporary name repeats; a name has 255 bytes at most
 
 
@@ -165,6 +165,16 @@ def new_file(path: AnyPath) -> Iterator[Path]:
             _sync(place.parent)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def make_folder(path: AnyPath) -> None:
+    """Makes a folder, and those above it, unless it is there.
+
+    Raises:
+        Unwritable: it cannot be made.
+    """
+    with writing(path):
+        os.makedirs(path, exist_ok=True)
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:
@@ -322,8 +332,10 @@ def writing(path: AnyPath) -> Iterator[None]:
             why = error.why
         elif isinstance(error, OSError):
             why = reason(error)
+        elif type(error).__module__.startswith("tensorflow."):
+            why = next((words for words in map(os.strerror, DISK) if words in str(error)), "")
         else:
-            why = next((words for words in map(os.strerror, DISK) if f"; {words}" in str(error)), "")
+            raise
         if not why:
             raise
         raise _unwritable(path, why) from None

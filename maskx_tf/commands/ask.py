@@ -126,13 +126,14 @@ def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) ->
     import numpy as np
     from PIL import Image, ImageOps
 
+    from maskx_tf.files import make_folder
     from maskx_tf.tasks.pictures import write_picture
     from maskx_tf.visualize import draw, enlarged
 
     with Image.open(file) as image:
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     found, names = answer.numbered()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_picture(path, draw(*enlarged(pixels, found), names, a_classes=a_classes, mode=answer.paste))
 
 

@@ -20,8 +20,7 @@ from maskx_tf.data.formats import coco_write
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.data.threads import cores
-from maskx_tf.errors import BadInput
-from maskx_tf.files import Json, write_text
+from maskx_tf.files import Json, make_folder, write_text, writing
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study import cells as cells_
 from maskx_tf.study import controls, regions, results, scoring
@@ -279,17 +278,15 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[regions.Regi
 def fresh(folder: Path, digest: str, say: Say) -> None:
     """Removes a folder or file that was made with other settings; a file beside it says with which."""
     path = folder.with_name(f"{folder.name}.digest")
-    try:
+    with writing(folder):
         if folder.exists() and not (path.exists() and path.read_text(encoding="utf-8") == digest):
-            say(f"{folder}: was made with other settings; begins anew")
+            say(f"{folder}: was made with other settings; it is made again")
             if folder.is_dir():
                 shutil.rmtree(folder)
             else:
                 folder.unlink()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, digest)
-    except OSError as error:
-        raise BadInput(f"{folder}: cannot be written: {error.strerror or error}") from None
+    make_folder(path.parent)
+    write_text(path, digest)
 
 
 def _in_words(figures: dict[str, dict[str, float]]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskx_tf.files import Json, write_json
+from maskx_tf.files import Json, make_folder, write_json
 from maskx_tf.masks.paste import paste
 from maskx_tf.masks.results import coco_results
 from maskx_tf.prediction.images import ImageLike, View, pixels_of
@@ -132,7 +132,7 @@ def predict_files(
     for file, found in zip(files, _predictions(opened(model), pixels, score, augment, progress), strict=True):
         count += len(found.names)
         if pictures is not None:
-            pictures.mkdir(parents=True, exist_ok=True)
+            make_folder(pictures)
             write_picture(pictures / names[file], found.drawn())
         if results is not None:
             entries += found.as_coco(numbers[file])

@@ -191,10 +191,7 @@ def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str],
             say(f"{name}: was {old!r}, is now {new!r}")
     elif out.exists() and {path.name for path in out.iterdir()} - {LOCK}:
         raise BadInput(f"{out}: expected a new folder, or a run with {CONFIG}, found other files")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{out}: cannot be made: {error.strerror}") from None
+    files.make_folder(out)
 
 
 def note(config: Config, out: Path) -> None:

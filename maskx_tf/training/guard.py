@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,17 +41,17 @@ def keep(
         BadInput: it cannot be written.
     """
     folder = run / "failed" / f"step-{step:08d}"
-    shutil.rmtree(folder, ignore_errors=True)
-    io.save(model, config, folder)
     facts = {
         "step": step,
         "images": [int(number) for number in np.asarray(batch["image_ids"])],
         "losses": {name: value if math.isfinite(value) else str(value) for name, value in logs.items()},
         "first": "not looked for",
     }
-    npz.write(folder / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))
     # The search may need more memory than there is: what is known is written before it.
-    files.write_json(folder / FACTS, facts)
+    with files.new_folder(folder, replace=True) as unfinished:
+        io.write_into(unfinished, model, config, {})
+        npz.write(unfinished / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))
+        files.write_json(unfinished / FACTS, facts)
     try:
         facts["first"] = first_unsound(model, batch, step)
     except tf.errors.ResourceExhaustedError:

@@ -25,6 +25,7 @@ from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.errors import BadInput
 from maskx_tf.prediction import images as predict
+from tests import disk
 from tests.data import samples, scenes
 from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
 
@@ -276,3 +277,25 @@ def test_command_writes_and_goes_on(tmp_path: Path) -> None:
             opening.training_examples(other, opening.training_set(other))
     with pytest.raises(BadInput, match="found others; write them anew"):
         opening.training_examples(config, opening.training_set(config, ("traffic light", "dog")))
+
+
+@disk.each_error
+def test_records_that_fail_are_finished_by_the_next_call(
+    dataset: Dataset, written: Path, tmp_path: Path, error: BaseException
+) -> None:
+    out = tmp_path / "out"
+    expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
+    steps = 0
+    for _ in disk.each_step(lambda: tfrecords_write.write(dataset, out, per_shard=4), error, expected):
+        steps += 1
+        assert not [name for name in disk.names_in(tmp_path) if "/." in name]
+        for path in out.glob("*.tfrecord"):
+            assert path.read_bytes() == (written / path.name).read_bytes()
+    assert steps > 3  # each call finishes at least the part of a shard that the one before did not reach
+    assert digests(out) == digests(written)
+
+
+def test_a_disk_that_is_full_for_records_is_one_line(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"\.tfrecord: cannot be written: File too large$"), disk.no_room_beyond(3000):
+        tfrecords_write.write(dataset, tmp_path / "out", per_shard=4)
+    assert disk.names_in(tmp_path / "out") == []

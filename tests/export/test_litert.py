@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from maskx_tf.export import device, litert
 from maskx_tf.export.source import open_source
 from maskx_tf.ops.images import letterbox, normalise
 from maskx_tf.prediction.images import ImagePredictor
+from tests import disk
 from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
 from tests.models.small import assert_same_detections
 
@@ -143,3 +145,27 @@ def test_mistakes(capsys, tmp_path) -> None:
     with pytest.raises(BadInput, match=r"folder of a LiteRT model"):
         device.Runner(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@disk.each_error
+def test_a_folder_that_fails_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    source = open_source(model_folder(), portable=True)
+    monkeypatch.setattr(litert, "_converted", lambda graph, images: b"graph" * 1000)
+    monkeypatch.setattr(litert, "_graphs", lambda *_: [litert.Graph("model", None, {}, "float32")])
+
+    def write() -> None:
+        litert.write(source, tmp_path / "above" / "phone", precision="float32", parts=False)
+
+    with pytest.raises(BadInput, match=r"phone: cannot be written: File too large$"), disk.no_room_beyond(3000):
+        write()
+    expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
+    steps = 0
+    for _ in disk.each_step(write, error, expected):
+        steps += 1
+        names = disk.names_in(tmp_path)
+        assert names == [] or "above/phone/model.tflite" in names
+        assert not [name for name in names if "/." in name]
+        shutil.rmtree(tmp_path / "above", ignore_errors=True)
+    assert steps > 10

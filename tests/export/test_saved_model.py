@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +22,9 @@ from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.export import saved_model, warmup
-from maskx_tf.export.source import open_source
+from maskx_tf.export.source import Source, open_source
 from maskx_tf.prediction.images import ImagePredictor
-from tests import oracle
+from tests import disk, oracle
 from tests.export.exported import (
     CATEGORY_IDS,
     SIZES,
@@ -299,3 +303,68 @@ def test_resnet_with_the_oracles_weights(tmp_path) -> None:
         levels = outputs["detection_masks"][0].numpy()[ours].astype(int)
         assert np.abs(levels - np.round(255 * expected.masks[theirs])).max() <= 1
         np.testing.assert_array_equal(outputs["image_info"][0][-1], 1)  # torchvision pastes on whole pixels
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return open_source(model_folder())
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(source: Source, tmp_path: Path) -> None:
+    out = tmp_path / "above" / "pets"
+    for size in (100, 20_000):  # too little for a label file, and for the graph
+        with pytest.raises(BadInput, match=r"pets/1: cannot be written: File too large$"), disk.no_room_beyond(size):
+            saved_model.write(source, out)
+        assert disk.names_in(tmp_path) == []
+
+
+def _small(source: Source, folder: Path, name: str, names: list[str]) -> None:
+    (folder / "assets").mkdir()
+    (folder / "assets" / "labels.json").write_text("[]")
+    (folder / "saved_model.pb").write_bytes(b"graph")
+
+
+@disk.each_error
+def test_a_version_that_fails_is_not_there(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(saved_model, "_write", _small)
+    expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
+    whole = ["m", "m/1", "m/1/assets", "m/1/assets/labels.json", "m/1/saved_model.pb"]
+    for _ in disk.each_step(lambda: saved_model.write(source, tmp_path / "m", version=1), error, expected):
+        assert disk.names_in(tmp_path) in ([], whole)
+        shutil.rmtree(tmp_path / "m", ignore_errors=True)
+    assert disk.names_in(tmp_path) == whole
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def _swallowed(*_: object, **__: object) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def _made_another_error(*_: object, **__: object) -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise tf.errors.UnknownError(None, None, "KeyboardInterrupt: ") from None
+
+
+@pytest.mark.parametrize("what", [_interrupted, _swallowed, _made_another_error])
+def test_an_interrupt_is_one_line_whatever_tensorflow_makes_of_it(
+    what: Callable[..., None],
+    source: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("maskx_tf.tasks.export.open_source", lambda *_, **__: source)
+    monkeypatch.setattr(tf.saved_model, "save", what)
+    assert cli.run(["export", "saved-model", "any", "--out", str(tmp_path / "m")]) == 130
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err.splitlines()[-1]) == ("", "maskx: interrupted")
+    assert "Traceback" not in captured.err
+    assert disk.names_in(tmp_path) == []

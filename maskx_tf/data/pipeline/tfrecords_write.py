@@ -154,11 +154,9 @@ def _kept(out: Path, tasks: list[_Task]) -> dict[str, dict[str, Any]]:
     Raises:
         BadInput: the folder holds something else.
     """
-    try:
+    with files.writing(out):
         out.mkdir(exist_ok=True)
         present = sorted(path.name for path in out.iterdir())
-    except OSError as error:
-        raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
     tfrecords.remove_leftovers(out)
     expected = {task.path.name: task.fingerprint for task in tasks}
     known = {INDEX, *expected, *(_piece(task.path).name for task in tasks)}

@@ -1,0 +1,58 @@
+"""Pictures and results of predictions: each whole or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskx_tf.config import Config
+from maskx_tf.errors import BadInput
+from maskx_tf.tasks.models import Model
+from maskx_tf.tasks.predict import predict_files
+from tests import disk
+from tests.models.small import config, small_model
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    settings = config(backbone={"name": "resnet_small", "frozen_stages": 0})
+    return Model(small_model(settings), Config(model=settings), {})
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, [40, 60, 3], np.uint8)).save(path)
+    return path
+
+
+@disk.each_error
+def test_predictions_that_fail_leave_nothing_half_written(
+    model: Model, photo: Path, tmp_path: Path, error: BaseException
+) -> None:
+    out, results = tmp_path / "out", tmp_path / "results.json"
+
+    def write() -> None:
+        predict_files(model, [photo], pictures=out, results=results, score=0.0)
+
+    expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
+    steps = 0
+    for _ in disk.each_step(write, error, expected):
+        steps += 1
+        names = [name for name in disk.names_in(tmp_path) if name != "photo.png"]
+        assert names in ([], ["out"], ["out", "out/photo.png"], ["out", "out/photo.png", "results.json"])
+        if "out/photo.png" in names:
+            Image.open(out / "photo.png").load()
+        if "results.json" in names:
+            json.loads(results.read_text())
+    assert steps >= 8
+
+
+def test_a_disk_that_is_full_for_a_picture_is_one_line(model: Model, photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"photo\.png: cannot be written: File too large$"), disk.no_room_beyond(1000):
+        predict_files(model, [photo], pictures=tmp_path / "out", results=None)
+    assert disk.names_in(tmp_path) == ["out", "photo.png"]
