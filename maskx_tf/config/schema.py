@@ -11,14 +11,13 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from maskx_tf.config.fields import Count, Flag, Float, Fraction, Int, Positive, Section, Seed, Text, impossible
 from maskx_tf.config.model import ModelConfig
 
-NAMED_SPLIT = re.compile(r"all|oracle|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
+NAMED_SPLIT = re.compile(r"all|none|oracle|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
 
 
 def _named_split(name: str) -> str:
     if not NAMED_SPLIT.fullmatch(name):
-        raise impossible(
-            "", "all, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}", name
-        )
+        names = "all, none, oracle, voc, nonvoc, E1_A20 to E5_A60"
+        raise impossible("", f"{names}, a list of classes, or {{random: {{a: 20, seed: 3}}}}", name)
     return name
 
 
@@ -34,6 +33,12 @@ class RandomDraw(Section):
 
     a: Count = Field(description="How many classes keep their masks.")
     seed: Seed = Field(default=0, description="The seed of the draw.")
+    # Left out where it is false, so that policies are written, and studies' checksums are, as they were before it.
+    complement: Flag = Field(
+        default=False,
+        exclude_if=lambda value: not value,
+        description="The classes that are not drawn keep their masks instead.",
+    )
 
 
 class RandomSplit(Section):
@@ -95,9 +100,10 @@ class DataConfig(Section):
     val: tuple[Source, ...] = Field(default=(), description="Data sets to evaluate on.")
     masks: Masks = Field(
         default="all",
-        description="The classes A whose masks training may see. all: every mask that the files have. A list of class "
-        "names. voc, nonvoc: COCO's classes that Pascal VOC has, or the others. E1_A20 to E5_A60: the published random "
-        "splits of COCO. {random: {a: 20, seed: 3}}: drawn. oracle: all, and those that masks_b keeps apart.",
+        description="The classes A whose masks training may see. all: every mask that the files have. none: no mask. A "
+        "list of class names. voc, nonvoc: COCO's classes that Pascal VOC has, or the others. E1_A20 to E5_A60: the "
+        "published random splits of COCO. {random: {a: 20, seed: 3}}: drawn; with complement: true, those that are not "
+        "drawn. oracle: all, and those that masks_b keeps apart.",
     )
     names: Text | None = Field(
         default=None,

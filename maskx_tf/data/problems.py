@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
     "missing_mask": Kind("masks that are listed, but not there", False, "these instances count as box-only"),
     "unused_class": Kind("classes without instances", False, "the model gets a class that it cannot learn"),
     "maskless_class": Kind("classes of A without a mask", False, "they are learnt as classes of B"),
-    "no_masks": Kind("data sets without a mask", False, "only a detector can be learnt"),
+    "no_masks": Kind("data sets without a mask", False, "masks can be learnt by model.mask.box_losses alone"),
     "empty_image": Kind("images without instances", False, "they are learnt as background"),
 }
 

@@ -23,29 +23,31 @@ PUBLISHED_SEED, DRAWS, SIZES = 3, 5, (20, 30, 40, 50, 60)
 
 @dataclass(frozen=True)
 class Random:
-    """A draw of so many classes."""
+    """A draw of `a` classes; under `complement` A is the classes that this draw leaves out."""
 
     a: int
     seed: int
+    complement: bool = False
 
 
 Policy = str | tuple[str, ...] | Random
-EXPECTED = "all, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}"
+EXPECTED = "all, none, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}"
 
 
 def parse(value: Any) -> Policy:
     """A policy from what a configuration or the command line holds: a name, a list of classes, or a mapping."""
     if isinstance(value, str):
-        if value in ("all", "oracle", "voc", "nonvoc") or PUBLISHED.fullmatch(value):
+        if value in ("all", "none", "oracle", "voc", "nonvoc") or PUBLISHED.fullmatch(value):
             return value
     elif isinstance(value, list | tuple):
         if value and all(isinstance(name, str) for name in value):
             return tuple(value)
     elif isinstance(value, Mapping) and set(value) == {"random"} and isinstance(value["random"], Mapping):
-        draw = {"seed": 0, **value["random"]}
+        draw = {"seed": 0, "complement": False, **value["random"]}
         numbers = [draw.get("a"), draw["seed"]]
-        if set(draw) == {"a", "seed"} and all(type(number) is int and 0 <= number < 2**32 for number in numbers):
-            return Random(draw["a"], draw["seed"])
+        is_known = set(draw) == {"a", "seed", "complement"} and type(draw["complement"]) is bool
+        if is_known and all(type(number) is int and 0 <= number < 2**32 for number in numbers):
+            return Random(**draw)
     raise BadInput(f"masks: expected {EXPECTED}, found {shorten(value)}")
 
 
@@ -65,6 +67,8 @@ def a_classes(policy: Policy, class_names: Sequence[str]) -> frozenset[str]:
     """
     if policy in ("all", "oracle"):
         return frozenset(class_names)
+    if policy == "none":
+        return frozenset()
     if policy in ("voc", "nonvoc"):
         inside = frozenset(name for name in class_names if name in VOC_IN_COCO or name in VOC)
         if not inside:
@@ -76,7 +80,8 @@ def a_classes(policy: Policy, class_names: Sequence[str]) -> frozenset[str]:
                 f"masks: random.a: expected 1 to {len(class_names)}, the number of classes, found {policy.a}"
             )
         drawn = np.random.RandomState(policy.seed).choice(len(class_names), policy.a, replace=False)
-        return frozenset(class_names[index] for index in drawn)
+        chosen = frozenset(class_names[index] for index in drawn)
+        return frozenset(class_names) - chosen if policy.complement else chosen
     if isinstance(policy, tuple):
         for name in policy:
             if name not in class_names:

@@ -100,9 +100,9 @@ def owner_of(study: StudyConfig, group: GroupConfig) -> GroupConfig:
 
 
 def learner(study: StudyConfig, cell: Cell) -> Cell:
-    """The cell whose run a cell scores: what sees all masks learns the same in every split of one detector."""
+    """The cell whose run a cell scores: what sees all masks, or none, learns the same in every split of a detector."""
     owner = owner_of(study, cell.group)
-    is_same = study.synthetic is None and cell.method.masks == "all" and owner.seed == cell.group.seed
+    is_same = study.synthetic is None and cell.method.masks in ("all", "none") and owner.seed == cell.group.seed
     return cell._replace(group=owner) if is_same else cell
 
 
@@ -132,6 +132,8 @@ def cell_config(study: StudyConfig, cell: Cell, places: Places) -> Config:
     own = _data(study, group, places)
     if method.masks == "all":
         own["data"]["masks"] = "oracle" if study.synthetic is not None else "all"
+    if method.masks == "none":
+        own["data"]["masks"] = "none"
     if method.start == "detector":
         layers.append(("mask_settings", study.mask_settings))
         own["train"] |= {"stage": "mask", "weights": str(places.detector(group)), "strategy": "one"}

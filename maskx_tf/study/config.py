@@ -67,9 +67,9 @@ class MethodConfig(Section):
         description="detector: the mask branch alone, on the group's detector. nothing: everything, end to end. "
         "grabcut: nothing is learned, GrabCut cuts out what the group's detector found.",
     )
-    masks: Literal["a", "all", "grabcut"] = Field(
+    masks: Literal["a", "none", "all", "grabcut"] = Field(
         default="a",
-        description="a: those of A alone. all: the oracle, which sees B's masks. "
+        description="a: those of A alone. none: no mask. all: the oracle, which sees B's masks. "
         "grabcut: those of A, and for B what GrabCut cuts out of its boxes.",
     )
     embeddings: Literal["random", "constant", "shuffled"] | None = Field(

@@ -69,9 +69,11 @@ def train(
     config = config.with_classes(known or start.classes(config, dataset.class_names))
     classes_a = a_classes(config, dataset)
     counts = stats.count(dataset)
-    if not counts["with_masks"] and "masks" in config.model.outputs and config.train.stage != "detector":
+    learns_masks = "masks" in config.model.outputs and config.train.stage != "detector"
+    if learns_masks and not counts["with_masks"] and not config.model.mask.box_losses:
         what = f"expected masks of some class for family {config.model.family}, found none"
-        raise BadInput(f"data.train: {what}; train.stage=detector learns boxes alone")
+        ways = "model.mask.box_losses learns masks from boxes, train.stage=detector learns boxes alone"
+        raise BadInput(f"data.train: {what}; {ways}")
     progress.say(
         f"{counts['images']} images, {counts['instances']} instances, {counts['with_masks']} with masks; "
         f"{len(classes_a)} of {len(config.model.class_names)} classes in A"

@@ -65,8 +65,8 @@ from tests.config.helpers import problem, put
         ),
         (
             "data: {masks: vocc}",
-            "data.masks: expected all, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, "
-            "seed: 3}}, found 'vocc'",
+            "data.masks: expected all, none, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: "
+            "{a: 20, seed: 3}}, found 'vocc'",
         ),
         ("data: {masks: []}", "data.masks: expected a list of at least 1, found []"),
         ("data: {masks: [cat, 5]}", "data.masks[1]: expected text, found 5"),

@@ -40,6 +40,19 @@ def test_published_splits_by_sums() -> None:
     assert a_classes(Random(20, 3), COCO) == {COCO[index] for index in drawn["E1_A20"]}
 
 
+def test_complement_of_a_draw_and_no_class_at_all() -> None:
+    drawn, rest = (a_classes(Random(20, 3, complement), COCO) for complement in (False, True))
+    assert (len(drawn), len(rest), drawn | rest) == (20, 60, set(COCO))
+    assert a_classes("none", COCO) == frozenset()
+
+
+def test_a_draw_is_written_without_a_complement_that_it_has_not() -> None:
+    """Checksums of studies are of what is written."""
+    for draw in ({"a": 20, "seed": 0}, {"a": 20, "seed": 0, "complement": True}):
+        config = Config.model_validate({"data": {"masks": {"random": draw}}})
+        assert config.model_dump(mode="json")["data"]["masks"] == {"random": draw}
+
+
 def test_voc_and_the_rest() -> None:
     voc, rest = a_classes("voc", COCO), a_classes("nonvoc", COCO)
     places = [place for place, name in enumerate(COCO, 1) if name in voc]
@@ -59,6 +72,8 @@ def test_voc_and_the_rest() -> None:
         (["dog", "cat"], ("dog", "cat")),
         ({"random": {"a": 20, "seed": 3}}, Random(20, 3)),
         ({"random": {"a": 20}}, Random(20, 0)),
+        ({"random": {"a": 20, "seed": 3, "complement": True}}, Random(20, 3, complement=True)),
+        ("none", "none"),
     ],
 )
 def test_policies_as_data_and_as_text(value: Any, policy: Any) -> None:
@@ -72,10 +87,11 @@ def test_policies_as_data_and_as_text(value: Any, policy: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     ["", "E6_A20", "E1_A25", "vocs", [], [1], {}, {"random": 3}, {"random": {}}, {"random": {"a": -1}}, 5, None,
-     {"random": {"a": True}}, {"random": {"a": 1, "b": 2}}, {"random": {"a": 1}, "x": 1}, {"random": {"a": 1.0}}],
+     {"random": {"a": True}}, {"random": {"a": 1, "b": 2}}, {"random": {"a": 1}, "x": 1}, {"random": {"a": 1.0}},
+     {"random": {"a": 1, "complement": 1}}],
 )  # fmt: skip
 def test_values_that_are_no_policy(value: Any) -> None:
-    with pytest.raises(BadInput, match="masks: expected all, oracle, voc"):
+    with pytest.raises(BadInput, match="masks: expected all, none, oracle, voc"):
         parse(value)
 
 
@@ -115,7 +131,7 @@ def test_nothing_refers_to_a_mask_of_b_once_the_policy_is_applied() -> None:
     assert [one.has_mask for one in dataset.images[0].instances] == [True, False, False]
 
 
-@pytest.mark.parametrize("policy", ["voc", ("dog",), Random(1, 1)])
+@pytest.mark.parametrize("policy", ["none", "voc", ("dog",), Random(1, 1), Random(1, 1, complement=True)])
 def test_a_mask_of_b_in_the_file_leaves_no_trace(policy: Any, tmp_path: Path) -> None:
     data = coco_data()
     data["annotations"][3]["segmentation"] = [[3.14159, 3, 9, 4, 8, 9]]

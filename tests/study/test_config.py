@@ -89,14 +89,16 @@ def test_only_the_oracle_is_told_of_masks_of_b(tmp_path: Path) -> None:
     assert {name for name, policy in policies.items() if policy == "oracle"} == {"seed0/oracle", "seed1/oracle"}
 
 
-def test_what_sees_every_mask_learns_once_for_all_splits(tmp_path: Path) -> None:
+def test_what_sees_every_mask_or_none_learns_once_for_all_splits(tmp_path: Path) -> None:
     groups = [{"name": name, "masks": {"random": {"a": 17, "seed": 1}}, "detector": "all"} for name in ("one", "two")]
     groups = [{"name": "all", "masks": "all"}, groups[0], {**groups[1], "seed": 1}]
+    without = {"name": "without", "recipe": small.settings()["methods"][0]["recipe"], "masks": "none"}
     changes = {"synthetic": None, "groups": groups, "choices": [], "tables": [], "figures": []}
-    study = small.load(tmp_path, **changes)
+    study = small.load(tmp_path, methods=[*small.settings()["methods"], without], **changes)
     learners = {cell.name: cells.learner(study, cell).name for cell in cells.cells_of(study)}
-    assert {name for name, other in learners.items() if name != other} == {"one/oracle"}
+    assert {name for name, other in learners.items() if name != other} == {"one/oracle", "one/without"}
     assert learners["one/oracle"] == "all/oracle"
+    assert cells.cell_config(study, _cell(study, "one/without"), Places(tmp_path)).data.masks == "none"
     drawn = small.load(tmp_path)
     assert all(cells.learner(drawn, cell) == cell for cell in cells.cells_of(drawn))
 

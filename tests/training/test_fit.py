@@ -318,7 +318,19 @@ def test_masks_cannot_be_learned_from_boxes_alone(recipe: Path, tmp_path: Path, 
     assert cli.run(["train", str(recipe), data, "--out", str(tmp_path / "run")]) == 2
     said = capfd.readouterr().err.splitlines()[-1]
     assert "data.train: expected masks of some class for family mask_x_rcnn, found none" in said
+    assert cli.run(["train", str(recipe), "data.masks=none", "--out", str(tmp_path / "run")]) == 2
+    assert capfd.readouterr().err.splitlines()[-1] == said
     assert not (tmp_path / "run").exists()
+
+
+def test_masks_are_learned_from_boxes_alone_where_the_recipe_says_so(recipe: Path, tmp_path: Path) -> None:
+    asked = ["data.masks=none", "model.mask.box_losses=[projection]", "model.mask.regions=jittered", "train.steps=2"]
+    assert cli.run(["train", str(recipe), *asked, "--out", str(tmp_path / "run")]) == 0
+    with (tmp_path / "run" / "log.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines
+    assert all(float(line["loss_mask_projection"]) > 0.0 == float(line["loss_mask"]) for line in lines)
+    assert io.load(tmp_path / "run" / fit.MODEL).meta["a_classes"] == []
 
 
 def test_run_that_could_not_begin_is_not_in_the_way(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

@@ -38,7 +38,7 @@ Masks = Annotated[
     typer.Option(
         "--masks",
         metavar="POLICY",
-        help="Classes that keep their masks: all, oracle, voc, nonvoc, E1_A20 to E5_A60, '[dog, cat]', "
+        help="Classes that keep their masks: all, none, oracle, voc, nonvoc, E1_A20 to E5_A60, '[dog, cat]', "
         "'{random: {a: 20}}'.",
     ),
 ]
