@@ -188,6 +188,7 @@ def _regular_points(start: tf.Tensor, stop: tf.Tensor, points: int) -> tf.Tensor
 
 
 def _every(corners: Corners, first: int, step: int) -> Corners:
+    """The corners of every step-th sample, from `first` on."""
     return [(index[..., first::step], weight[..., first::step]) for index, weight in corners]
 
 

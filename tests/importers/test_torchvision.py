@@ -181,6 +181,7 @@ def test_facts_that_shapes_tell(put: Callable[[Any], Path], tmp_path: Path) -> N
     assert found.settings["backbone"]["fpn_channels"] == 5
     assert (found.settings["box"]["width"], found.settings["roi"]["box_size"]) == (6, 7)
     assert found.settings["mask"] == {"convs": 4, "channels": 4}
+    assert (found.settings["input"]["rounding"], found.settings["roi"]["samples"]) == ("torchvision", 2)
     boxes = {name: array for name, array in some.items() if ".mask_" not in name}
     found = plan(Request(put(boxes)))
     assert found.settings["family"] == "faster_rcnn"

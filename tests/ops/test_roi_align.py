@@ -137,6 +137,27 @@ def test_bins_are_measured_exactly(size, jit) -> None:
 
 
 @FORMS
+@ALIGNED
+def test_boxes_of_whole_bins_have_no_sample_too_many(form, aligned) -> None:
+    """Where float32's difference of the edges is a whole number of bins, as the kernels see it, that is their number."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 20, [400, 2]).astype(np.float32)
+    high = low + np.float32(28)
+    shift = np.float32(0.5 if aligned else 0)
+    whole = (high / 4 - shift) - (low / 4 - shift) == 7
+    low = low[whole.all(axis=1)][:40]
+    assert len(low) == 40
+    maps = feature_maps(1)[:1]
+    options = {"strides": STRIDES[:1], "size": 7, "samples": 0, "aligned": aligned}
+    exact = np.concatenate([low.astype(np.float64), low.astype(np.float64) + 28], axis=1)[None]
+    levels = np.zeros([1, 40], np.int32)
+    bins = pooling.align_bins(SHAPES[:1], np.round(exact * 2**16) / 2**16, levels, **options)
+    boxes = np.concatenate([low, low + np.float32(28)], axis=1)[None]
+    expected = pooling.pooled(maps, bins, (1, 40, 7), "average")
+    np.testing.assert_allclose(form(tensors(maps), boxes, levels, **options), expected, atol=1e-3)
+
+
+@FORMS
 def test_boxes_beyond_all_bounds_end(form) -> None:
     """Adaptively, a box has samples for its length: one that no image holds has no more than the map has cells."""
     maps = tensors(feature_maps(1))
