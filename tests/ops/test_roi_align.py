@@ -139,7 +139,7 @@ def test_bins_are_measured_exactly(size, jit) -> None:
 @FORMS
 @ALIGNED
 def test_boxes_of_whole_bins_have_no_sample_too_many(form, aligned) -> None:
-    """Where float32's difference of the edges is a whole number of bins, as the kernels see it, that is their number."""
+    """Where the edges differ by whole bins in float32, in which kernels compute, a bin has no sample too many."""
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 20, [400, 2]).astype(np.float32)
     high = low + np.float32(28)
