@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from maskx_tf.files import Json
 from maskx_tf.structures import Detections
 
 DESCRIPTION = "lite.json"  # as `litert` writes it; that file imports TensorFlow, and this one must not
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, np.ndarray]
 
 
 class Runner:

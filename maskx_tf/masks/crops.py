@@ -7,7 +7,6 @@ and cost 1.5 KB packed, whatever the size of the image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,11 @@ from maskx_tf.masks import rle
 HALF = 0.5 - 1e-6  # of a cell, but for rounding
 
 # COCO's three forms (polygons, run lengths as list or string) and a bitmap.
-MaskForm = Sequence[Sequence[float]] | JsonView | NDArray[Any]
+MaskForm = Sequence[Sequence[float]] | JsonView | np.ndarray
 
 
 def crop_mask(
-    segmentation: MaskForm, box: Sequence[float] | NDArray[Any], height: int, width: int, side: int
+    segmentation: MaskForm, box: Sequence[float] | np.ndarray, height: int, width: int, side: int
 ) -> NDArray[np.bool_]:
     """The mask inside its box.
 
@@ -101,7 +100,7 @@ def _crop_polygons(
     return rle.bitmap_of(rle.of_any_form(scaled, side, side))
 
 
-def _means(pixels: NDArray[Any], low: float, high: float, side: int) -> NDArray[np.float64]:
+def _means(pixels: np.ndarray, low: float, high: float, side: int) -> NDArray[np.float64]:
     """The means of `side` equal cells between low and high along the first axis, zero beyond it: [side, ...].
 
     As differences of running sums: a product with the cells' weights is threaded by BLAS, which among the threads of an

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ from maskx_tf.layers.fpn import FPN, LastMap
 from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk, Trunk
+from maskx_tf.layers.parts import Shape
 from maskx_tf.layers.resnet import ResNet
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
@@ -29,6 +29,8 @@ from maskx_tf.models.masks import MaskBranch, MaskRegions, SampledRegions, Truth
 from maskx_tf.models.proposals import AnchorGrid, AnchorSampler, ProposalFilter, ProposalStage
 from maskx_tf.models.rcnn import RCNN, Normaliser
 
+# Keyword arguments of a class.
+Arguments = dict[str, Any]
 # The scale of class-agnostic filters at the start: the reference found larger ones to diverge.
 AGNOSTIC_STDDEV = 0.001
 
@@ -117,7 +119,7 @@ FAMILIES: dict[str, Callable[[ModelConfig, bool], RCNN]] = {
 }
 
 
-def _trunk(config: ModelConfig, portable: bool) -> dict[str, Any]:
+def _trunk(config: ModelConfig, portable: bool) -> Arguments:
     """The arguments of `RCNN` that every family has."""
     backbone = _backbone(config)
     neck = config.backbone.neck
@@ -223,7 +225,7 @@ def _mask_regions(config: ModelConfig, with_boxes: bool) -> MaskRegions:
     return TruthRegions(size, jitter, with_boxes, turn=config.mask.rois is not None)
 
 
-def _resnet_options(config: ModelConfig) -> dict[str, Any]:
+def _resnet_options(config: ModelConfig) -> Arguments:
     settings = config.backbone
     return {
         "variant": settings.name,
@@ -319,7 +321,7 @@ def _build_layers(model: RCNN, config: ModelConfig) -> None:
     model.built = True
 
 
-def _map_shapes(backbone: keras.layers.Layer, height: int, width: int) -> list[tuple[Any, ...]]:
+def _map_shapes(backbone: keras.layers.Layer, height: int, width: int) -> list[Shape]:
     return [
         (None, height // stride, width // stride, channels)
         for stride, channels in zip(backbone.strides, backbone.channels, strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -97,7 +96,7 @@ class Predictor:
         # The loops stay functional: lowered ones could not be frozen a second time, at export.
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
 
-        def run(*arguments: Any) -> Detections:
+        def run(*arguments: object) -> Detections:
             found = iter(frozen(*(tf.convert_to_tensor(value) for value in arguments)))
             # What the model has not, such as the masks of a detector, is a leaf of the structure and no output.
             leaves = [None if leaf is None else next(found) for leaf in tf.nest.flatten(structure)]

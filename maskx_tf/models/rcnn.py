@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -66,7 +66,7 @@ class RCNN(Trainable):
         sampler: RegionSampler,
         box: Detector,
         branches: tuple[Branch, ...] = (),
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         # Keras would round image sizes to the compute type on their way in; the layers cast what they compute with.

@@ -99,7 +99,7 @@ class ImagePredictor:
         for predictor in self._predictors.values():
             predictor.refresh()
 
-    def segment(self, image: NDArray[np.uint8], boxes: NDArray[Any], classes: NDArray[Any] | None = None) -> Detections:
+    def segment(self, image: NDArray[np.uint8], boxes: np.ndarray, classes: np.ndarray | None = None) -> Detections:
         """Masks of given boxes [N, 4] in the image's pixels, for classes [N] of 1..K or the likeliest ones."""
         found = self._segment_view(image, View(), np.asarray(boxes, np.float32), classes)
         return found._replace(boxes=np.asarray(boxes, np.float32))
@@ -136,7 +136,7 @@ class ImagePredictor:
         return result._replace(boxes=_mirror(result.boxes, image.shape[1])) if view.flip else result
 
     def _segment_view(
-        self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: NDArray[Any] | None
+        self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: np.ndarray | None
     ) -> Detections:
         canvas, size = self._letterbox(image, view)
         # The number of boxes is a shape of the graph: rounding it up to the limit keeps one graph for most calls.
@@ -185,7 +185,7 @@ def _letterbox(canvas: tuple[int, int], short: int, long: int, rounding: str) ->
     )
 
 
-def _original_size(image: NDArray[Any]) -> tf.Tensor:
+def _original_size(image: np.ndarray) -> tf.Tensor:
     return tf.constant([image.shape[:2]], tf.float32)
 
 

@@ -50,15 +50,15 @@ class Regions(NamedTuple):
         mirrored: uint8 [n], whether the image was looked at mirrored.
     """
 
-    pooled: NDArray[Any]
-    pixels: NDArray[Any]
-    classes: NDArray[Any]
-    boxes: NDArray[Any]
-    truth_boxes: NDArray[Any]
-    truths: NDArray[Any]
-    image_sizes: NDArray[Any]
-    images: NDArray[Any]
-    mirrored: NDArray[Any]
+    pooled: np.ndarray
+    pixels: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    truth_boxes: np.ndarray
+    truths: np.ndarray
+    image_sizes: np.ndarray
+    images: np.ndarray
+    mirrored: np.ndarray
 
 
 class Masks(NamedTuple):
@@ -190,7 +190,7 @@ def batches_of(
     usable = np.arange(len(regions.classes)) if with_boxes else np.flatnonzero(masks.has_mask)
     if not usable.size:
         raise BadInput("data.train: expected masks to learn from, found none in any region of the detector")
-    fields: dict[str, NDArray[Any]] = {
+    fields: dict[str, np.ndarray] = {
         "pooled": regions.pooled,
         "pixels": regions.pixels,
         "classes": regions.classes,
@@ -202,7 +202,7 @@ def batches_of(
         "image_ids": regions.images,
     }
 
-    def load(step: NDArray[np.int64]) -> list[NDArray[Any]]:
+    def load(step: NDArray[np.int64]) -> list[np.ndarray]:
         places = range(int(step) * batch, (int(step) + 1) * batch)
         total = len(usable)
         rows = usable[[order(total, seed, place // total)[place % total] for place in places]]
@@ -291,7 +291,7 @@ def _allocate(folder: Path, like: Regions, most: int, limit_mib: int) -> Regions
     )
 
 
-def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     """A new file of an array, mapped into memory, for which the disk has room."""
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
     with path.open("r+b") as file:  # otherwise a disk that becomes full would end the process when a page is written

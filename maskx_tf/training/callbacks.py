@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.config import Config
+from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import guard, states
 from maskx_tf.training.distribute import Agreement
@@ -91,7 +92,7 @@ class Keeper(keras.callbacks.Callback):
         self,
         run: Path | None,
         config: Config,
-        meta: dict[str, Any],
+        meta: Json,
         *,
         first: int,
         batch_of: Callable[[int], Mapping[str, tf.Tensor]],

@@ -6,7 +6,7 @@ import platform
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from maskx_tf.checkpoints import io
 from maskx_tf.config import Config, TrainConfig, load
 from maskx_tf.config import write as write_config
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json, JsonView
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import distribute, optimizer, start, states
 from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
@@ -45,9 +46,7 @@ class Outcome(NamedTuple):
     figures: dict[str, float]
 
 
-def run(
-    config: Config, out: Path, batches: BatchesFrom, *, meta: dict[str, Any], resume: bool, hooks: Hooks
-) -> Outcome:
+def run(config: Config, out: Path, batches: BatchesFrom, *, meta: Json, resume: bool, hooks: Hooks) -> Outcome:
     """Trains.
 
     Args:
@@ -81,7 +80,7 @@ def _run(
     out: Path,
     batches: BatchesFrom,
     strategy: tf.distribute.Strategy,
-    meta: dict[str, Any],
+    meta: Json,
     *,
     resume: bool,
     hooks: Hooks,
@@ -207,14 +206,14 @@ def changes(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(values: JsonView, prefix: str = "") -> Json:
+    flat: Json = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
-def versions(config: Config) -> dict[str, Any]:
+def versions(config: Config) -> Json:
     """What else a result depends on."""
     return {
         "maskx_tf": __version__,
@@ -226,9 +225,7 @@ def versions(config: Config) -> dict[str, Any]:
     }
 
 
-def finish(
-    model: RCNN, config: Config, out: Path, meta: dict[str, Any], journal: Journal, figures: dict[str, float]
-) -> None:
+def finish(model: RCNN, config: Config, out: Path, meta: Json, journal: Journal, figures: dict[str, float]) -> None:
     """Writes the final model, of averaged weights where they are kept, and the summary."""
     with averaged(model):
         io.save(model, config, out / MODEL, **meta, step=config.train.steps)
@@ -250,10 +247,10 @@ def classes_of(out: Path) -> tuple[str, ...]:
     return load(out / CONFIG).model.class_names if (out / CONFIG).exists() else ()
 
 
-def summary_of(out: Path) -> dict[str, Any] | None:
+def summary_of(out: Path) -> Json | None:
     """The summary of a run that is finished, or None."""
     try:
-        summary: dict[str, Any] = files.read_json(out / SUMMARY)
+        summary: Json = files.read_json(out / SUMMARY)
     except BadInput:
         return None
     return summary if (out / MODEL).is_dir() and "figures" in summary else None

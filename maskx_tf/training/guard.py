@@ -17,6 +17,7 @@ from maskx_tf.checkpoints import io, npz
 from maskx_tf.checkpoints.folder import read_config
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import start
 
@@ -60,7 +61,7 @@ def keep(
     return folder
 
 
-def replay(folder: Path) -> dict[str, Any]:
+def replay(folder: Path) -> Json:
     """Computes the losses of a kept batch again.
 
     Returns:
@@ -84,14 +85,14 @@ def replay(folder: Path) -> dict[str, Any]:
     return {**facts, "losses": values, "first": first_unsound(model, batch, facts["step"])}
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> Json:
     """The report of `keep`.
 
     Raises:
         BadInput: there is none.
     """
     try:
-        facts: dict[str, Any] = files.read_json(folder / FACTS)
+        facts: Json = files.read_json(folder / FACTS)
     except BadInput:
         raise BadInput(f"{folder}: expected a folder that a failed run wrote, found no readable {FACTS}") from None
     return facts

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maskx_tf.files import writing
+from maskx_tf.files import Json, writing
 from maskx_tf.training import log
 
 BOARD = "tensorboard"  # the folder of its files
@@ -102,7 +102,7 @@ class Journal(keras.callbacks.Callback):
                 tf.summary.image(name, pixels[None], step=self.step)
                 self.writer.flush()
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: Json) -> None:
         if self.run is None:
             return
         log.add(self.run / log.LOG, line)

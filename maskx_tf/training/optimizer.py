@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from maskx_tf.config.schema import TrainConfig
+from maskx_tf.files import Json
 from maskx_tf.training.schedules import Schedule
 
 
@@ -70,7 +71,7 @@ class SGD(keras.optimizers.SGD):
         devices = context.num_replicas_in_sync if context else 1
         return [(gradient * devices, variable) for gradient, variable in grads_and_vars]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Json:
         config = {**super().get_config(), "weight_decay": self.decay, "bias_rate_factor": self.bias_rate_factor}
         return {key: value for key, value in config.items() if key != "nesterov"}
 

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from maskx_tf.config.schema import TrainConfig
+from maskx_tf.files import Json
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")
@@ -64,7 +65,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         passed = tf.add_n([tf.cast(step >= drop, tf.float32) for drop in self.drops]) if self.drops else 0.0
         return rate * tf.pow(self.drop_factor, passed)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Json:
         return {
             "rate": self.rate,
             "steps": self.steps,

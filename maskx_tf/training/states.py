@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 
@@ -21,6 +21,7 @@ from maskx_tf.checkpoints.folder import WEIGHTS
 from maskx_tf.checkpoints.variables import assign
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 
 FOLDER, OPTIMIZER, FACTS = "checkpoints", "optimizer.npz", "training.json"
@@ -41,7 +42,7 @@ class State(NamedTuple):
     metric: float | None
 
 
-def save(run: Path, model: RCNN, config: Config, step: int, meta: dict[str, Any]) -> State:
+def save(run: Path, model: RCNN, config: Config, step: int, meta: Json) -> State:
     """Writes a checkpoint.
 
     Args:
@@ -164,6 +165,6 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.name: files.sha256(path) for path in paths}
 
 
-def _variables(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+def _variables(optimizer: keras.optimizers.Optimizer) -> Json:
     """The optimizer's variables by names of their own: the paths that Keras gives them may be shared."""
     return {f"{index:04d}": variable for index, variable in enumerate(optimizer.variables)}

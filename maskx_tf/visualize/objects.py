@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,7 @@ LEGIBLE = 480  # pixels of the longer side, in which letters of a dozen pixels l
 
 
 def draw(
-    image: NDArray[Any],
+    image: np.ndarray,
     detections: Detections,
     names: Sequence[str],
     *,
@@ -90,7 +89,7 @@ def draw(
     return np.array(canvas)
 
 
-def resized(image: NDArray[Any], detections: Detections, side: int) -> tuple[Picture, Detections]:
+def resized(image: np.ndarray, detections: Detections, side: int) -> tuple[Picture, Detections]:
     """The picture with a longer side of this many pixels, and the boxes on it; masks lie in their boxes anyway."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
@@ -100,7 +99,7 @@ def resized(image: NDArray[Any], detections: Detections, side: int) -> tuple[Pic
     return picture, detections._replace(boxes=np.asarray(detections.boxes) * ratio)
 
 
-def enlarged(image: NDArray[Any], detections: Detections) -> tuple[Picture, Detections]:
+def enlarged(image: np.ndarray, detections: Detections) -> tuple[Picture, Detections]:
     """A picture of less than 480 pixels made as large as that, so that letters, which can be read, do not cover it."""
     if max(image.shape[:2]) >= LEGIBLE:
         return in_colour(image), detections

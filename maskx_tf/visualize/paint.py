@@ -7,7 +7,7 @@ import math
 import unicodedata
 from collections.abc import Set
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def look(name: str, a_classes: Set[str] | None) -> tuple[Colour, bool]:
     return class_colour(name, is_a), is_a is False
 
 
-def in_colour(image: NDArray[Any]) -> Picture:
+def in_colour(image: np.ndarray) -> Picture:
     """A copy of the picture as uint8 [H, W, 3]."""
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)) or not image.size:
         raise ValueError(f"image is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3], [H, W] or [H, W, 1]")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence, Set
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from maskx_tf.visualize.paint import (
@@ -56,7 +54,7 @@ def legend(
 
 
 def contact_sheet(
-    pictures: Sequence[NDArray[Any]], columns: int, cell: tuple[int, int], captions: Sequence[str] | None = None
+    pictures: Sequence[np.ndarray], columns: int, cell: tuple[int, int], captions: Sequence[str] | None = None
 ) -> Picture:
     """Pictures in a grid, each fitted into a cell of this width and height, with its caption below."""
     if min(columns, *cell) < 1 or (captions and len(captions) != len(pictures)):
