@@ -48,7 +48,11 @@ def segment(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Seq
     Args:
         image: uint8 [H, W, 3].
         boxes: [D, 4], x1, y1, x2, y2 in its pixels.
+
+    Raises:
+        BadInput: OpenCV is not installed.
     """
+    require()
     return [_segment(image, *_whole_pixels(box, *image.shape[:2])) for box in np.asarray(boxes, float).reshape(-1, 4)]
 
 
@@ -71,7 +75,11 @@ def refine(
         mask: [M, M] probabilities over the box.
         certain: the probability from which on, and below 1 less which, a pixel may not change.
         agreement: the least IoU of GrabCut's mask with the predicted one.
+
+    Raises:
+        BadInput: OpenCV is not installed.
     """
+    require()
     import cv2
 
     image_size = image.shape[:2]
@@ -105,6 +113,9 @@ def targets(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Seq
     Args:
         image: uint8 [H, W, 3].
         boxes: [D, 4], x1, y1, x2, y2 in its pixels.
+
+    Raises:
+        BadInput: OpenCV is not installed.
     """
     return [Target(crop, _quality(crop.pixels)) for crop in segment(image, boxes)]
 

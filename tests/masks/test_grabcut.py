@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
+from maskx_tf.errors import BadInput
 from maskx_tf.masks import grabcut, paste
 from maskx_tf.masks.paste import paste_crop
 
@@ -149,3 +152,17 @@ def test_masks_to_learn_from_are_neither_thin_nor_filled(monkeypatch: pytest.Mon
         (target,) = grabcut.targets(scene()[0], [[0, 0, 50, 50]])
         assert (target.quality > 0) == is_learned
         assert target.quality == (1.0 if is_learned else 0.0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda image: grabcut.segment(image, [DISC_BOX]),
+        lambda image: grabcut.targets(image, [DISC_BOX]),
+        lambda image: grabcut.refine(image, DISC_BOX, np.ones([12, 12])),
+    ],
+)
+def test_without_opencv_the_package_to_install_is_named(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(BadInput, match=r"pip install 'maskx_tf\[grabcut\]'"):
+        call(scene()[0])
