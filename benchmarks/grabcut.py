@@ -80,12 +80,12 @@ def learned(among: Objects) -> None:
 def main() -> None:
     """Prints the tables."""
     among = named_objects(sys.argv[1:])
-    own = grabcut.MARGIN, grabcut.LEAST_SIDE, grabcut.LEAST_REACH
+    own = grabcut.CUT_MARGIN, grabcut.LEAST_SIDE, grabcut.LEAST_REACH
     print(f"{len(among)} objects\n\n| margin | least window | mean IoU |\n|---|---|---|")
     for margin, side in SETTINGS:
-        grabcut.MARGIN, grabcut.LEAST_SIDE = margin, side
+        grabcut.CUT_MARGIN, grabcut.LEAST_SIDE = margin, side
         print(f"| {margin:g} | {side} | {100 * ious(among, own[2]).mean():.1f} |", flush=True)
-    grabcut.MARGIN, grabcut.LEAST_SIDE = own[:2]
+    grabcut.CUT_MARGIN, grabcut.LEAST_SIDE = own[:2]
     print("\n| least reach | mean IoU |\n|---|---|")
     for reach in REACHES:
         print(f"| {reach:g} | {100 * ious(among, reach).mean():.1f} |", flush=True)

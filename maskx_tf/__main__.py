@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import NoReturn
 
-INTERRUPTED = 130
+from maskx_tf import interrupts
 
 
 def main() -> NoReturn:
@@ -19,7 +19,7 @@ def main() -> NoReturn:
         code = cli.run(sys.argv[1:])
     except KeyboardInterrupt:  # while modules were imported
         print("maskx: interrupted", file=sys.stderr)
-        code = INTERRUPTED
+        code = interrupts.EXIT_CODE
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # what libraries do at the end of a process answers it with a traceback

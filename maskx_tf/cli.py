@@ -41,7 +41,7 @@ from maskx_tf.commands import eval as evaluate
 from maskx_tf.commands.data import grabcut, records
 from maskx_tf.errors import BadInput, visible
 
-BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
+BAD_INPUT, BUG = 2, 1
 LONGEST_LINE = 2000
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -131,7 +131,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _interrupted() -> int:
     _say("interrupted")
-    return INTERRUPTED
+    return interrupts.EXIT_CODE
 
 
 def _bug() -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+EXIT_CODE = 130  # what a shell reports for a program that Ctrl-C ended
 _received = threading.Event()
 
 

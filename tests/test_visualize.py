@@ -496,5 +496,5 @@ def test_names_of_any_length_cost_no_more_than_there_is_room_for(monkeypatch: py
         assert draw(picture, found, [name]).shape == picture.shape
         assert legend([name], None, 80).shape[1] == 80
         assert contact_sheet([picture], 1, (80, 60), [name]).ndim == 3
-    assert max(lengths) <= paint.LONGEST + 1  # with the sign for what is left out
+    assert max(lengths) <= paint.LONGEST_NAME + 1  # with the sign for what is left out
     assert len(lengths) < 20_000

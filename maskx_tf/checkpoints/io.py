@@ -21,6 +21,7 @@ from maskx_tf.checkpoints.folder import (
     EMBEDDING,
     FORMAT,
     META,
+    TABLE,
     WEIGHTS,
     find,
     read_config,
@@ -34,8 +35,6 @@ from maskx_tf.errors import BadInput, listed
 from maskx_tf.files import Json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
-
-TABLE = "table"  # the variable that EMBEDDING holds, too: a model is built from that file
 
 
 class Loaded(NamedTuple):

@@ -34,7 +34,7 @@ DAMAGE = (
 MOST_EXPANSION, ALWAYS_ALLOWED = 50, 2**28
 
 
-class Header(NamedTuple):
+class ArrayHeader(NamedTuple):
     """What the first bytes of an array say.
 
     Attributes:
@@ -55,7 +55,7 @@ def write(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
-def read_header(stream: IO[bytes], size: int) -> Header:
+def read_header(stream: IO[bytes], size: int) -> ArrayHeader:
     """The header of an array in NumPy's format; the stream is then at its first number.
 
     Args:
@@ -75,7 +75,7 @@ def read_header(stream: IO[bytes], size: int) -> Header:
     needed = stream.tell() + math.prod(shape) * dtype.itemsize
     if needed != size:
         raise ValueError(f"{dtype} {list(shape)} needs {needed} bytes, found {size}")
-    return Header(shape, dtype)
+    return ArrayHeader(shape, dtype)
 
 
 class Archive:
@@ -91,7 +91,7 @@ class Archive:
         self._archive = archive
         self.names = [name.removesuffix(".npy") for name in archive.namelist()]
 
-    def header(self, name: str) -> Header:
+    def header(self, name: str) -> ArrayHeader:
         """Shape and type of one array, of which nothing else is read.
 
         Raises:

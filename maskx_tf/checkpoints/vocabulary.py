@@ -14,14 +14,15 @@ from typing import NamedTuple
 import numpy as np
 
 from maskx_tf.checkpoints import npz
-from maskx_tf.checkpoints.io import TABLE, build_with
+from maskx_tf.checkpoints.folder import TABLE
+from maskx_tf.checkpoints.io import build_with
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.checkpoints.variables import arrays, named
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput, listed
 from maskx_tf.models.rcnn import RCNN
 
-Rows = dict[str, np.ndarray]
+ClassRows = dict[str, np.ndarray]
 # Standard deviations with which the rows of new models start; other masks start by fan-out, biases at zero.
 DEVIATIONS = {"box_predictor/class_rows": 0.01, "box_predictor/box_rows": 0.001, "mask_head/rows": 0.001}
 # What the rows of a class are called in a file, and the variables that hold them; a model has some of these.
@@ -36,7 +37,7 @@ VARIABLES = {
 }
 
 
-class Part(NamedTuple):
+class ClassVariable(NamedTuple):
     """A variable with a row for each class.
 
     Attributes:
@@ -50,7 +51,7 @@ class Part(NamedTuple):
     shape: tuple[int, ...]
 
 
-def parts(model: RCNN, config: Config) -> dict[str, Part]:
+def parts(model: RCNN, config: Config) -> dict[str, ClassVariable]:
     """The variables of a model that have a row for each class, by what such rows are called in a file."""
     agnostic = set()
     if config.model.box.class_agnostic:
@@ -59,7 +60,7 @@ def parts(model: RCNN, config: Config) -> dict[str, Part]:
         agnostic |= {"mask_rows", "mask_bias"}
     variables, classes = named(model), len(config.model.class_names)
     return {
-        kind: Part(name, variables[name].shape[0] - classes, tuple(variables[name].shape[1:]))
+        kind: ClassVariable(name, variables[name].shape[0] - classes, tuple(variables[name].shape[1:]))
         for kind, candidates in VARIABLES.items()
         for name in candidates
         if name in variables and kind not in agnostic
@@ -126,7 +127,7 @@ def add(model: RCNN, config: Config, names: Sequence[str], rows: Mapping[str, np
     return _rebuilt(model, config, [*config.model.class_names, *names], changes)
 
 
-def fresh(model: RCNN, config: Config, count: int, seed: int) -> Rows:
+def fresh(model: RCNN, config: Config, count: int, seed: int) -> ClassRows:
     """Random rows for new classes, of the size with which a new model starts.
 
     Raises:
@@ -142,7 +143,7 @@ def fresh(model: RCNN, config: Config, count: int, seed: int) -> Rows:
     return rows
 
 
-def like(model: RCNN, config: Config, name: str, count: int) -> Rows:
+def like(model: RCNN, config: Config, name: str, count: int) -> ClassRows:
     """The rows of a class, for each of some new ones.
 
     Raises:
@@ -155,7 +156,7 @@ def like(model: RCNN, config: Config, name: str, count: int) -> Rows:
     }
 
 
-def read(path: Path, model: RCNN, config: Config, count: int) -> Rows:
+def read(path: Path, model: RCNN, config: Config, count: int) -> ClassRows:
     """The rows of new classes in an .npz file: those of `parts`, of which biases may be absent and are then zero.
 
     Raises:

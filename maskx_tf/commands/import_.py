@@ -51,10 +51,10 @@ def import_(
     import json
 
     import_tensorflow()
-    from maskx_tf.importers.plan import Request
+    from maskx_tf.importers.plan import ImportRequest
     from maskx_tf.importers.run import import_file
 
-    request = Request(file, tuple(overrides or ()), classes, all_ids, without_rpn)
+    request = ImportRequest(file, tuple(overrides or ()), classes, all_ids, without_rpn)
     imported = import_file(source.value, request, out)
     summary = {"out": str(out), **_facts(imported.config.model), **imported.meta}
     print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else describe(summary))

@@ -43,7 +43,7 @@ def study(
 
         try:
             run.run(loaded, folder, only or (), lambda text: print(text, file=sys.stderr, flush=True))
-        except run.Stopped:
+        except run.StudyStopped:
             print("stopped; the same command goes on from there", file=sys.stderr)
             raise typer.Exit(STOPPED) from None
     from maskx_tf.study import summary, tables

@@ -12,7 +12,7 @@ from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.readers import DataFiles, check_policy, read, with_masks_b
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import IMAGE_TYPES, is_annotated_unturned, load_pixels, open_image
-from maskx_tf.data.problems import KINDS, Problem, Report, noted
+from maskx_tf.data.problems import PROBLEM_KINDS, Problem, Report, noted
 from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
 
@@ -39,18 +39,18 @@ class Findings:
     @property
     def wrong(self) -> int:
         """How many would make training wrong."""
-        return sum(count for kind, count in self.counts.items() if KINDS[kind].wrong)
+        return sum(count for kind, count in self.counts.items() if PROBLEM_KINDS[kind].wrong)
 
     def as_data(self) -> list[dict[str, Any]]:
         """All kinds that were found, the wrong ones first, as plain data."""
-        kinds = sorted(self.counts, key=lambda kind: (not KINDS[kind].wrong, list(KINDS).index(kind)))
+        kinds = sorted(self.counts, key=lambda kind: (not PROBLEM_KINDS[kind].wrong, list(PROBLEM_KINDS).index(kind)))
         return [
             {
                 "kind": kind,
-                "title": KINDS[kind].title,
-                "wrong": KINDS[kind].wrong,
+                "title": PROBLEM_KINDS[kind].title,
+                "wrong": PROBLEM_KINDS[kind].wrong,
                 "count": self.counts[kind],
-                "effect": KINDS[kind].effect,
+                "effect": PROBLEM_KINDS[kind].effect,
                 "examples": [{"where": one.where, "what": one.what} for one in self.examples[kind]],
             }
             for kind in kinds

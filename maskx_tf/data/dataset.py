@@ -28,7 +28,7 @@ Polygons: TypeAlias = "tuple[array[float], ...]"
 Id = int | str
 
 NO_POINTS: Mapping[str, NDArray[np.float32]] = {}
-MIN_SIDE = 1.0  # pixels; a box that is thinner after it was cut at the border of the image teaches nothing
+LEAST_SIDE_OF_BOX = 1.0  # pixels; a box that is thinner after it was cut at the border of the image teaches nothing
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def clip(box: Box, width: int, height: int) -> Box:
 
 def is_usable(box: Box) -> bool:
     """Whether a clipped box is large enough to learn from."""
-    return box[2] - box[0] >= MIN_SIDE and box[3] - box[1] >= MIN_SIDE
+    return box[2] - box[0] >= LEAST_SIDE_OF_BOX and box[3] - box[1] >= LEAST_SIDE_OF_BOX
 
 
 def for_learning(dataset: Dataset) -> Dataset:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from maskx_tf import files
 from maskx_tf.data.dataset import ImageRecord
-from maskx_tf.data.formats.records import MAX_SIDE, Unfit
+from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.paths import first_file
 from maskx_tf.errors import reason
 from maskx_tf.masks.rgb import to_rgb
@@ -29,7 +29,7 @@ IMAGE_TYPES = {
     "WEBP": (".webp",),
 }
 OPENED = [kind for kind in IMAGE_TYPES if kind != "MPO"]  # JPEG's reader makes it
-TYPES = "JPEG, PNG, BMP, TIFF or WebP"
+TYPE_NAMES = "JPEG, PNG, BMP, TIFF or WebP"
 IMAGE_SUFFIXES = tuple(
     written
     for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -71,7 +71,7 @@ def open_image(file: Path | bytes) -> Iterator[Image.Image]:
         except FileNotFoundError:
             raise Unfit("expected an image, found no such file", "missing_image") from None
         except UnidentifiedImageError:  # whose text names the file, as the message already does
-            raise Unfit(f"expected an image: it is no {TYPES}", "broken_image") from None
+            raise Unfit(f"expected an image: it is no {TYPE_NAMES}", "broken_image") from None
         except Exception as error:  # the decoders raise errors of any type, such as struct.error
             raise Unfit(f"expected an image: {reason(error)}", "broken_image") from None
         yield image
@@ -82,8 +82,8 @@ def size_of(file: Path | bytes) -> tuple[int, int]:
     with open_image(file) as image:
         turned = _rotation(image) in QUARTER_TURNS
         width, height = image.size[::-1] if turned else image.size
-        if max(width, height) > MAX_SIDE:
-            raise Unfit(f"expected at most {MAX_SIDE} pixels a side, found {width} x {height}", "broken_image")
+        if max(width, height) > MAX_IMAGE_SIDE:
+            raise Unfit(f"expected at most {MAX_IMAGE_SIDE} pixels a side, found {width} x {height}", "broken_image")
         return width, height
 
 

@@ -10,7 +10,7 @@ from maskx_tf.config import schema
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.formats import readers
-from maskx_tf.data.formats.join import Names, join, ordered, read_names
+from maskx_tf.data.formats.join import Renaming, join, ordered, read_names
 from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:
@@ -88,5 +88,5 @@ def _policy(data: schema.DataConfig) -> splits.Policy:
     return splits.parse(data.model_dump(mode="json", include={"masks"})["masks"])
 
 
-def _names(data: schema.DataConfig) -> Names | None:
+def _names(data: schema.DataConfig) -> Renaming | None:
     return None if data.names is None else read_names(Path(data.names))

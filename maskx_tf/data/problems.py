@@ -14,7 +14,7 @@ from maskx_tf.data.formats.records import Unfit
 from maskx_tf.errors import BadInput
 
 
-class Kind(NamedTuple):
+class ProblemKind(NamedTuple):
     """One kind of problem.
 
     Attributes:
@@ -30,42 +30,50 @@ class Kind(NamedTuple):
 
 REFUSED = "training does not start"
 
-KINDS: dict[str, Kind] = {
-    "malformed": Kind("records that cannot be understood", True, REFUSED),
-    "duplicate": Kind("ids or names that stand twice", True, REFUSED),
-    "unknown_category": Kind("annotations of unknown categories", True, REFUSED),
-    "unknown_image": Kind("annotations of unknown images", True, REFUSED),
-    "rle_size": Kind("run-length masks of another size than their image", True, REFUSED),
-    "broken_mask": Kind("masks that cannot be decoded", True, REFUSED),
-    "nothing": Kind("data sets without images or classes", True, REFUSED),
-    "missing_image": Kind("images that are not there", True, "training stops when it comes to them"),
-    "outside": Kind("files outside of the folders of the data set", True, REFUSED),
-    "broken_image": Kind(
+PROBLEM_KINDS: dict[str, ProblemKind] = {
+    "malformed": ProblemKind("records that cannot be understood", True, REFUSED),
+    "duplicate": ProblemKind("ids or names that stand twice", True, REFUSED),
+    "unknown_category": ProblemKind("annotations of unknown categories", True, REFUSED),
+    "unknown_image": ProblemKind("annotations of unknown images", True, REFUSED),
+    "rle_size": ProblemKind("run-length masks of another size than their image", True, REFUSED),
+    "broken_mask": ProblemKind("masks that cannot be decoded", True, REFUSED),
+    "nothing": ProblemKind("data sets without images or classes", True, REFUSED),
+    "missing_image": ProblemKind("images that are not there", True, "training stops when it comes to them"),
+    "outside": ProblemKind("files outside of the folders of the data set", True, REFUSED),
+    "broken_image": ProblemKind(
         "images that are truncated or cannot be decoded", True, "training stops when it comes to them"
     ),
-    "image_size": Kind("images of another size than recorded", True, "boxes and masks would lie elsewhere"),
-    "box_form": Kind("files whose boxes mostly reach beyond their images", True, "boxes would be cut to nonsense"),
-    "mask_elsewhere": Kind("masks that lie elsewhere than their box", True, "targets would be empty or another's"),
-    "image_type": Kind("images whose name ends otherwise than their type", False, "they are read by their content"),
-    "image_turn": Kind("images annotated as stored, though EXIF turns them", False, "they are not turned"),
-    "box_beyond": Kind("boxes that reach beyond their image", False, "they are cut at its border"),
-    "box_empty": Kind("boxes without a pixel in their image", False, "these instances are left out"),
-    "short_polygon": Kind("polygons with fewer than 3 points or without area", False, "these polygons are left out"),
-    "empty_mask": Kind("masks without a pixel", False, "these instances count as box-only"),
-    "rectangle_mask": Kind(
+    "image_size": ProblemKind("images of another size than recorded", True, "boxes and masks would lie elsewhere"),
+    "box_form": ProblemKind(
+        "files whose boxes mostly reach beyond their images", True, "boxes would be cut to nonsense"
+    ),
+    "mask_elsewhere": ProblemKind(
+        "masks that lie elsewhere than their box", True, "targets would be empty or another's"
+    ),
+    "image_type": ProblemKind(
+        "images whose name ends otherwise than their type", False, "they are read by their content"
+    ),
+    "image_turn": ProblemKind("images annotated as stored, though EXIF turns them", False, "they are not turned"),
+    "box_beyond": ProblemKind("boxes that reach beyond their image", False, "they are cut at its border"),
+    "box_empty": ProblemKind("boxes without a pixel in their image", False, "these instances are left out"),
+    "short_polygon": ProblemKind(
+        "polygons with fewer than 3 points or without area", False, "these polygons are left out"
+    ),
+    "empty_mask": ProblemKind("masks without a pixel", False, "these instances count as box-only"),
+    "rectangle_mask": ProblemKind(
         "masks that are just their box",
         False,
         "they are learnt as masks; if they are stand-ins, delete the segmentation or keep the class out of A",
     ),
-    "mask_fit": Kind("masks whose extent differs from their box", False, "they are cut to their box"),
-    "same_box": Kind("instances of one class with equal boxes", False, "both are learnt"),
-    "skipped_shape": Kind("shapes that enclose nothing", False, "they are left out"),
-    "unmatched_mask": Kind("masks that belong to no box", False, "they are left out"),
-    "missing_mask": Kind("masks that are listed, but not there", False, "these instances count as box-only"),
-    "unused_class": Kind("classes without instances", False, "the model gets a class that it cannot learn"),
-    "maskless_class": Kind("classes of A without a mask", False, "they are learnt as classes of B"),
-    "no_masks": Kind("data sets without a mask", False, "masks can be learnt by model.mask.box_losses alone"),
-    "empty_image": Kind("images without instances", False, "they are learnt as background"),
+    "mask_fit": ProblemKind("masks whose extent differs from their box", False, "they are cut to their box"),
+    "same_box": ProblemKind("instances of one class with equal boxes", False, "both are learnt"),
+    "skipped_shape": ProblemKind("shapes that enclose nothing", False, "they are left out"),
+    "unmatched_mask": ProblemKind("masks that belong to no box", False, "they are left out"),
+    "missing_mask": ProblemKind("masks that are listed, but not there", False, "these instances count as box-only"),
+    "unused_class": ProblemKind("classes without instances", False, "the model gets a class that it cannot learn"),
+    "maskless_class": ProblemKind("classes of A without a mask", False, "they are learnt as classes of B"),
+    "no_masks": ProblemKind("data sets without a mask", False, "masks can be learnt by model.mask.box_losses alone"),
+    "empty_image": ProblemKind("images without instances", False, "they are learnt as background"),
 }
 
 
@@ -82,7 +90,7 @@ Report = Callable[[Problem], None]
 
 def refuse(problem: Problem) -> None:
     """Raises BadInput for whatever would make training wrong, and lets the rest pass."""
-    if KINDS[problem.kind].wrong:
+    if PROBLEM_KINDS[problem.kind].wrong:
         raise BadInput(f"{problem.where}: {problem.what}")
 
 

@@ -31,7 +31,7 @@ class Random:
 
 
 Policy = str | tuple[str, ...] | Random
-EXPECTED = "all, none, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}"
+POLICY_FORMS = "all, none, oracle, voc, nonvoc, E1_A20 to E5_A60, a list of classes, or {random: {a: 20, seed: 3}}"
 
 
 def parse(value: Any) -> Policy:
@@ -48,7 +48,7 @@ def parse(value: Any) -> Policy:
         is_known = set(draw) == {"a", "seed", "complement"} and type(draw["complement"]) is bool
         if is_known and all(type(number) is int and 0 <= number < 2**32 for number in numbers):
             return Random(**draw)
-    raise BadInput(f"masks: expected {EXPECTED}, found {shorten(value)}")
+    raise BadInput(f"masks: expected {POLICY_FORMS}, found {shorten(value)}")
 
 
 def parse_text(text: str) -> Policy:
@@ -56,7 +56,7 @@ def parse_text(text: str) -> Policy:
     try:
         return parse(parse_yaml(text))
     except YamlError as error:
-        raise BadInput(f"masks: expected {EXPECTED}, found {text!r}: {error}") from None
+        raise BadInput(f"masks: expected {POLICY_FORMS}, found {text!r}: {error}") from None
 
 
 def a_classes(policy: Policy, class_names: Sequence[str]) -> frozenset[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, Instance, area_of
 
-SMALL, LARGE = 32**2, 96**2  # square pixels: COCO's bounds
+SMALL_AREA, LARGE_AREA = 32**2, 96**2  # square pixels: COCO's bounds
 
 
 def a_set(dataset: Dataset, policy: splits.Policy) -> frozenset[str]:
@@ -50,9 +50,9 @@ def _figures(instances: list[Instance]) -> dict[str, Any]:
         "instances": len(instances),
         "with_masks": sum(one.has_mask for one in instances),
         "crowds": sum(one.crowd for one in instances),
-        "small": sum(area < SMALL for area in areas),
-        "medium": sum(SMALL <= area < LARGE for area in areas),
-        "large": sum(area >= LARGE for area in areas),
+        "small": sum(area < SMALL_AREA for area in areas),
+        "medium": sum(SMALL_AREA <= area < LARGE_AREA for area in areas),
+        "large": sum(area >= LARGE_AREA for area in areas),
         "median_side": round(statistics.median(areas) ** 0.5, 1) if areas else None,
     }
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskx_tf.errors import BadInput
-from maskx_tf.evaluation.truth import Kind, Truth, of_kind
+from maskx_tf.evaluation.truth import IouKind, Truth, of_kind
 from maskx_tf.files import Json
 
 Engine = Literal["pycocotools", "faster"]
@@ -40,7 +40,7 @@ class Scores(NamedTuple):
     recall: NDArray[np.float64]
 
 
-def score(truth: Truth, results: Sequence[Json], kind: Kind, engine: Engine = "pycocotools") -> Scores:
+def score(truth: Truth, results: Sequence[Json], kind: IouKind, engine: Engine = "pycocotools") -> Scores:
     """Compares detections with the truth.
 
     The size of a detection is that of its mask for masks and of its box for boxes, as detectron2 has it.
@@ -85,7 +85,7 @@ def _engine(engine: Engine) -> tuple[Any, Any]:
     return COCO, COCOeval_faster
 
 
-def _detection(one: Json, kind: Kind, number: int) -> Json:
+def _detection(one: Json, kind: IouKind, number: int) -> Json:
     """A result as the evaluators hold it."""
     entry = {key: one[key] for key in ("image_id", "category_id", "score")} | {"id": number, "iscrowd": 0}
     if kind == "box":

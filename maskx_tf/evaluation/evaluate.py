@@ -9,25 +9,23 @@ from pathlib import Path
 from maskx_tf.evaluation import runner, store
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics, measure
-from maskx_tf.evaluation.runner import Batch, Boxes, Masks
-from maskx_tf.evaluation.truth import Kind, Truth
+from maskx_tf.evaluation.runner import Boxes, EvaluationBatch, MaskMaker
+from maskx_tf.evaluation.truth import IouKind, Truth
 from maskx_tf.files import JsonView
 from maskx_tf.models.inference import Predictor
-
-DETECTIONS, RESULTS = "detections.jsonl", "results.json"
 
 
 def evaluate(
     predictor: Predictor,
-    batches: Iterable[Batch],
+    batches: Iterable[EvaluationBatch],
     truth: Truth,
     *,
     class_names: tuple[str, ...],
-    kinds: Sequence[Kind] | None = None,
+    kinds: Sequence[IouKind] | None = None,
     classes_a: Collection[str] | None = None,
     boxes: Boxes = "detected",
     paste: str = "continuous",
-    masks: Masks | None = None,
+    masks: MaskMaker | None = None,
     engine: Engine = "pycocotools",
     out: Path | None = None,
     facts: JsonView | None = None,
@@ -56,14 +54,14 @@ def evaluate(
         say: is told whether detections in `out` are used.
     """
     has_masks = masks is not None or "masks" in predictor.model.outputs
-    wanted: Sequence[Kind] = ("mask",) if boxes == "truth" else kinds or (("box", "mask") if has_masks else ("box",))
+    wanted: Sequence[IouKind] = ("mask",) if boxes == "truth" else kinds or (("box", "mask") if has_masks else ("box",))
     mark = ""
     if out is not None:
         given = {"classes": class_names, "boxes": boxes, "paste": paste, "own": masks is None, "facts": facts}
         mark = runner.fingerprint(predictor, truth, **given)
     with tempfile.TemporaryDirectory(prefix="maskx-") as nowhere:
         folder = Path(nowhere) if out is None else out
-        held = store.Store(folder / DETECTIONS, mark, say)
+        held = store.Store(folder / store.DETECTIONS, mark, say)
         runner.run(
             predictor,
             batches,
@@ -76,6 +74,6 @@ def evaluate(
             on_image=on_image,
         )
         if out is not None:
-            store.write_results(folder / DETECTIONS, folder / RESULTS)
-        found = store.read(folder / DETECTIONS)
+            store.write_results(folder / store.DETECTIONS, folder / store.COCO_RESULTS)
+        found = store.read(folder / store.DETECTIONS)
         return measure(truth, found, kinds=wanted, classes_a=classes_a, engine=engine, boxes=boxes)

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from maskx_tf.evaluation import coco, voc
 from maskx_tf.evaluation.coco import Engine
-from maskx_tf.evaluation.truth import Kind, Truth, counts
+from maskx_tf.evaluation.truth import IouKind, Truth, counts
 from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.rle import of_any_form
 
@@ -74,7 +74,7 @@ def measure(
     truth: Truth,
     results: Iterable[Json],
     *,
-    kinds: Sequence[Kind],
+    kinds: Sequence[IouKind],
     classes_a: Collection[str] | None = None,
     engine: Engine = "pycocotools",
     boxes: str = "detected",

@@ -19,9 +19,9 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.structures import Detections
 
 Boxes = Literal["detected", "truth"]
-Batch = JsonView  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
+EvaluationBatch = JsonView  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
 # Masks in place of the model's own: of an image's id and boxes [D, 4] in its pixels.
-Masks = Callable[[int, NDArray[np.float32]], Sequence[Crop]]
+MaskMaker = Callable[[int, NDArray[np.float32]], Sequence[Crop]]
 LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, each of which is a graph
 
 
@@ -40,14 +40,14 @@ _Ask = Callable[[Json], list[_Found]]
 
 def run(
     predictor: Predictor,
-    batches: Iterable[Batch],
+    batches: Iterable[EvaluationBatch],
     truth: Truth,
     store: Store,
     *,
     class_names: tuple[str, ...],
     boxes: Boxes = "detected",
     paste: str = "continuous",
-    masks: Masks | None = None,
+    masks: MaskMaker | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> None:
     """Adds to the store every image of the batches that it has not yet; those it has are not asked about again.
@@ -81,7 +81,7 @@ def run(
             on_image()
 
 
-def _waiting(batch: Batch, done: set[int], on_image: Callable[[], None]) -> list[int]:
+def _waiting(batch: EvaluationBatch, done: set[int], on_image: Callable[[], None]) -> list[int]:
     """The rows of a batch that are images, and not done yet."""
     rows = []
     ids, valid = np.asarray(batch["image_ids"]).tolist(), np.asarray(batch["image_valid"]).tolist()
@@ -93,7 +93,7 @@ def _waiting(batch: Batch, done: set[int], on_image: Callable[[], None]) -> list
     return rows
 
 
-def _part(batch: Batch, rows: list[int]) -> Json:
+def _part(batch: EvaluationBatch, rows: list[int]) -> Json:
     """Some rows of a batch, with numbers in NumPy and images where they were."""
     images = batch["images"] if len(rows) == len(batch["image_ids"]) else tf.gather(batch["images"], rows)
     numbers = {key: np.asarray(batch[key])[rows] for key in ("image_sizes", "original_sizes", "image_ids")}

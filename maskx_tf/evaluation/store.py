@@ -14,8 +14,9 @@ from maskx_tf import files
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json
 
-KEY = "maskx_detections"  # of the first line; its value is the version of the format
-FORMAT = 1
+DETECTIONS, COCO_RESULTS = "detections.jsonl", "results.json"  # the files of an evaluation
+STORE_KEY = "maskx_detections"  # of the first line; its value is the version of the format
+STORE_FORMAT = 1
 
 
 class Store:
@@ -39,7 +40,7 @@ class Store:
             with path.open("ab") as file:
                 file.truncate(size)
         if not size:
-            self._write({KEY: FORMAT, "fingerprint": fingerprint})
+            self._write({STORE_KEY: STORE_FORMAT, "fingerprint": fingerprint})
 
     def add(self, image_id: int, detections: list[Json]) -> None:
         """Adds an image, which is then done."""
@@ -54,11 +55,11 @@ class Store:
         with files.open_regular(self.path) as file:
             first = file.readline()
             head = _parsed(first)
-            if head is None or KEY not in head:
-                if first.endswith(b"\n") or not f'{{"{KEY}":'.encode().startswith(first[: len(KEY) + 4]):
+            if head is None or STORE_KEY not in head:
+                if first.endswith(b"\n") or not f'{{"{STORE_KEY}":'.encode().startswith(first[: len(STORE_KEY) + 4]):
                     raise BadInput(f"{self.path}: expected detections that maskx eval wrote, found another file")
                 return 0
-            if head != {KEY: FORMAT, "fingerprint": fingerprint}:
+            if head != {STORE_KEY: STORE_FORMAT, "fingerprint": fingerprint}:
                 say(f"{self.path}: its detections are of another model, data set or settings: starting anew")
                 return 0
             whole = len(first)
@@ -82,7 +83,7 @@ def images(path: Path) -> Iterator[tuple[int, list[Json]]]:
     """
     try:
         with files.open_regular(path) as file:
-            if KEY not in (_parsed(file.readline()) or {}):
+            if STORE_KEY not in (_parsed(file.readline()) or {}):
                 raise BadInput(f"{path}: expected detections that maskx eval wrote, found another file")
             for line in file:
                 entry = _parsed(line)

@@ -13,8 +13,9 @@ from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.metrics import gap
 from maskx_tf.files import Json, JsonView
 
+METRICS = "metrics.json"  # what an evaluation writes
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "APr50", "APr70", "IoU")
-ORDER = ("A", "B", "all")
+GROUP_ORDER = ("A", "B", "all")
 
 
 class _Class(BaseModel):
@@ -76,7 +77,7 @@ def as_text(figures: JsonView, *, per_class: bool = False) -> str:
     lines = [f"{figures['images']} images{boxes}; in per cent; - where no object is"]
     for kind, groups in figures["groups"].items():
         columns = [name for name in COLUMNS if name in groups["all"]]
-        rows = [[group, *_cells(groups[group], columns)] for group in ORDER if group in groups]
+        rows = [[group, *_cells(groups[group], columns)] for group in GROUP_ORDER if group in groups]
         lines += ["", *_table([kind, *columns], rows)]
         classes = figures["classes"][kind]
         unknown = sum(one["unknown"] for one in classes)

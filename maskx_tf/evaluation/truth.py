@@ -8,12 +8,12 @@ from typing import Literal
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, JsonView
 
-Kind = Literal["box", "mask"]
+IouKind = Literal["box", "mask"]
 Truth = JsonView  # COCO's lists images, annotations and categories; masks were checked when they were read
 Annotation = JsonView
 
 
-def of_kind(truth: Truth, kind: Kind) -> Truth:
+def of_kind(truth: Truth, kind: IouKind) -> Truth:
     """The truth that a kind of IoU is measured by.
 
     An object without a mask says where objects are, and not which pixels are theirs. For masks it becomes a crowd as
@@ -23,7 +23,7 @@ def of_kind(truth: Truth, kind: Kind) -> Truth:
     return {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
 
 
-def _ready(one: Annotation, kind: Kind) -> Json:
+def _ready(one: Annotation, kind: IouKind) -> Json:
     """An annotation with all that evaluators ask for, in a mapping of its own, for they write into it."""
     entry = {"iscrowd": 0, "ignore": 0, **one}
     if kind == "box":

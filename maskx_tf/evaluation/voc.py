@@ -20,7 +20,7 @@ from maskx_tf.masks.rle import of_any_form
 RECALLS = np.linspace(0.0, 1.0, 11)
 
 
-class _Object(NamedTuple):
+class _TrueObject(NamedTuple):
     rle: Json
     crowd: bool
 
@@ -38,10 +38,10 @@ def average_precision(
         thresholds: the IoUs.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-    objects: dict[int, dict[int, list[_Object]]] = defaultdict(lambda: defaultdict(list))
+    objects: dict[int, dict[int, list[_TrueObject]]] = defaultdict(lambda: defaultdict(list))
     for one in of_kind(truth, "mask")["annotations"]:
         rle = of_any_form(one["segmentation"], *sizes[one["image_id"]])
-        objects[one["category_id"]][one["image_id"]].append(_Object(rle, bool(one["iscrowd"])))
+        objects[one["category_id"]][one["image_id"]].append(_TrueObject(rle, bool(one["iscrowd"])))
     found: dict[int, list[Json]] = defaultdict(list)
     for result in results:
         found[result["category_id"]].append(result)
@@ -50,7 +50,7 @@ def average_precision(
 
 
 def _of_class(
-    objects: dict[int, list[_Object]], results: list[Json], thresholds: Sequence[float]
+    objects: dict[int, list[_TrueObject]], results: list[Json], thresholds: Sequence[float]
 ) -> tuple[float | None, ...]:
     total = sum(not one.crowd for group in objects.values() for one in group)
     if not total:
@@ -72,7 +72,7 @@ def _of_class(
     return tuple(answers)
 
 
-def _overlaps(result: Json, objects: list[_Object]) -> tuple[float, int, float]:
+def _overlaps(result: Json, objects: list[_TrueObject]) -> tuple[float, int, float]:
     """The largest IoU with an object, that object's place, and the largest share that lies in one crowd."""
     if not objects:
         return 0.0, -1, 0.0

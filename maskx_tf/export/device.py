@@ -15,7 +15,7 @@ from maskx_tf.files import Json
 from maskx_tf.structures import Detections
 
 DESCRIPTION = "lite.json"  # as `litert` writes it; that file imports TensorFlow, and this one must not
-Arrays = dict[str, np.ndarray]
+NamedArrays = dict[str, np.ndarray]
 
 
 class Runner:
@@ -65,7 +65,7 @@ class Runner:
             masks=None if masks is None else masks[0, :count],
         )
 
-    def _run(self, inputs: Arrays) -> Arrays:
+    def _run(self, inputs: NamedArrays) -> NamedArrays:
         """Runs the graphs in turn; each takes what it needs of what there is."""
         values = dict(inputs)
         for graph in self._graphs.values():

@@ -26,14 +26,14 @@ from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device
 from maskx_tf.export.freeze import Frozen, as_constants
-from maskx_tf.export.source import Source, descriptions
+from maskx_tf.export.source import ExportModel, descriptions
 from maskx_tf.files import Json
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
-Outputs = dict[str, tf.Tensor]
+GraphOutputs = dict[str, tf.Tensor]
 Example = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a canvas [H, W, 3] and the size [2] of the image in it
 
 
@@ -48,12 +48,12 @@ class Graph(NamedTuple):
     """
 
     name: str
-    function: Callable[..., Outputs]
+    function: Callable[..., GraphOutputs]
     specs: dict[str, tf.TensorSpec]
     precision: str
 
 
-def write(source: Source, out: Path, *, precision: str, parts: bool, images: Iterable[Example] = ()) -> Json:
+def write(source: ExportModel, out: Path, *, precision: str, parts: bool, images: Iterable[Example] = ()) -> Json:
     """Writes the folder of a LiteRT model and returns what `lite.json` says of it.
 
     Args:
@@ -77,7 +77,7 @@ def write(source: Source, out: Path, *, precision: str, parts: bool, images: Ite
         return _write(source, unfinished, precision, parts, examples)
 
 
-def _write(source: Source, folder: Path, precision: str, parts: bool, images: list[Example]) -> Json:
+def _write(source: ExportModel, folder: Path, precision: str, parts: bool, images: list[Example]) -> Json:
     settings = source.config.model
     graphs = _graphs(source.model, settings, precision, parts)
     facts: Json = {
@@ -111,7 +111,7 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     image = {"image": tf.TensorSpec([1, *canvas, 3], name="image"), "size": tf.TensorSpec([1, 2], name="size")}
     if precision != "int8" and not parts:
 
-        def whole(image: tf.Tensor, size: tf.Tensor) -> Outputs:
+        def whole(image: tf.Tensor, size: tf.Tensor) -> GraphOutputs:
             return _named(model.infer(image, size, prepared))
 
         return [Graph("model", whole, image, precision)]
@@ -122,11 +122,11 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     maps = tf.function(features, autograph=False).get_concrete_function(*image.values()).structured_outputs
     some_maps = {f"map_{index}": tf.TensorSpec(one.shape, one.dtype, f"map_{index}") for index, one in enumerate(maps)}
 
-    def heads(size: tf.Tensor, **levels: tf.Tensor) -> Outputs:
+    def heads(size: tf.Tensor, **levels: tf.Tensor) -> GraphOutputs:
         scene = Scene(None, size, [levels[name] for name in some_maps])
         return _named(model.complete(scene, model.detect(scene), prepared))
 
-    def maps_of_normal(image: tf.Tensor) -> Outputs:
+    def maps_of_normal(image: tf.Tensor) -> GraphOutputs:
         return dict(zip(some_maps, model.neck(model.backbone(image)), strict=True))
 
     if precision == "int8":
@@ -135,7 +135,7 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
             Graph("heads", heads, {"size": image["size"], **some_maps}, "dynamic"),
         ]
 
-    def detector(image: tf.Tensor, size: tf.Tensor) -> Outputs:
+    def detector(image: tf.Tensor, size: tf.Tensor) -> GraphOutputs:
         scene = model.scene(image, size)
         return {**_named(model.detect(scene)), **dict(zip(some_maps, scene.features, strict=True))}
 
@@ -143,7 +143,7 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     # The mask head reads the finer maps alone, and LiteRT wants no input that nothing reads.
     read = dict(list(some_maps.items())[: len(model.mask.pool.strides)])
 
-    def masks(boxes: tf.Tensor, classes: tf.Tensor, **levels: tf.Tensor) -> Outputs:
+    def masks(boxes: tf.Tensor, classes: tf.Tensor, **levels: tf.Tensor) -> GraphOutputs:
         scene = Scene(None, None, [levels[name] for name in read])
         return {"masks": model.complete(scene, Detections(boxes, None, classes, None), prepared).masks}
 
@@ -162,7 +162,7 @@ def _normalisation(settings: ModelConfig) -> Json:
     return {"mean": pixels.pixel_mean, "std": pixels.pixel_std, "bgr": pixels.channel_order == "bgr"}
 
 
-def _named(found: Detections) -> Outputs:
+def _named(found: Detections) -> GraphOutputs:
     outputs = {
         "boxes": found.boxes,
         "scores": found.scores,

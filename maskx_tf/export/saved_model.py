@@ -12,7 +12,7 @@ import tensorflow as tf
 from maskx_tf.errors import BadInput
 from maskx_tf.export import warmup
 from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT, Labels, Signatures
-from maskx_tf.export.source import Source, descriptions
+from maskx_tf.export.source import ExportModel, descriptions
 from maskx_tf.files import new_folder
 
 HIGHEST_VERSION = 2**63 - 1
@@ -35,7 +35,7 @@ class Written(NamedTuple):
     megabytes: float
 
 
-def write(source: Source, out: Path, *, version: int | None = None) -> Written:
+def write(source: ExportModel, out: Path, *, version: int | None = None) -> Written:
     """Writes a version next to the others, so that a server that watches sees all of it or nothing.
 
     Args:
@@ -71,7 +71,7 @@ def _next_version(out: Path) -> int:
     return 1 + max((int(entry.name) for entry in out.iterdir() if entry.name.isdecimal()), default=0)
 
 
-def _signatures(source: Source) -> list[str]:
+def _signatures(source: ExportModel) -> list[str]:
     wanted = source.config.export.signatures
     every = [SERVING_DEFAULT, IMAGE_TENSOR]
     if "masks" in source.config.model.outputs:
@@ -79,7 +79,7 @@ def _signatures(source: Source) -> list[str]:
     return [name for name in every if wanted is None or name in wanted]
 
 
-def _write(source: Source, folder: Path, name: str, names: list[str]) -> None:
+def _write(source: ExportModel, folder: Path, name: str, names: list[str]) -> None:
     settings = source.config.export
     labels = Labels(source.category_ids, source.config.model.class_names)
     module = Signatures(source.model, source.config.model, labels, max_pixels=settings.max_pixels)

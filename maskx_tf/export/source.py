@@ -22,7 +22,7 @@ from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 
 
-class Source(NamedTuple):
+class ExportModel(NamedTuple):
     """A model to export.
 
     Attributes:
@@ -42,7 +42,7 @@ class Source(NamedTuple):
         return tuple(int(number) for number in self.meta.get("category_ids") or range(1, count + 1))
 
 
-def open_source(path: Path, overrides: Sequence[str] = (), *, portable: bool = False) -> Source:
+def open_source(path: Path, overrides: Sequence[str] = (), *, portable: bool = False) -> ExportModel:
     """Opens a model or run folder, with settings that win over its own.
 
     Args:
@@ -62,7 +62,7 @@ def open_source(path: Path, overrides: Sequence[str] = (), *, portable: bool = F
     with _precision(config.export.bf16):
         model = build(config.model, portable=portable)
     io.read_weights(model, folder / folder_ops.WEIGHTS)
-    return Source(model, config, meta)
+    return ExportModel(model, config, meta)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def _precision(bf16: bool) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def descriptions(source: Source) -> dict[str, str]:
+def descriptions(source: ExportModel) -> dict[str, str]:
     """The files that describe a model, by their names: what an export carries beside its graph."""
     config, meta = source.config, source.meta
     known = set(meta.get("a_classes") or ())

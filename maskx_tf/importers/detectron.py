@@ -10,13 +10,23 @@ from pathlib import Path
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, JsonView
 from maskx_tf.importers import labels as label_names
-from maskx_tf.importers import names
+from maskx_tf.importers import tables
 from maskx_tf.importers.detectron_cfg import look_up, parse
 from maskx_tf.importers.fill import Rule
-from maskx_tf.importers.plan import Plan, Request, Tensors, class_count, counted, map_side, refuse, resnet_name, tensor
+from maskx_tf.importers.plan import (
+    ImportRequest,
+    Plan,
+    Tensors,
+    class_count,
+    counted,
+    map_side,
+    refuse,
+    resnet_name,
+    tensor,
+)
 from maskx_tf.importers.readers import read, tensors_of
 
-UNSUPPORTED = (
+DETECTRON_UNSUPPORTED = (
     (r"(kps_score|conv_fcn\d)", "a keypoint model"),
     (r"retnet_", "a RetinaNet"),
     (r".*_gn_[sb]$", "a model with GroupNorm"),
@@ -28,21 +38,21 @@ UNSUPPORTED = (
 # seg_every_thing keeps what a stage does not use, under its name or with this behind it.
 BACKUP = "_jcvbackup"
 TABLES = r"v_(glove|randn_\d+)"
-RULES = (
+DETECTRON_RULES = (
     Rule(r".*_momentum", "momentum of the optimiser"),
     Rule(r"(fc1000|pred)_[wb]", "the ImageNet classifier that training started from"),
     Rule(TABLES, "tables of word vectors that T does not read"),
 )
-FOLDED = "biases of convolutions: added to those of the affine layers behind them"
+DETECTRON_FOLDED = "biases of convolutions: added to those of the affine layers behind them"
 RESTORED = f"replaced by the rows of the whole vocabulary, which {BACKUP} holds"
-NOTES = (
+DETECTRON_NOTES = (
     "boxes are inclusive at the source: anchors, coding, overlap and level of a box agree here, but its RoIAlign and "
     "its pasting end at x2 - 1 and y2 - 1, and ours at x2 and y2; clipping differs by a pixel at the border",
 )
 WITHOUT_RPN = "it has no region proposal network: ours keeps its random start, so only given boxes can be segmented"
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ImportRequest) -> Plan:
     """How a file of Detectron's becomes a model.
 
     Raises:
@@ -53,26 +63,26 @@ def plan(request: Request) -> Plan:
     blobs = tensors_of(path, content, keys=("blobs",))
     text = content.get("cfg") if isinstance(content, Mapping) else None
     cfg = parse(text, path) if isinstance(text, str) else None
-    refuse(path, blobs, UNSUPPORTED)
+    refuse(path, blobs, DETECTRON_UNSUPPORTED)
     blobs, settled = _prepared(blobs)
     total = class_count(path, blobs, "cls_score_w")
     settings = _settings(path, blobs, cfg, total)
     has_rpn = any("rpn_cls_logits" in name for name in blobs)
     if not has_rpn and not request.without_rpn:
         raise BadInput(f"{path}: has no region proposal network; with --without-rpn it can segment given boxes")
-    order = names.Rows(total, 0, tuple(range(1, total)), True, leaves=names.BACKGROUND)
+    order = tables.ClassOrder(total, 0, tuple(range(1, total)), True, leaves=tables.BACKGROUND)
     embedding = _embedding(path, blobs, cfg, settings, total)
     return Plan(
         settings=settings,
         labels=label_names.choose(request.classes, total - 1, path),
         tensors=blobs,
-        table=functools.partial(names.detectron, order=order, embedding=embedding),
-        rules=RULES,
+        table=functools.partial(tables.detectron, order=order, embedding=embedding),
+        rules=DETECTRON_RULES,
         settled=settled,
         embedding=blobs[embedding][1:] if embedding else None,
         may_stay=() if has_rpn else ("rpn/",),
         anchor_scores=next((name for name in blobs if re.fullmatch(r"rpn_cls_logits(_fpn2)?_w", name)), ""),
-        notes=(*NOTES, *_samples(cfg)[1], *(() if has_rpn else (WITHOUT_RPN,))),
+        notes=(*DETECTRON_NOTES, *_samples(cfg)[1], *(() if has_rpn else (WITHOUT_RPN,))),
     )
 
 
@@ -93,7 +103,7 @@ def _prepared(blobs: Tensors) -> tuple[Tensors, dict[str, list[str]]]:
         norm = "res_conv1_bn" if conv == "conv1" else f"{conv}_bn"
         if f"{norm}_s" in blobs and f"{norm}_b" in blobs and blobs[name].shape == blobs[f"{norm}_s"].shape:
             blobs[f"{norm}_b"] = blobs[f"{norm}_b"] + blobs[f"{norm}_s"] * blobs.pop(name)
-            settled.setdefault(FOLDED, []).append(name)
+            settled.setdefault(DETECTRON_FOLDED, []).append(name)
     return blobs, settled
 
 

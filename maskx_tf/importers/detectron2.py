@@ -6,12 +6,22 @@ import functools
 
 from maskx_tf.files import Json
 from maskx_tf.importers import labels as label_names
-from maskx_tf.importers import names
+from maskx_tf.importers import tables
 from maskx_tf.importers.fill import Rule
-from maskx_tf.importers.plan import Plan, Request, Tensors, class_count, counted, map_side, refuse, resnet_name, tensor
+from maskx_tf.importers.plan import (
+    ImportRequest,
+    Plan,
+    Tensors,
+    class_count,
+    counted,
+    map_side,
+    refuse,
+    resnet_name,
+    tensor,
+)
 from maskx_tf.importers.readers import read, tensors_of
 
-UNSUPPORTED = (
+DETECTRON2_UNSUPPORTED = (
     (r"roi_heads\.keypoint_head\.", "a keypoint model"),
     (r"roi_heads\.box_(head|predictor)\.\d+\.", "a Cascade R-CNN"),
     (r"sem_seg_head\.", "a panoptic model"),
@@ -21,20 +31,20 @@ UNSUPPORTED = (
     (r"backbone\.(body|fpn\.)", "a torchvision model, by this source,"),
     (r".*\w+_w$", "a Detectron model, by this source,"),
 )
-RULES = (
+DETECTRON2_RULES = (
     Rule(r".*\.num_batches_tracked", "counters of batch norm: they play no part in inference"),
     Rule(r"proposal_generator\.anchor_generator\.cell_anchors\..*", "anchors: made anew from the settings"),
     Rule(r"pixel_(mean|std)", "pixel mean and deviation: they stand in the settings"),
 )
-SCORES = "roi_heads.box_predictor.cls_score.weight"
-BOXES = "roi_heads.box_predictor.bbox_pred.weight"
-NOTES = (
+SCORE_WEIGHTS = "roi_heads.box_predictor.cls_score.weight"
+BOX_WEIGHTS = "roi_heads.box_predictor.bbox_pred.weight"
+DETECTRON2_NOTES = (
     "an image's sides are rounded down after resizing and interpolated without antialiasing, where detectron2 rounds "
     "to the nearest and uses PIL",
 )
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ImportRequest) -> Plan:
     """How a file of detectron2's becomes a model.
 
     Raises:
@@ -42,17 +52,19 @@ def plan(request: Request) -> Plan:
     """
     path = request.path
     tensors = tensors_of(path, read(path))
-    refuse(path, tensors, UNSUPPORTED)
-    total = class_count(path, tensors, SCORES)
+    refuse(path, tensors, DETECTRON2_UNSUPPORTED)
+    total = class_count(path, tensors, SCORE_WEIGHTS)
     return Plan(
         settings=_settings(request, tensors, total),
         labels=label_names.choose(request.classes, total - 1, path),
         tensors=tensors,
         # The background comes last, and has no boxes and no masks.
-        table=functools.partial(names.detectron2, order=names.Rows(total, total - 1, tuple(range(total - 1)), False)),
-        rules=RULES,
+        table=functools.partial(
+            tables.detectron2, order=tables.ClassOrder(total, total - 1, tuple(range(total - 1)), False)
+        ),
+        rules=DETECTRON2_RULES,
         anchor_scores="proposal_generator.rpn_head.objectness_logits.weight",
-        notes=NOTES,
+        notes=DETECTRON2_NOTES,
     )
 
 
@@ -62,7 +74,7 @@ def _neck(tensors: Tensors) -> str:
     return "c4" if any(name.startswith("roi_heads.res5.") for name in tensors) else "dc5"
 
 
-def _settings(request: Request, tensors: Tensors, total: int) -> Json:
+def _settings(request: ImportRequest, tensors: Tensors, total: int) -> Json:
     path, neck = request.path, _neck(tensors)
     body = r"backbone\.bottom_up" if neck == "fpn" else r"(?:backbone|roi_heads)"
     name = resnet_name(path, tensors, body + r"\.res(\d)\.(\d+)\.conv2\.weight")
@@ -87,7 +99,7 @@ def _settings(request: Request, tensors: Tensors, total: int) -> Json:
         "box": {
             "delta_weights": [10.0, 10.0, 5.0, 5.0],
             "smooth_l1_beta": 0.0,
-            "class_agnostic": total > 2 and len(tensor(path, tensors, BOXES, 2)) == 4,
+            "class_agnostic": total > 2 and len(tensor(path, tensors, BOX_WEIGHTS, 2)) == 4,
         },
         "detections": {"score": 0.05, "nms_iou": 0.5, "limit": 100, "paste": "continuous"},
     }

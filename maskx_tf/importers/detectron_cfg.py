@@ -12,11 +12,11 @@ from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, JsonView
 
 
-class _Loader(yaml.SafeLoader):
+class _CfgLoader(yaml.SafeLoader):
     """Makes plain data of tagged nodes; no tag makes an object."""
 
 
-def _plain(loader: _Loader, _suffix: str, node: yaml.Node) -> Any:
+def _plain(loader: _CfgLoader, _suffix: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return loader.construct_scalar(node)
     if isinstance(node, yaml.SequenceNode):
@@ -28,8 +28,8 @@ def _plain(loader: _Loader, _suffix: str, node: yaml.Node) -> Any:
     return items if isinstance(items, dict) else mapping
 
 
-_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
-_Loader.add_multi_constructor("!", _plain)
+_CfgLoader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
+_CfgLoader.add_multi_constructor("!", _plain)
 
 
 def parse(text: str, path: Path) -> Json:
@@ -39,7 +39,7 @@ def parse(text: str, path: Path) -> Json:
         BadInput: no YAML, or no mapping.
     """
     try:
-        settings = yaml.load(text, Loader=_Loader)
+        settings = yaml.load(text, Loader=_CfgLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise BadInput(f"{path}: cfg: expected YAML: {reason(error)}") from None
     if not isinstance(settings, dict):

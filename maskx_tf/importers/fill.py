@@ -15,7 +15,7 @@ from maskx_tf.errors import BadInput, listed
 from maskx_tf.importers.layouts import Layout
 
 
-class Entry(NamedTuple):
+class Assignment(NamedTuple):
     """A variable and the tensor that it is made of.
 
     Attributes:
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     leaves: str = ""
 
 
-class Table(NamedTuple):
+class VariableTable(NamedTuple):
     """Where everything comes from.
 
     Attributes:
@@ -39,7 +39,7 @@ class Table(NamedTuple):
         constants: variables that the file has no tensor for, because its program folded them away, and their value.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Assignment, ...]
     constants: Mapping[str, float] = {}
 
 
@@ -72,7 +72,7 @@ class Filled(NamedTuple):
 def fill(
     model: keras.Model,
     tensors: Mapping[str, np.ndarray],
-    table: Table,
+    table: VariableTable,
     rules: Sequence[Rule],
     *,
     path: Path,
@@ -134,7 +134,7 @@ def _skip(names: set[str], rules: Sequence[Rule], path: Path) -> dict[str, list[
     return skipped
 
 
-def _converted(entry: Entry, tensor: np.ndarray, variable: Any, path: Path) -> np.ndarray:
+def _converted(entry: Assignment, tensor: np.ndarray, variable: Any, path: Path) -> np.ndarray:
     expected = entry.layout.expected(tuple(variable.shape))
     where = f"{path}: {entry.tensor}"
     if tensor.shape != expected:

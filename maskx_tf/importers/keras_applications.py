@@ -13,20 +13,20 @@ from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, open_regular
 from maskx_tf.importers import labels as label_names
-from maskx_tf.importers import names
-from maskx_tf.importers.fill import Entry, Rule, Table
-from maskx_tf.importers.layouts import SAME
-from maskx_tf.importers.plan import Plan, Request, Tensors
+from maskx_tf.importers import tables
+from maskx_tf.importers.fill import Assignment, Rule, VariableTable
+from maskx_tf.importers.layouts import UNCHANGED
+from maskx_tf.importers.plan import ImportRequest, Plan, Tensors
 from maskx_tf.layers.applications import NETWORKS
 
-RULES = (Rule(r"(probs|predictions)/.*", "the ImageNet classifier"),)
-FOLDED = "biases of convolutions: taken from the means of the batch norm behind them"
+KERAS_RULES = (Rule(r"(probs|predictions)/.*", "the ImageNet classifier"),)
+KERAS_FOLDED = "biases of convolutions: taken from the means of the batch norm behind them"
 # Networks by the number of their kernels with four dimensions.
 KERNELS = {53: "keras_resnet50", 104: "keras_resnet101", 52: "mobilenet_v2"}
 NOTE = "only the backbone is imported: the pyramid and the heads keep their random start, for training"
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ImportRequest) -> Plan:
     """How a file of Keras' becomes the backbone of a model.
 
     Raises:
@@ -43,8 +43,8 @@ def plan(request: Request) -> Plan:
         labels=label_names.read(request.classes),
         tensors=tensors,
         table=_table,
-        rules=RULES,
-        settled={FOLDED: folded} if folded else {},
+        rules=KERAS_RULES,
+        settled={KERAS_FOLDED: folded} if folded else {},
         may_stay=("fpn/", "rpn/", "box_head/", "box_predictor/", "mask_head/", "transfer/"),
         notes=(NOTE,),
     )
@@ -61,14 +61,14 @@ def _settings(network: str) -> Json:
     }
 
 
-def _table(config: ModelConfig) -> Table:
+def _table(config: ModelConfig) -> VariableTable:
     if config.backbone.name not in NETWORKS:
-        return names.keras_resnet(config)
+        return tables.keras_resnet(config)
     backbone = NETWORKS[config.backbone.name].make(weights=None, include_top=False, input_shape=(None, None, 3))
     paths = [variable.path for variable in backbone.variables]
     # The biases were folded, in case our own ResNet is the one to fill.
     biases = {path: 0.0 for path in paths if path.endswith("_conv/bias")}
-    return Table(tuple(Entry(path, path, SAME) for path in paths if path not in biases), biases)
+    return VariableTable(tuple(Assignment(path, path, UNCHANGED) for path in paths if path not in biases), biases)
 
 
 def _network(path: Path) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-Shape = tuple[int, ...]
+ArrayShape = tuple[int, ...]
 
 
 class Layout(NamedTuple):
@@ -23,10 +23,10 @@ class Layout(NamedTuple):
     """
 
     convert: Callable[[np.ndarray], np.ndarray]
-    expected: Callable[[Shape], Shape]
+    expected: Callable[[ArrayShape], ArrayShape]
 
 
-SAME = Layout(lambda array: array, lambda shape: shape)
+UNCHANGED = Layout(lambda array: array, lambda shape: shape)
 # OIHW to HWIO, groups included.
 CONV = Layout(lambda array: array.transpose(2, 3, 1, 0), lambda s: (s[3], s[2], s[0], s[1]))
 # (in, out, h, w) to (in, h, w, out), without a flip: what each input pixel adds to its block of output pixels.
@@ -58,7 +58,7 @@ def rows(order: Sequence[int], total: int, *, each: int = 1) -> Layout:
         grouped = array.reshape(total, each, *array.shape[1:]) if each > 1 else array
         return grouped[index]
 
-    def expected(shape: Shape) -> Shape:
+    def expected(shape: ArrayShape) -> ArrayShape:
         return (total * each, *shape[2:]) if each > 1 else (total, *shape[1:])
 
     return Layout(convert, expected)

@@ -37,7 +37,7 @@ NONSENSE = (
     TypeError,
     ValueError,
 )
-NUMBERS = re.compile(r"[fiu][1248]|b1")
+NUMBER_TYPES = re.compile(r"[fiu][1248]|b1")
 
 
 class ForbiddenError(Exception):
@@ -124,7 +124,7 @@ class _NumberType:
         self.order = state[1]
 
     def numpy(self) -> np.dtype[Any]:
-        if not NUMBERS.fullmatch(self.name) or self.order not in ("<", ">", "|", "="):
+        if not NUMBER_TYPES.fullmatch(self.name) or self.order not in ("<", ">", "|", "="):
             raise ForbiddenError(f"an array of {self.order}{self.name}")
         return np.dtype(("<" if self.order == "=" else self.order) + self.name)
 

@@ -13,14 +13,14 @@ import numpy as np
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, visible
 from maskx_tf.files import Json
-from maskx_tf.importers.fill import Rule, Table
-from maskx_tf.importers.labels import Labels
+from maskx_tf.importers.fill import Rule, VariableTable
+from maskx_tf.importers.labels import NamedClasses
 from maskx_tf.layers.resnet import VARIANTS
 
 Tensors = dict[str, np.ndarray]
 
 
-class Request(NamedTuple):
+class ImportRequest(NamedTuple):
     """What a user asks of an importer.
 
     Attributes:
@@ -55,9 +55,9 @@ class Plan(NamedTuple):
     """
 
     settings: Json
-    labels: Labels
+    labels: NamedClasses
     tensors: Tensors
-    table: Callable[[ModelConfig], Table]
+    table: Callable[[ModelConfig], VariableTable]
     rules: tuple[Rule, ...] = ()
     settled: Mapping[str, Sequence[str]] = {}
     embedding: np.ndarray | None = None

@@ -24,7 +24,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LONGEST_HEADER = 100_000_000  # of safetensors, as its own reader has it
 # safetensors' types, as NumPy's.
-TYPES = {
+SAFETENSORS_TYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
@@ -113,7 +113,7 @@ def _safetensor(data: memoryview, dtype: str, shape: list[int], data_offsets: tu
     first, end = data_offsets
     if not 0 <= first <= end <= len(data):
         raise ValueError(f"a tensor lies at {first} to {end} of {len(data)} bytes")
-    values = bfloat16(data[first:end]) if dtype == "BF16" else np.frombuffer(data[first:end], TYPES[dtype])
+    values = bfloat16(data[first:end]) if dtype == "BF16" else np.frombuffer(data[first:end], SAFETENSORS_TYPES[dtype])
     if min(shape, default=1) < 0 or math.prod(shape) != len(values):
         raise ValueError(f"a tensor of shape {shape} has {len(values)} numbers")
     return values.reshape(shape)

@@ -18,12 +18,12 @@ from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, JsonView
 from maskx_tf.importers import detectron, detectron2, keras_applications, torchvision
 from maskx_tf.importers.fill import fill
-from maskx_tf.importers.plan import Plan, Request
+from maskx_tf.importers.plan import ImportRequest, Plan
 from maskx_tf.models.rcnn import RCNN
 
 CANVAS = "model.input.canvas"
 CANVAS_STEP = 32  # what the canvas of every neck is a multiple of
-SOURCES: dict[str, Callable[[Request], Plan]] = {
+SOURCES: dict[str, Callable[[ImportRequest], Plan]] = {
     "torchvision": torchvision.plan,
     "detectron2": detectron2.plan,
     "detectron": detectron.plan,
@@ -45,7 +45,7 @@ class Imported(NamedTuple):
     meta: Json
 
 
-def convert(source: str, request: Request) -> Imported:
+def convert(source: str, request: ImportRequest) -> Imported:
     """Makes a model of a file.
 
     Raises:
@@ -77,7 +77,7 @@ def convert(source: str, request: Request) -> Imported:
     return Imported(model, config, meta)
 
 
-def import_file(source: str, request: Request, out: str | os.PathLike[str]) -> Imported:
+def import_file(source: str, request: ImportRequest, out: str | os.PathLike[str]) -> Imported:
     """Makes a model of a file and writes its folder.
 
     Raises:
@@ -90,7 +90,7 @@ def import_file(source: str, request: Request, out: str | os.PathLike[str]) -> I
     return imported
 
 
-def _configure(plan: Plan, request: Request) -> Config:
+def _configure(plan: Plan, request: ImportRequest) -> Config:
     settings: Json = {**plan.settings, "class_names": list(plan.labels.names)}
     if plan.embedding is not None:
         # The path of a file that `save` will write; until then it says where the table comes from.

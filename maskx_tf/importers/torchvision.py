@@ -8,13 +8,24 @@ import re
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.importers import labels as label_names
-from maskx_tf.importers import names
+from maskx_tf.importers import tables
 from maskx_tf.importers.fill import Rule
-from maskx_tf.importers.plan import Plan, Request, Tensors, class_count, counted, map_side, refuse, resnet_name, tensor
+from maskx_tf.importers.plan import (
+    ImportRequest,
+    Plan,
+    Tensors,
+    class_count,
+    counted,
+    map_side,
+    refuse,
+    resnet_name,
+    tensor,
+)
 from maskx_tf.importers.readers import read, tensors_of
+from maskx_tf.names import COCO_IDS
 
 KEYPOINTS = "a keypoint model"
-UNSUPPORTED = (
+TORCHVISION_UNSUPPORTED = (
     (r"roi_heads\.keypoint_", KEYPOINTS),
     (r"roi_heads\.box_head\.\d+\.|backbone\.fpn\.inner_blocks\.\d+\.1\.", "a v2 model, whose heads are others,"),
     (r"backbone\.body\.\d+\.", "a MobileNet backbone"),
@@ -23,7 +34,7 @@ UNSUPPORTED = (
     (r"backbone\.bottom_up\.", "a detectron2 model, by this source,"),
     (r"\w+_w$", "a Detectron model, by this source,"),
 )
-RULES = (
+TORCHVISION_RULES = (
     Rule(r".*\.num_batches_tracked", "counters of batch norm: they play no part in inference"),
     Rule(r"rpn\.anchor_generator\.cell_anchors\..*", "anchors: made anew from the settings"),
     Rule(r"(transform\.)?(pixel|image)_(mean|std)", "pixel mean and deviation: they stand in the settings"),
@@ -36,11 +47,11 @@ OLDER = (
 # torchvision runs the weights that it published under the older names without an epsilon; the setting is positive.
 NO_EPSILON = 1e-30
 # The number of classes of its COCO models: ids up to 90 and the background.
-COCO_ROWS = label_names.HIGHEST_ID + 1
+COCO_ROWS = max(COCO_IDS) + 1
 UNUSED = "rows of the background (boxes and masks) and of ids that COCO does not use: nothing reads them"
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ImportRequest) -> Plan:
     """How a file of torchvision's becomes a model.
 
     Raises:
@@ -48,7 +59,7 @@ def plan(request: Request) -> Plan:
     """
     path = request.path
     tensors = tensors_of(path, read(path))
-    refuse(path, tensors, UNSUPPORTED)
+    refuse(path, tensors, TORCHVISION_UNSUPPORTED)
     tensors, older = _modern(tensors)
     order, labels = _classes(request, tensors)
     notes: tuple[str, ...] = ()
@@ -61,8 +72,8 @@ def plan(request: Request) -> Plan:
         settings=_settings(request, tensors, older),
         labels=labels,
         tensors=tensors,
-        table=functools.partial(names.torchvision, order=order),
-        rules=RULES,
+        table=functools.partial(tables.torchvision, order=order),
+        rules=TORCHVISION_RULES,
         anchor_scores="rpn.head.cls_logits.weight",
         notes=notes,
     )
@@ -82,7 +93,7 @@ def _modern(tensors: Tensors) -> tuple[Tensors, bool]:
     return renamed, set(renamed) != set(tensors)
 
 
-def _classes(request: Request, tensors: Tensors) -> tuple[names.Rows, label_names.Labels]:
+def _classes(request: ImportRequest, tensors: Tensors) -> tuple[tables.ClassOrder, label_names.NamedClasses]:
     """Which rows are whose: COCO models keep 91, of which ten belong to nothing."""
     total = class_count(request.path, tensors, "roi_heads.box_predictor.cls_score.weight")
     if request.all_ids and total != COCO_ROWS:
@@ -90,16 +101,16 @@ def _classes(request: Request, tensors: Tensors) -> tuple[names.Rows, label_name
     if total == COCO_ROWS and request.all_ids:
         labels = label_names.all_ids()
     elif total == COCO_ROWS and (request.classes is None or len(label_names.read(request.classes).names) != total - 1):
-        labels = label_names.choose(request.classes, len(label_names.COCO), request.path)
-        ids = tuple(label_names.COCO)
-        order = names.Rows(total, 0, ids, True, leaves=UNUSED, class_leaves=UNUSED)
+        labels = label_names.choose(request.classes, len(COCO_IDS), request.path)
+        ids = tuple(COCO_IDS)
+        order = tables.ClassOrder(total, 0, ids, True, leaves=UNUSED, class_leaves=UNUSED)
         return order, labels._replace(category_ids=ids)
     else:
         labels = label_names.choose(request.classes, total - 1, request.path)
-    return names.Rows(total, 0, tuple(range(1, total)), True, leaves=names.BACKGROUND), labels
+    return tables.ClassOrder(total, 0, tuple(range(1, total)), True, leaves=tables.BACKGROUND), labels
 
 
-def _settings(request: Request, tensors: Tensors, older: bool) -> Json:
+def _settings(request: ImportRequest, tensors: Tensors, older: bool) -> Json:
     path = request.path
     channels = len(tensor(path, tensors, "backbone.fpn.inner_blocks.0.0.weight", 4))
     masks = any(name.startswith("roi_heads.mask_predictor.") for name in tensors)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import Crop, paste_crop
 
-MARGIN = 0.25  # of the box's sides, on each side of it: where the background is learnt from
+CUT_MARGIN = 0.25  # of the box's sides, on each side of it: where the background is learnt from
 # Pixels of the window's longer side: others are resized. In a smaller window the cost of an outline outweighs what it
 # encloses, so that boxes of 20 pixels come out whole; a larger one only takes longer.
 LEAST_SIDE, MOST_SIDE = 128, 256
@@ -95,7 +95,7 @@ def refine(
     return predicted._replace(pixels=pixels)
 
 
-class Target(NamedTuple):
+class CutTarget(NamedTuple):
     """A mask to learn from.
 
     Attributes:
@@ -107,7 +107,7 @@ class Target(NamedTuple):
     quality: float
 
 
-def targets(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> list[Target]:
+def targets(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> list[CutTarget]:
     """GrabCut's masks of boxes, and which of them are probably right: those that reach to all sides of the box.
 
     Args:
@@ -117,7 +117,7 @@ def targets(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Seq
     Raises:
         BadInput: OpenCV is not installed.
     """
-    return [Target(crop, _quality(crop.pixels)) for crop in segment(image, boxes)]
+    return [CutTarget(crop, _quality(crop.pixels)) for crop in segment(image, boxes)]
 
 
 def _quality(pixels: NDArray[np.bool_]) -> float:
@@ -159,7 +159,7 @@ def _cut(image: NDArray[np.uint8], left: int, top: int, start: NDArray[np.uint8]
     import cv2
 
     height, width = start.shape
-    around_x, around_y = math.ceil(MARGIN * width), math.ceil(MARGIN * height)
+    around_x, around_y = math.ceil(CUT_MARGIN * width), math.ceil(CUT_MARGIN * height)
     x1, y1 = max(left - around_x, 0), max(top - around_y, 0)
     window = image[y1 : top + height + around_y, x1 : left + width + around_x]
     if not start.size:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_SIDE = 1e-3
+LEAST_SIDE_OF_MASK = 1e-3
 
 
 class Crop(NamedTuple):
@@ -79,7 +79,7 @@ def _pixels_inside(low: float, high: float, size: int) -> tuple[int, int]:
 
 def _weights(low: float, high: float, first: int, last: int, side: int, clamp: bool) -> NDArray[np.float32]:
     """Bilinear weights of the mask's cells for the pixels of one axis: [pixels, side]."""
-    step = side / max(high - low, MIN_SIDE)
+    step = side / max(high - low, LEAST_SIDE_OF_MASK)
     at = np.arange(first, last, dtype=np.float32)
     at *= step
     at += (0.5 - low) * step - 0.5

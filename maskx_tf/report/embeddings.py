@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from maskx_tf.checkpoints import folder, npz
 
-TABLE = "table"
-
 
 class Map(NamedTuple):
     """The classes of a model in two dimensions.
@@ -44,7 +42,7 @@ def of_model(path: Path) -> Map | None:
     reads = config.model.transfer.input
     with npz.reading(folder.find(path) / folder.WEIGHTS) as archive:
         if reads == "embedding":
-            rows, source = archive.read(TABLE), "a fixed table"
+            rows, source = archive.read(folder.TABLE), "a fixed table"
         elif reads == "box":
             rows, source = archive.read("box_predictor/box_rows"), "box rows"
         else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from maskx_tf.evaluation.table import COLUMNS, ORDER, percent
+from maskx_tf.evaluation.table import COLUMNS, GROUP_ORDER, percent
 from maskx_tf.files import JsonView
 from maskx_tf.report import style, svg
 from maskx_tf.report.embeddings import Map
@@ -18,7 +18,7 @@ A_COLOUR, B_COLOUR, ANY_COLOUR = "#d55e00", "#0072b2", "#808080"  # as in pictur
 COLOURS = {"A": A_COLOUR, "B": B_COLOUR, "all": ANY_COLOUR}
 CURVES = {"50": "IoU .5", "75": "IoU .75", "mean": "mean over IoU .5 to .95"}
 SETS = {"A": "A, with masks", "B": "B, boxes alone", "all": "all classes"}
-AP_COLUMNS = {kind: tuple(f"{kind}/{group}/AP" for group in ORDER) for kind in ("mask", "box")}  # of log.csv
+AP_COLUMNS = {kind: tuple(f"{kind}/{group}/AP" for group in GROUP_ORDER) for kind in ("mask", "box")}  # of log.csv
 OPEN_CLASSES = 60  # more of them are folded away
 GROUPS = {
     "best": "The best images",
@@ -67,11 +67,11 @@ def _comparison(subjects: Sequence[Subject]) -> str:
     kinds = [kind for kind in ("mask", "box") if any(kind in figures["groups"] for _, figures in measured)]
     tables = []
     for kind in kinds:
-        head = ["model", *(f"{group} {name}" for group in ORDER for name in ("AP", "AP50"))]
+        head = ["model", *(f"{group} {name}" for group in GROUP_ORDER for name in ("AP", "AP50"))]
         rows = []
         for name, figures in measured:
             groups = figures["groups"].get(kind, {})
-            cells = [percent(groups.get(group, {}).get(column)) for group in ORDER for column in ("AP", "AP50")]
+            cells = [percent(groups.get(group, {}).get(column)) for group in GROUP_ORDER for column in ("AP", "AP50")]
             rows.append([escape(name), *cells])
         tables.append(f"<h3>{kind.capitalize()}</h3>{_table(head, rows)}")
     return f"<section><h2>Side by side</h2>{''.join(tables)}</section>" if tables else ""
@@ -109,7 +109,7 @@ def _figures(figures: JsonView) -> str:
         columns = [name for name in COLUMNS if name in groups["all"]]
         rows = [
             [_badge(group) if group in "AB" else "all", *(percent(groups[group].get(name)) for name in columns)]
-            for group in ORDER
+            for group in GROUP_ORDER
             if group in groups
         ]
         parts.append(f"<h3>{kind.capitalize()}</h3>{_table(['', *columns], rows)}")
@@ -123,7 +123,7 @@ def _precision(curves: Mapping[str, Mapping[str, Sequence[float]]], kind: str) -
     charts = []
     for key, title in CURVES.items():
         lines = []
-        for group in ORDER:
+        for group in GROUP_ORDER:
             values = curves.get(group, {}).get(key)
             if values:
                 places = [step / max(len(values) - 1, 1) for step in range(len(values))]

@@ -31,8 +31,8 @@ from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.structures import Targets
 
-FACTS = "regions.json"
-VERSION = 2
+REGIONS_FACTS = "regions.json"
+REGIONS_VERSION = 2
 
 
 class Regions(NamedTuple):
@@ -61,7 +61,7 @@ class Regions(NamedTuple):
     mirrored: np.ndarray
 
 
-class Masks(NamedTuple):
+class VisibleMasks(NamedTuple):
     """What a method may see of the masks of regions.
 
     Attributes:
@@ -103,7 +103,7 @@ def get_or_make(
     Raises:
         BadInput: they would be too large, or there are none.
     """
-    mark = json.dumps([mark, VERSION, per_image, mirror, seed])
+    mark = json.dumps([mark, REGIONS_VERSION, per_image, mirror, seed])
     found = _open(folder, mark)
     if found is not None:
         return found
@@ -111,7 +111,7 @@ def get_or_make(
     shutil.rmtree(folder, ignore_errors=True)  # before others are made: they are large
     with files.new_folder(folder) as unfinished:
         count = _write(unfinished, model(), batches, images, per_image, limit_mib, mirror, seed)
-        files.write_json(unfinished / FACTS, {"mark": mark, "count": count})
+        files.write_json(unfinished / REGIONS_FACTS, {"mark": mark, "count": count})
     found = _open(folder, mark)
     assert found is not None
     say(f"{count} regions of {len(np.unique(found.classes))} classes")
@@ -139,7 +139,7 @@ def mark_of(config: Config) -> str:
         return files.digest([of_model, kind_of(config), of_data, annotations], archive.items())
 
 
-def with_masks(regions: Regions, batches: Iterable[Batch], side: int) -> Masks:
+def with_masks(regions: Regions, batches: Iterable[Batch], side: int) -> VisibleMasks:
     """The masks of the regions, as far as a data set shows them.
 
     Args:
@@ -168,11 +168,11 @@ def with_masks(regions: Regions, batches: Iterable[Batch], side: int) -> Masks:
                 bits = (shares[0].numpy() >= 0.5) & known[:, None, None]
                 packed[rows] = np.packbits(bits.reshape(len(rows), -1), axis=1)
                 has_mask[rows] = known
-    return Masks(packed, has_mask)
+    return VisibleMasks(packed, has_mask)
 
 
 def batches_of(
-    regions: Regions, masks: Masks, *, batch: int, seed: int, start: int = 0, with_boxes: bool = False
+    regions: Regions, masks: VisibleMasks, *, batch: int, seed: int, start: int = 0, with_boxes: bool = False
 ) -> tf.data.Dataset:
     """Endless batches for stage mask (`models.masks.pooled_regions_of`), each region once an epoch.
 
@@ -236,7 +236,7 @@ def mirrored_truth(truth: Targets, image_sizes: tf.Tensor) -> Targets:
 
 def _open(folder: Path, mark: str) -> Regions | None:
     try:
-        facts: Any = files.read_json(folder / FACTS)
+        facts: Any = files.read_json(folder / REGIONS_FACTS)
         if facts["mark"] != mark:
             return None
         count = int(facts["count"])

@@ -11,10 +11,10 @@ from maskx_tf.files import Json, write_text
 RESULTS = "results.jsonl"
 NEEDED = {"group", "method", "digest", "figures"}
 
-Line = Json
+ResultLine = Json
 
 
-def read(path: Path) -> dict[tuple[str, str], Line]:
+def read(path: Path) -> dict[tuple[str, str], ResultLine]:
     """The line of each finished cell, by group and method; nothing where there is no file.
 
     Raises:
@@ -42,7 +42,7 @@ def read(path: Path) -> dict[tuple[str, str], Line]:
     return found
 
 
-def add(path: Path, line: Line) -> None:
+def add(path: Path, line: ResultLine) -> None:
     """Adds the line of a cell in place of an older one of it; the file is never half written."""
     lines = read(path)
     lines.pop((line["group"], line["method"]), None)

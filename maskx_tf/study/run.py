@@ -44,7 +44,7 @@ SETTINGS: Any = {
 Say = Callable[[str], None]
 
 
-class Stopped(Exception):
+class StudyStopped(Exception):
     """A signal asked to end; what was trained so far is kept."""
 
 
@@ -78,7 +78,7 @@ def run(study: StudyConfig, out: Path, only: Sequence[str] = (), say: Say = lamb
         say: is told what happens.
 
     Raises:
-        Stopped: by a signal.
+        StudyStopped: by a signal.
         BadInput: something does not fit.
     """
     places, path = Places(out), out / results.RESULTS
@@ -210,10 +210,10 @@ def _fit(config: Config, folder: Path, batches: fit.BatchesFrom, meta: Json, say
     with pipeline.bad_input():
         outcome = fit.run(config, folder, batches, meta=meta, resume=True, hooks=Hooks(say=say))
     if outcome.stopped_by:
-        raise Stopped
+        raise StudyStopped
 
 
-def region_batches(config: Config, held: regions.Regions, masks: regions.Masks) -> fit.BatchesFrom:
+def region_batches(config: Config, held: regions.Regions, masks: regions.VisibleMasks) -> fit.BatchesFrom:
     """Batches of regions, for one device."""
     with_boxes = bool(config.model.mask.box_losses)
 
@@ -249,7 +249,7 @@ def cut_masks(group: Group, classes_a: frozenset[str]) -> None:
     coco_write.write(grabcut.cut(_seen(group), classes_a), path, Path(plain.data.train[0].images))
 
 
-def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[regions.Regions, regions.Masks]:
+def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[regions.Regions, regions.VisibleMasks]:
     """The regions that a cell learns from, with the masks that its policy shows."""
 
     def batches() -> tf.data.Dataset:
@@ -290,6 +290,6 @@ def fresh(folder: Path, digest: str, say: Say) -> None:
 
 
 def _in_words(figures: dict[str, dict[str, float]]) -> str:
-    last = figures[scoring.PARTS[-1]]
+    last = figures[scoring.SCORED_PARTS[-1]]
     shown = [f"{name[:-3]} {100 * last[name]:.1f}" for name in ("box/all/AP", "mask/A/AP", "mask/B/AP") if name in last]
     return ", ".join(shown) if shown else "no figure"

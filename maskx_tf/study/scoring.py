@@ -14,7 +14,7 @@ from maskx_tf.study.cells import Cell, Places, source
 from maskx_tf.study.config import StudyConfig
 from maskx_tf.tasks import evaluate
 
-PARTS = ("val", "test")
+SCORED_PARTS = ("val", "test")
 FIGURES = ("AP", "AP50", "AP75")
 
 
@@ -30,7 +30,7 @@ def of_parts(
         sources = {"test": config.data.val}
     else:
         folder = places.data(study, cell.group)
-        sources = {part: (Source(**source(folder, part)),) for part in (PARTS[-1:] if cut else PARTS)}
+        sources = {part: (Source(**source(folder, part)),) for part in (SCORED_PARTS[-1:] if cut else SCORED_PARTS)}
     predictor = evaluate.predictor_of(model, config)
     return {part: score(config, given, predictor, classes_a, cut=cut) for part, given in sources.items()}
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 # 97.5 % quantiles of Student's t by degrees of freedom, 1 to 30; beyond, the expansion around the normal one is exact
 # to .001.
-T: tuple[float, ...] = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-T += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
-T += (2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
+STUDENT_T: tuple[float, ...] = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+STUDENT_T += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+STUDENT_T += (2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
 NORMAL = 1.959964
 
 
@@ -61,8 +61,8 @@ def gain(values: Mapping[str, float], others: Mapping[str, float]) -> float | No
 
 def t_quantile(freedom: int) -> float:
     """The 97.5 % quantile of Student's t."""
-    if freedom <= len(T):
-        return T[freedom - 1]
+    if freedom <= len(STUDENT_T):
+        return STUDENT_T[freedom - 1]
     first = (NORMAL**3 + NORMAL) / 4
     second = (5 * NORMAL**5 + 16 * NORMAL**3 + 3 * NORMAL) / 96
     return NORMAL + first / freedom + second / freedom**2

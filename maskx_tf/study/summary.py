@@ -10,16 +10,16 @@ from typing import NamedTuple
 from maskx_tf.report import svg
 from maskx_tf.study import cells, results
 from maskx_tf.study.config import FigureConfig, StudyConfig, TableConfig
-from maskx_tf.study.results import Line
+from maskx_tf.study.results import ResultLine
 from maskx_tf.study.statistics import Spread, differences, gain, paired, spread
 
-B, A, BOXES = "mask/B/AP", "mask/A/AP", "box/all/AP"
+B, A, BOX_FIGURE = "mask/B/AP", "mask/A/AP", "box/all/AP"
 TEST, VAL = "test", "val"
-COLOURS = ("#666666", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
-Lines = dict[tuple[str, str], Line]
+METHOD_COLOURS = ("#666666", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
+Lines = dict[tuple[str, str], ResultLine]
 
 
-class Entry(NamedTuple):
+class SummaryEntry(NamedTuple):
     """A row: figures of the test part in per cent, over groups.
 
     Attributes:
@@ -45,14 +45,14 @@ class Entry(NamedTuple):
     paper: tuple[float, ...] | None
 
 
-class Table(NamedTuple):
+class SummaryTable(NamedTuple):
     """A table of the paper, or the numbers of a figure."""
 
     name: str
     title: str
     baseline: str
     groups: tuple[str, ...]
-    entries: list[Entry]
+    entries: list[SummaryEntry]
 
 
 class Scored(NamedTuple):
@@ -82,7 +82,7 @@ class Summary(NamedTuple):
     finished: int
     planned: int
     other: int
-    tables: list[Table]
+    tables: list[SummaryTable]
     charts: dict[str, str]
     cells: list[Scored]
 
@@ -107,15 +107,15 @@ def summarise(study: StudyConfig, out: Path) -> Summary:
 
 def _scored(cell: cells.Cell, lines: Lines) -> Scored:
     group, method = cell.group.name, cell.method.name
-    b, a, boxes = (values(lines, method, [group], figure).get(group) for figure in (B, A, BOXES))
+    b, a, boxes = (values(lines, method, [group], figure).get(group) for figure in (B, A, BOX_FIGURE))
     return Scored(method, group, b, a, boxes)
 
 
-def table_of(study: StudyConfig, table: TableConfig, lines: Lines) -> Table:
+def table_of(study: StudyConfig, table: TableConfig, lines: Lines) -> SummaryTable:
     """A table's rows."""
     groups = table.groups or _whole(study)
     entries = [_entry(study, lines, row.method, row.title, table.baseline, groups, row.paper) for row in table.rows]
-    return Table(table.name, table.title, table.baseline, tuple(groups), entries)
+    return SummaryTable(table.name, table.title, table.baseline, tuple(groups), entries)
 
 
 def chosen(study: StudyConfig, name: str, lines: Lines) -> str | None:
@@ -151,12 +151,12 @@ def _entry(
     baseline: str,
     groups: Sequence[str],
     paper: tuple[float, ...] | None = None,
-) -> Entry:
+) -> SummaryEntry:
     method, other = chosen(study, name, lines), chosen(study, baseline, lines)
     of_b, of_a = (values(lines, method, groups, figure) if method else {} for figure in (B, A))
     base_b, base_a = (values(lines, other, groups, figure) if other else {} for figure in (B, A))
     same = method == other
-    return Entry(
+    return SummaryEntry(
         title=title if method in (name, None) else f"{title}: {method}",
         method=method,
         missing=len(groups) - len(of_b),
@@ -182,10 +182,10 @@ def _sizes(study: StudyConfig, figure: FigureConfig, lines: Lines) -> dict[int, 
     return dict(sorted(sizes.items()))
 
 
-def _of_size(study: StudyConfig, figure: FigureConfig, size: int, groups: list[str], lines: Lines) -> Table:
+def _of_size(study: StudyConfig, figure: FigureConfig, size: int, groups: list[str], lines: Lines) -> SummaryTable:
     names = (figure.baseline, *figure.methods)
     entries = [_entry(study, lines, name, name, figure.baseline, groups) for name in names]
-    return Table(
+    return SummaryTable(
         f"figure {figure.name}", f"{figure.title}: {size} classes in A", figure.baseline, tuple(groups), entries
     )
 
@@ -201,7 +201,7 @@ def _chart(study: StudyConfig, figure: FigureConfig, points: dict[int, list[str]
     def of(method: str | None, groups: Sequence[str]) -> dict[str, float]:
         return values(lines, method, groups, B) if method else {}
 
-    for name, colour in zip(figure.methods, COLOURS, strict=False):
+    for name, colour in zip(figure.methods, METHOD_COLOURS, strict=False):
         method = chosen(study, name, lines)
         more = {size: differences(of(method, groups), of(base, groups)) for size, groups in points.items()}
         means = [(size, sum(found) / len(found)) for size, found in more.items() if found]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maskx_tf.files import Json, make_folder, write_text
 from maskx_tf.study.statistics import Spread
-from maskx_tf.study.summary import Entry, Scored, Summary
+from maskx_tf.study.summary import Scored, Summary, SummaryEntry
 
 
 def as_markdown(summary: Summary) -> str:
@@ -44,7 +44,7 @@ def _each(scored: Sequence[Scored]) -> list[str]:
     return _table(["method", *groups], text)
 
 
-def _cells(entry: Entry, with_paper: bool, groups: int) -> list[str]:
+def _cells(entry: SummaryEntry, with_paper: bool, groups: int) -> list[str]:
     count = str(groups) if not entry.missing else f"{groups - entry.missing} of {groups}"
     more = [_difference(entry.more_b), _difference(entry.more_a)]
     share = "-" if entry.gain_b is None else f"{100 * entry.gain_b:+.0f} %"

@@ -19,8 +19,8 @@ from maskx_tf.evaluation import evaluate as evaluation
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics
 from maskx_tf.evaluation.runner import Boxes
-from maskx_tf.evaluation.table import as_text
-from maskx_tf.evaluation.truth import Kind, Truth
+from maskx_tf.evaluation.table import METRICS, as_text
+from maskx_tf.evaluation.truth import IouKind, Truth
 from maskx_tf.files import Json, write_json
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
@@ -28,7 +28,6 @@ from maskx_tf.tasks.grabcut import of_boxes
 from maskx_tf.tasks.models import ModelOrPath, is_recipe, opened
 from maskx_tf.tasks.progress import SILENT, Progress
 
-METRICS = "metrics.json"
 NO_DATA = "expected data to evaluate on, or a run whose configuration has data.val"
 
 
@@ -45,7 +44,7 @@ class EvaluateOptions:
         out: a folder for the detections and results; an evaluation that was stopped goes on there. None writes neither.
     """
 
-    kinds: Sequence[Kind] | None = None
+    kinds: Sequence[IouKind] | None = None
     boxes: Boxes = "detected"
     grabcut: bool = False
     batch: int | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from maskx_tf.export import litert, saved_model
 from maskx_tf.export.device import letterbox
-from maskx_tf.export.source import Source, open_source
+from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.files import Json, read_json
 from maskx_tf.prediction.images import read_image
 from maskx_tf.tasks.images import find_images
@@ -88,6 +88,6 @@ def export_litert(
     return litert.write(source, Path(out), precision=options.precision, parts=options.parts, images=examples)
 
 
-def _with_metrics(source: Source, metrics: Path | None) -> Source:
+def _with_metrics(source: ExportModel, metrics: Path | None) -> ExportModel:
     """The source with the figures of an evaluation."""
     return source if metrics is None else source._replace(meta={**source.meta, "metrics": read_json(metrics)})

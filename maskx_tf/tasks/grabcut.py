@@ -19,7 +19,7 @@ from maskx_tf.masks.rle import encode_crop
 from maskx_tf.tasks.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from maskx_tf.evaluation.runner import Masks
+    from maskx_tf.evaluation.runner import MaskMaker
 
 
 def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = lambda: None) -> Dataset:
@@ -83,7 +83,7 @@ def write_cut(
     return made
 
 
-def of_boxes(dataset: Dataset) -> Masks:
+def of_boxes(dataset: Dataset) -> MaskMaker:
     """What cuts boxes out of the image with a number, as it is in its file."""
     from maskx_tf.data.pipeline import examples  # brings TensorFlow, which `cut` does without
 

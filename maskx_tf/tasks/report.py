@@ -18,15 +18,13 @@ from maskx_tf.data.images import load_pixels
 from maskx_tf.data.opening import validation_set
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import store
-from maskx_tf.evaluation.table import read_metrics
+from maskx_tf.evaluation.table import METRICS, read_metrics
 from maskx_tf.files import Json, JsonView, write_text
 from maskx_tf.report import gallery
 from maskx_tf.report.embeddings import Map, of_model
 from maskx_tf.report.gallery import Shown
 from maskx_tf.report.page import Subject, page
 from maskx_tf.training import log
-
-METRICS, DETECTIONS = "metrics.json", "detections.jsonl"
 
 
 @dataclass(frozen=True)
@@ -130,8 +128,8 @@ def _classes(model: Path) -> Map | None:
 def _gallery(evaluation: Path, figures: JsonView, options: GalleryOptions) -> tuple[list[Shown], list[str]]:
     """The pictures, or why there are none."""
     data = figures.get("data") or {}
-    if not (evaluation / DETECTIONS).is_file():
-        return [], [f"No pictures: {evaluation} holds no {DETECTIONS}, which maskx eval --out writes."]
+    if not (evaluation / store.DETECTIONS).is_file():
+        return [], [f"No pictures: {evaluation} holds no {store.DETECTIONS}, which maskx eval --out writes."]
     asked = DataConfig.model_validate({key: data[key] for key in ("val", "names") if key in data})
     places = [Path(place) for source in asked.val for place in (source.images, source.annotations)]
     if not places or not all(place.exists() for place in places):
@@ -147,7 +145,7 @@ def _gallery(evaluation: Path, figures: JsonView, options: GalleryOptions) -> tu
             raise BadInput(f"{dataset.name}: image {image_id}: {problem}") from None
 
     def results() -> Iterator[tuple[int, list[Json]]]:
-        return store.images(evaluation / DETECTIONS)
+        return store.images(evaluation / store.DETECTIONS)
 
     shown = gallery.pictures(
         truth,

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from maskx_tf import __version__, files
 from maskx_tf.checkpoints import io
+from maskx_tf.checkpoints.folder import CONFIG
 from maskx_tf.config import Config, TrainConfig, load
 from maskx_tf.config import write as write_config
 from maskx_tf.errors import BadInput
@@ -25,7 +26,7 @@ from maskx_tf.training import distribute, optimizer, start, states
 from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
 from maskx_tf.training.journal import Journal
 
-CONFIG, VERSIONS, SUMMARY, MODEL = "config.yaml", "versions.json", "summary.json", "model"
+VERSIONS, SUMMARY, MODEL = "versions.json", "summary.json", "model"
 LOCK = ".lock"  # tells a second training that one is at work
 
 # Where to start, a worker's number, how many workers, how many devices it has -> endless batches.

@@ -21,7 +21,7 @@ from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import start
 
-BATCH, FACTS = "batch.npz", "failure.json"
+BATCH, FAILURE = "batch.npz", "failure.json"
 
 
 class NotFinite(BadInput):
@@ -52,12 +52,12 @@ def keep(
     with files.new_folder(folder, replace=True) as unfinished:
         io.write_into(unfinished, model, config, {})
         npz.write(unfinished / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))
-        files.write_json(unfinished / FACTS, facts)
+        files.write_json(unfinished / FAILURE, facts)
     try:
         facts["first"] = first_unsound(model, batch, step)
     except tf.errors.ResourceExhaustedError:
         facts["first"] = "not found, for there was no memory left to look"
-    files.write_json(folder / FACTS, facts)
+    files.write_json(folder / FAILURE, facts)
     return folder
 
 
@@ -92,9 +92,9 @@ def read(folder: Path) -> Json:
         BadInput: there is none.
     """
     try:
-        facts: Json = files.read_json(folder / FACTS)
+        facts: Json = files.read_json(folder / FAILURE)
     except BadInput:
-        raise BadInput(f"{folder}: expected a folder that a failed run wrote, found no readable {FACTS}") from None
+        raise BadInput(f"{folder}: expected a folder that a failed run wrote, found no readable {FAILURE}") from None
     return facts
 
 

@@ -26,7 +26,7 @@ COOL = ((70, 60, 190), (0, 114, 178), (86, 180, 233), (168, 220, 255))
 ANY = ((213, 94, 0), (230, 159, 0), (240, 228, 66), (0, 158, 115), (86, 180, 233), (0, 114, 178), (204, 121, 167))
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 FONT = cast(ImageFont.FreeTypeFont, ImageFont.load_default(20))  # with a size, never the old bitmap font
-LONGEST = 200  # letters of a name that are looked at; no picture has room for more
+LONGEST_NAME = 200  # letters of a name that are looked at; no picture has room for more
 OPACITY = 115  # of 255, of a mask: its colour shows, and so does what is below
 
 
@@ -82,9 +82,9 @@ def written(name: str, number: int) -> str:
     """The name in letters of the font; "#" and the number if none is left."""
     text = "".join(
         letter if _has_glyph(letter) else "".join(filter(_has_glyph, unicodedata.normalize("NFKD", letter))) or "?"
-        for letter in unicodedata.normalize("NFC", " ".join(name[:LONGEST].split()))
+        for letter in unicodedata.normalize("NFC", " ".join(name[:LONGEST_NAME].split()))
     )
-    return text[:LONGEST] if text.strip("? ") else f"#{number}"
+    return text[:LONGEST_NAME] if text.strip("? ") else f"#{number}"
 
 
 def fit(text: str, room: float, style: Style) -> str:

@@ -16,7 +16,7 @@ from maskx_tf.data.checks import EXAMPLES, Findings, check
 from maskx_tf.data.formats.readers import DataFiles, for_training, read
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import load_pixels
-from maskx_tf.data.problems import KINDS
+from maskx_tf.data.problems import PROBLEM_KINDS
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
 from tests.data import samples
@@ -103,7 +103,7 @@ def test_images(damage: Callable[[Path], Any], expected: dict[str, int], tmp_pat
     assert kinds(source) == expected
     assert kinds(source, with_images=False) == {}
     record = read(source).images[0]
-    if any(KINDS[kind].wrong for kind in expected):  # then the pipeline stops, and otherwise it does not
+    if any(PROBLEM_KINDS[kind].wrong for kind in expected):  # then the pipeline stops, and otherwise it does not
         with pytest.raises(Unfit):
             load_pixels(record)
     else:
@@ -155,7 +155,7 @@ def test_annotations(number: int, changes: dict[str, Any], expected: dict[str, i
     write_json(source.annotations, data)
     _, findings = check(source)
     assert findings.counts == expected
-    assert (findings.wrong > 0) == any(KINDS[kind].wrong for kind in expected)
+    assert (findings.wrong > 0) == any(PROBLEM_KINDS[kind].wrong for kind in expected)
     for examples in findings.examples.values():
         assert all("instances.json: " in one.where for one in examples)
         assert all("expected" in one.what and "found" in one.what for one in examples)
@@ -210,7 +210,7 @@ def test_masks_in_files(tmp_path: Path) -> None:
     mask.unlink()
     found = kinds(source)
     assert found["missing_mask"] == 1
-    assert not any(KINDS[kind].wrong for kind in found)
+    assert not any(PROBLEM_KINDS[kind].wrong for kind in found)
 
 
 def test_masks_that_are_kept_apart_are_checked(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_counts_go_on_when_examples_are_enough(tmp_path: Path) -> None:
 
 
 def test_every_kind_says_what_training_does() -> None:
-    assert all(kind.title and kind.effect for kind in KINDS.values())
+    assert all(kind.title and kind.effect for kind in PROBLEM_KINDS.values())
     assert Findings().as_data() == []
 
 
@@ -260,5 +260,5 @@ def test_a_rectangle_of_a_map_is_found(tmp_path: Path) -> None:
 
 def test_the_manual_lists_every_kind() -> None:
     manual = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    for kind in KINDS.values():
+    for kind in PROBLEM_KINDS.values():
         assert f"| {'error' if kind.wrong else 'warning'} | {kind.title} | {kind.effect} |" in manual

@@ -22,7 +22,7 @@ from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.export import saved_model, warmup
-from maskx_tf.export.source import Source, open_source
+from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.prediction.images import ImagePredictor
 from tests import disk, oracle
 from tests.export.exported import (
@@ -306,11 +306,11 @@ def test_resnet_with_the_oracles_weights(tmp_path) -> None:
 
 
 @pytest.fixture(scope="module")
-def source() -> Source:
+def source() -> ExportModel:
     return open_source(model_folder())
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(source: Source, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_nothing(source: ExportModel, tmp_path: Path) -> None:
     out = tmp_path / "above" / "pets"
     for size in (100, 20_000):  # too little for a label file, and for the graph
         with pytest.raises(BadInput, match=r"pets/1: cannot be written: File too large$"), disk.no_room_beyond(size):
@@ -318,7 +318,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(source: Source, tmp_path: Pa
         assert disk.names_in(tmp_path) == []
 
 
-def _small(source: Source, folder: Path, name: str, names: list[str]) -> None:
+def _small(source: ExportModel, folder: Path, name: str, names: list[str]) -> None:
     (folder / "assets").mkdir()
     (folder / "assets" / "labels.json").write_text("[]")
     (folder / "saved_model.pb").write_bytes(b"graph")
@@ -326,7 +326,7 @@ def _small(source: Source, folder: Path, name: str, names: list[str]) -> None:
 
 @disk.each_error
 def test_a_version_that_fails_is_not_there(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    source: ExportModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     monkeypatch.setattr(saved_model, "_write", _small)
     expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
@@ -356,7 +356,7 @@ def _made_another_error(*_: object, **__: object) -> None:
 @pytest.mark.parametrize("what", [_interrupted, _swallowed, _made_another_error])
 def test_an_interrupt_is_one_line_whatever_tensorflow_makes_of_it(
     what: Callable[..., None],
-    source: Source,
+    source: ExportModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -13,12 +13,12 @@ import tensorflow as tf
 from maskx_tf.checkpoints import io
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.errors import BadInput
-from maskx_tf.importers import names
-from maskx_tf.importers.detectron import BACKUP, FOLDED, RESTORED, plan
+from maskx_tf.importers import tables
+from maskx_tf.importers.detectron import BACKUP, DETECTRON_FOLDED, RESTORED, plan
 from maskx_tf.importers.detectron_cfg import look_up, parse
-from maskx_tf.importers.labels import COCO
-from maskx_tf.importers.plan import Request
+from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import convert, import_file
+from maskx_tf.names import COCO
 from tests.importers import transcription
 from tests.importers.files import Tensors, layers, python2_pickle, random_tensors, resnet_shapes
 
@@ -109,18 +109,18 @@ def test_mask_x(
         blobs["v_glove"] = np.random.default_rng(2).standard_normal((81, EMBEDDED["table"])).astype(np.float32)
     cfg = f"MRCNN: {{BBOX2MASK: {{USE_LEAKYRELU: {activation == 'leaky_relu'}, STOP_DET_W_GRAD: false}}}}\n"
     path = put({"blobs": blobs, "cfg": cfg})
-    imported = convert("detectron", Request(path))
+    imported = convert("detectron", ImportRequest(path))
     config = imported.config.model
-    assert (config.family, config.class_names) == ("mask_x_rcnn", tuple(COCO.values()))
+    assert (config.family, config.class_names) == ("mask_x_rcnn", COCO)
     settings = config.transfer
     assert settings.input == ("embedding" if reads == "table" else reads)
     assert (settings.layers, settings.activation, settings.stop_gradient) == (hidden + 1, activation, False)
     assert config.mask.mlp_branch == ("reference" if branch else "none")
     assert_masks(imported, blobs, reads, hidden, 0.1 if activation == "leaky_relu" else 0.0, branch)
     skipped = imported.meta["skipped"]
-    assert skipped.pop(names.BACKGROUND) == ["bbox_pred_w", "bbox_pred_b"]
+    assert skipped.pop(tables.BACKGROUND) == ["bbox_pred_w", "bbox_pred_b"]
     if reads == "table":
-        assert skipped.pop(names.TABLE_BACKGROUND) == ["v_glove"]
+        assert skipped.pop(tables.TABLE_BACKGROUND) == ["v_glove"]
         io.save(imported.model, imported.config, tmp_path / "model")
         again = io.load(tmp_path / "model")
         np.testing.assert_array_equal(again.model.mask.filters.embeddings.rows(), blobs["v_glove"][1:])
@@ -130,10 +130,10 @@ def test_mask_x(
 
 def test_box_head_and_affine_layers(boxes: Tensors, put: Callable[[Any], Path]) -> None:
     blobs = {**boxes, "conv1_b": np.linspace(-1, 1, 64, dtype=np.float32), "conv1_w_momentum": boxes["conv1_w"]}
-    imported = convert("detectron", Request(put({"blobs": blobs})))
+    imported = convert("detectron", ImportRequest(put({"blobs": blobs})))
     model, generator = imported.model, np.random.default_rng(5)
     assert imported.config.model.family == "faster_rcnn"
-    assert imported.meta["skipped"][FOLDED] == ["conv1_b"]
+    assert imported.meta["skipped"][DETECTRON_FOLDED] == ["conv1_b"]
     assert imported.meta["skipped"]["momentum of the optimiser"] == ["conv1_w_momentum"]
 
     picture = generator.standard_normal((1, 3, 12, 10)).astype(np.float32)
@@ -169,7 +169,7 @@ def assert_complete(found: Any, every: dict[str, tuple[int, ...]]) -> None:
 @pytest.mark.parametrize(("outputs", "kind"), [(81, "specific"), (1, "agnostic")])
 def test_baselines(outputs: int, kind: str, put: Callable[[Any], Path]) -> None:
     every = detector() | mask_trunk() | layers({"mask_fcn_logits": (outputs, MASK, 1, 1)}, ("_w", "_b")) | mlp()
-    found = plan(Request(put({"blobs": empty(every)})))
+    found = plan(ImportRequest(put({"blobs": empty(every)})))
     assert found.settings["family"] == "mask_rcnn"
     assert found.settings["mask"]["outputs"] == kind
     assert_complete(found, every)
@@ -190,7 +190,7 @@ def test_baselines(outputs: int, kind: str, put: Callable[[Any], Path]) -> None:
     ],
 )
 def test_samples_of_the_configuration(cfg: str, samples: int, note: str, put: Callable[[Any], Path]) -> None:
-    found = plan(Request(put({"blobs": empty(detector()), "cfg": cfg})))
+    found = plan(ImportRequest(put({"blobs": empty(detector()), "cfg": cfg})))
     assert found.settings["roi"]["samples"] == samples
     assert note in " ".join(found.notes)
     assert ("samples" in " ".join(found.notes)) == bool(note)
@@ -201,13 +201,13 @@ def test_other_anchors_are_named_as_such(put: Callable[[Any], Path]) -> None:
     with pytest.raises(
         BadInput, match="rpn_cls_logits_fpn2_w: expected 3 anchors a cell, of 3 ratios and 1 sizes, found 4"
     ):
-        convert("detectron", Request(put({"blobs": every})))
+        convert("detectron", ImportRequest(put({"blobs": every})))
 
 
 def test_agnostic_boxes(put: Callable[[Any], Path]) -> None:
     """Detectron keeps four rows for the background before those for everything else."""
     every = detector() | layers({"bbox_pred": (8, VECTOR)}, ("_w", "_b"))
-    found = plan(Request(put({"blobs": empty(every)})))
+    found = plan(ImportRequest(put({"blobs": empty(every)})))
     assert found.settings["box"]["class_agnostic"] is True
     config = resolve({"model": {**found.settings, "class_names": list(found.labels.names)}}).model
     layouts = {entry.variable: entry.layout for entry in found.table(config).entries}
@@ -223,7 +223,7 @@ def test_r101_and_resnext(put: Callable[[Any], Path]) -> None:
     ):
         every = detector(blocks=R101, **options)
         assert "fpn_inner_res4_22_sum_lateral_w" in every
-        found = plan(Request(put({"blobs": empty(every)})))
+        found = plan(ImportRequest(put({"blobs": empty(every)})))
         assert (found.settings["backbone"]["name"], found.settings["backbone"]["stride_in_1x1"]) == (name, in_1x1)
         assert_complete(found, every)
 
@@ -233,7 +233,7 @@ def test_c4(put: Callable[[Any], Path]) -> None:
     heads |= {"cls_score": (81, 2048), "bbox_pred": (324, 2048), "mask_fcn_logits": (81, 256, 1, 1)}
     every = resnet_shapes(R50, block_names, ("_s", "_b")) | layers(heads, ("_w", "_b"))
     every |= {"conv5_mask_w": (2048, 256, 2, 2), "conv5_mask_b": (256,)}
-    found = plan(Request(put({"blobs": empty(every)})))
+    found = plan(ImportRequest(put({"blobs": empty(every)})))
     assert found.settings["backbone"]["neck"] == "c4"
     assert found.settings["anchors"]["order"] == "ratio_major"
     assert_complete(found, every)
@@ -246,7 +246,7 @@ def test_blobs_of_the_whole_vocabulary(boxes: Tensors, put: Callable[[Any], Path
             f"{key}{BACKUP}": array
             for key, array in random_tensors(layers({name: (rows, VECTOR)}, ("_w", "_b"))).items()
         }
-    found = plan(Request(put({"blobs": blobs})))
+    found = plan(ImportRequest(put({"blobs": blobs})))
     assert len(found.labels.names) == 89
     assert found.settled == {RESTORED: ["cls_score_w", "cls_score_b", "bbox_pred_w", "bbox_pred_b"]}
     assert found.tensors["cls_score_w"] is blobs[f"cls_score_w{BACKUP}"]
@@ -257,8 +257,8 @@ def test_without_proposals(boxes: Tensors, put: Callable[[Any], Path], reuse: No
     blobs = {name: array for name, array in boxes.items() if "rpn" not in name}
     path = put({"blobs": blobs})
     with pytest.raises(BadInput, match="weights: has no region proposal network; with --without-rpn it can segment"):
-        convert("detectron", Request(path))
-    imported = convert("detectron", Request(path, without_rpn=True))
+        convert("detectron", ImportRequest(path))
+    imported = convert("detectron", ImportRequest(path, without_rpn=True))
     assert imported.meta["fresh"] == [
         f"rpn/{name}/{end}" for name in ("conv", "deltas", "objectness") for end in ("bias", "kernel")
     ]
@@ -269,7 +269,7 @@ def test_names_that_detectron_shares(boxes: Tensors, put: Callable[[Any], Path])
     every = mask_trunk() | transfer(EMBEDDED["cls"], 1)
     blobs = {**boxes, **{name.replace("_[mask]_", ""): array for name, array in random_tensors(every).items()}}
     blobs |= {"v_randn_0": np.zeros((81, 300)), "fc1000_w": np.zeros((1000, 2048)), "fc1000_b": np.zeros(1000)}
-    found = plan(Request(put(blobs)))  # flat, as older files are
+    found = plan(ImportRequest(put(blobs)))  # flat, as older files are
     assert found.settings["mask"]["convs"] == 4
     assert {name for name in found.tensors if "fcn" in name} == {name for name in every if "fcn" in name}
     assert found.embedding is None
@@ -280,17 +280,17 @@ def test_choice_of_a_table(boxes: Tensors, put: Callable[[Any], Path]) -> None:
     for name in ("v_glove", "v_randn_0"):
         blobs[name] = np.full((81, 9), len(name), np.float32)
     cfg = "MRCNN: {BBOX2MASK: {PRETRAINED_EMBED_NAME: v_randn_0}}"
-    found = plan(Request(put({"blobs": blobs, "cfg": cfg})))
+    found = plan(ImportRequest(put({"blobs": blobs, "cfg": cfg})))
     assert found.embedding is not None
     assert found.embedding.shape == (80, 9)
     assert np.all(found.embedding == len("v_randn_0"))
     assert "v_glove" in found.tensors  # left out by a rule
     path = put({"blobs": blobs})
     with pytest.raises(BadInput, match="found the tables v_glove and v_randn_0, of which its cfg names none"):
-        plan(Request(path))
+        plan(ImportRequest(path))
     path = put({"blobs": {**blobs, "v_randn_0": np.zeros((80, 9), np.float32)}, "cfg": cfg})
     with pytest.raises(BadInput, match=r"weights: v_randn_0: expected 81 rows, one a class, found 80"):
-        plan(Request(path))
+        plan(ImportRequest(path))
 
 
 CFG = """
@@ -314,7 +314,7 @@ state: {__immutable__: true}
 
 def test_settings_of_the_file(boxes: Tensors, put: Callable[[Any], Path], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    found = plan(Request(put({"blobs": boxes, "cfg": CFG}))).settings
+    found = plan(ImportRequest(put({"blobs": boxes, "cfg": CFG}))).settings
     assert not Path("ran").exists()
     assert found["box"]["delta_weights"] == [10.0, 10.0, 5.0, 2.5]
     assert found["input"]["pixel_mean"] == [100.5, 110.0, 120.25]
@@ -325,7 +325,7 @@ def test_settings_of_the_file(boxes: Tensors, put: Callable[[Any], Path], tmp_pa
 
 
 def test_conventions_without_settings(boxes: Tensors, put: Callable[[Any], Path]) -> None:
-    found = plan(Request(put({"blobs": boxes}))).settings
+    found = plan(ImportRequest(put({"blobs": boxes}))).settings
     assert found["box"]["delta_weights"] == [10.0, 10.0, 5.0, 5.0]
     assert found["input"]["pixel_mean"] == [102.9801, 115.9465, 122.7717]
     assert found["input"]["channel_order"] == "bgr"
@@ -334,7 +334,7 @@ def test_conventions_without_settings(boxes: Tensors, put: Callable[[Any], Path]
     assert found["roi"]["level_epsilon"] == "detectron"
     assert found["backbone"]["stride_in_1x1"] is True
     # Settings without this key are from before there was one: inference then used ones.
-    found = plan(Request(put({"blobs": boxes, "cfg": "MODEL: {TYPE: mask_rcnn}"}))).settings
+    found = plan(ImportRequest(put({"blobs": boxes, "cfg": "MODEL: {TYPE: mask_rcnn}"}))).settings
     assert found["box"]["delta_weights"] == [1.0, 1.0, 1.0, 1.0]
 
 
@@ -350,7 +350,7 @@ def test_conventions_without_settings(boxes: Tensors, put: Callable[[Any], Path]
 def test_wrong_settings(cfg: str, problem: str, boxes: Tensors, put: Callable[[Any], Path]) -> None:
     path = put({"blobs": {**boxes, **empty(mask_trunk() | transfer(VECTOR, 1))}, "cfg": cfg})
     with pytest.raises(BadInput) as caught:
-        plan(Request(path))
+        plan(ImportRequest(path))
     assert str(caught.value).startswith(f"{path}: {problem}")
     assert str(caught.value).isprintable()
 
@@ -370,7 +370,7 @@ def test_wrong_settings(cfg: str, problem: str, boxes: Tensors, put: Callable[[A
 def test_unsupported(name: str, problem: str, boxes: Tensors, put: Callable[[Any], Path]) -> None:
     path = put({"blobs": {**boxes, name: np.zeros(1, np.float32)}})
     with pytest.raises(BadInput) as caught:
-        plan(Request(path))
+        plan(ImportRequest(path))
     assert str(caught.value) == f"{path}: {name}: {problem} cannot be imported"
 
 
@@ -398,7 +398,7 @@ def test_wrong_blobs(
         blobs[name] = np.zeros(shape, np.float32)
     path = put({"blobs": blobs})
     with pytest.raises(BadInput) as caught:
-        convert("detectron", Request(path))
+        convert("detectron", ImportRequest(path))
     assert str(caught.value).startswith(f"{path}: {problem}")
 
 
@@ -409,7 +409,7 @@ def test_full_size_file(tmp_path: Path) -> None:
     blobs = random_tensors(every)
     path = tmp_path / "model_final.pkl"
     path.write_bytes(python2_pickle({"blobs": blobs, "cfg": CFG}))
-    imported = import_file("detectron", Request(path), tmp_path / "model")
+    imported = import_file("detectron", ImportRequest(path), tmp_path / "model")
     assert imported.config.model.roi.mask_size == 14
     kernel = imported.model.mask.head.branches[0].dense.kernel
     assert kernel.shape == (200_704, 784)

@@ -15,9 +15,9 @@ import tensorflow as tf
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.errors import BadInput
 from maskx_tf.importers.detectron2 import plan
-from maskx_tf.importers.labels import COCO
-from maskx_tf.importers.plan import Request
+from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import convert
+from maskx_tf.names import COCO
 from tests.importers import transcription
 from tests.importers.files import Tensors, layers, random_tensors, resnet_shapes
 
@@ -69,9 +69,9 @@ def layer(tensors: Tensors, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_heads_against_numpy(tensors: Tensors, put: Callable[[Any], Path]) -> None:
-    imported = convert("detectron2", Request(put({"model": tensors, "__author__": "made up"})))
+    imported = convert("detectron2", ImportRequest(put({"model": tensors, "__author__": "made up"})))
     model, generator = imported.model, np.random.default_rng(5)
-    assert imported.config.model.class_names == tuple(COCO.values())
+    assert imported.config.model.class_names == COCO
     assert (imported.meta["used"], imported.meta["skipped"]) == (len(tensors), {})
 
     pooled = generator.standard_normal((3, 5, 7, 7)).astype(np.float32)
@@ -105,7 +105,7 @@ def test_heads_against_numpy(tensors: Tensors, put: Callable[[Any], Path]) -> No
 
 
 def test_conventions(tensors: Tensors, put: Callable[[Any], Path]) -> None:
-    settings = plan(Request(put({"model": tensors}))).settings
+    settings = plan(ImportRequest(put({"model": tensors}))).settings
     assert settings["backbone"] == {
         "name": "resnet50",
         "neck": "fpn",
@@ -133,7 +133,7 @@ def assert_complete(found: Any, every: dict[str, tuple[int, ...]]) -> None:
 
 def test_resnext(put: Callable[[Any], Path]) -> None:
     every = shapes("fpn", 80, R101, groups=32, group_width=8)
-    found = plan(Request(put({"model": empty(every)})))
+    found = plan(ImportRequest(put({"model": empty(every)})))
     assert found.settings["backbone"]["name"] == "resnext101_32x8d"
     assert found.settings["backbone"]["stride_in_1x1"] is False
     assert found.settings["input"]["pixel_std"] == [57.375, 57.12, 58.395]
@@ -145,7 +145,7 @@ def test_pixels_of_the_file_win(tensors: Tensors, put: Callable[[Any], Path]) ->
         "pixel_mean": np.float32([103.53, 116.28, 1.5]).reshape(3, 1, 1),
         "pixel_std": np.float32([57.375, 1, 2]).reshape(3, 1, 1),
     }
-    found = plan(Request(put({"model": {**tensors, **buffers}})))
+    found = plan(ImportRequest(put({"model": {**tensors, **buffers}})))
     assert found.settings["input"]["pixel_mean"] == [103.53, 116.28, 1.5]
     assert found.settings["input"]["pixel_std"] == [57.375, 1.0, 2.0]
 
@@ -153,7 +153,7 @@ def test_pixels_of_the_file_win(tensors: Tensors, put: Callable[[Any], Path]) ->
 @pytest.mark.parametrize("neck", ["c4", "dc5"])
 def test_other_necks(neck: str, put: Callable[[Any], Path]) -> None:
     every = shapes(neck)
-    found = plan(Request(put({"model": empty(every)})))
+    found = plan(ImportRequest(put({"model": empty(every)})))
     assert found.settings["backbone"]["neck"] == neck
     assert found.settings["mask"]["convs"] == (0 if neck == "c4" else 4)
     assert found.settings["anchors"]["sizes"] == [[32.0, 64.0, 128.0, 256.0, 512.0]]
@@ -163,7 +163,7 @@ def test_other_necks(neck: str, put: Callable[[Any], Path]) -> None:
 @pytest.mark.parametrize("neck", ["c4", pytest.param("dc5", marks=pytest.mark.slow)])
 def test_other_necks_fill_a_model(neck: str, put: Callable[[Any], Path]) -> None:
     every = shapes(neck)
-    imported = convert("detectron2", Request(put({"model": empty(every)})))
+    imported = convert("detectron2", ImportRequest(put({"model": empty(every)})))
     assert imported.meta["used"] == len(every)
 
 
@@ -173,13 +173,13 @@ def test_other_anchors_are_named_as_such(neck: str, expected: int, put: Callable
     with pytest.raises(
         BadInput, match=f"logits.weight: expected {expected} anchors a cell, of 3 ratios and .*, found 4;"
     ):
-        convert("detectron2", Request(put({"model": every})))
+        convert("detectron2", ImportRequest(put({"model": every})))
 
 
 def test_agnostic_boxes_and_masks(put: Callable[[Any], Path]) -> None:
     every = shapes("fpn")
     every |= layers({"roi_heads.box_predictor.bbox_pred": (4, 6), "roi_heads.mask_head.predictor": (1, 4, 1, 1)})
-    found = plan(Request(put({"model": empty(every)})))
+    found = plan(ImportRequest(put({"model": empty(every)})))
     assert found.settings["box"]["class_agnostic"] is True
     assert found.settings["mask"]["outputs"] == "agnostic"
     assert_complete(found, every)
@@ -189,7 +189,7 @@ def test_files_of_the_zoo(tensors: Tensors, tmp_path: Path) -> None:
     # Without the larger half of the backbone, which a plan does not look at.
     tensors = {name: array for name, array in tensors.items() if not re.search(r"conv[13]\.weight|shortcut", name)}
     (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": tensors, "__author__": "made up"}, 2))
-    found = plan(Request(tmp_path / "zoo.pkl")).tensors
+    found = plan(ImportRequest(tmp_path / "zoo.pkl")).tensors
     assert set(found) == set(tensors)
     assert all(np.array_equal(found[name], array) for name, array in tensors.items())
 
@@ -211,5 +211,5 @@ def test_files_of_the_zoo(tensors: Tensors, tmp_path: Path) -> None:
 def test_unsupported(name: str, problem: str, put: Callable[[Any], Path]) -> None:
     path = put({"model": {name: np.zeros(1, np.float32)}})
     with pytest.raises(BadInput) as caught:
-        plan(Request(path))
+        plan(ImportRequest(path))
     assert str(caught.value) == f"{path}: {name}: {problem} cannot be imported"

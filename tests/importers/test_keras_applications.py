@@ -12,8 +12,8 @@ import pytest
 
 from maskx_tf.checkpoints.variables import named
 from maskx_tf.errors import BadInput
-from maskx_tf.importers.keras_applications import FOLDED, _network
-from maskx_tf.importers.plan import Request
+from maskx_tf.importers.keras_applications import KERAS_FOLDED, _network
+from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import convert
 from maskx_tf.layers.applications import NETWORKS
 
@@ -54,14 +54,14 @@ def picture() -> np.ndarray:
 def test_resnet_becomes_ours(names: Path, tmp_path: Path) -> None:
     source = network(keras.applications.ResNet50)
     source.save_weights(tmp_path / "resnet.weights.h5")
-    imported = convert("keras", Request(tmp_path / "resnet.weights.h5", SMALL, classes=names))
+    imported = convert("keras", ImportRequest(tmp_path / "resnet.weights.h5", SMALL, classes=names))
     settings = imported.config.model.backbone
     assert (settings.name, settings.stride_in_1x1, settings.norm_epsilon) == ("resnet50", True, 1.001e-5)
     assert imported.config.model.input.channel_order == "bgr"
     assert imported.config.model.class_names == ("cat", "dog")
     for ours, theirs in zip(imported.model.backbone(picture()), outputs(source, "keras_resnet50"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
-    assert len(imported.meta["skipped"][FOLDED]) == 53
+    assert len(imported.meta["skipped"][KERAS_FOLDED]) == 53
     heads = {name for name in named(imported.model) if not name.startswith("backbone/")}
     assert set(imported.meta["fresh"]) == heads
 
@@ -85,7 +85,7 @@ def test_mobilenet_with_its_classifier(form: str, names: Path, tmp_path: Path) -
         source.save_weights(path)
     else:
         write_legacy(source, path)
-    imported = convert("keras", Request(path, SMALL, classes=names))
+    imported = convert("keras", ImportRequest(path, SMALL, classes=names))
     assert imported.config.model.backbone.name == "mobilenet_v2"
     assert imported.config.model.input.pixel_mean == (127.5, 127.5, 127.5)
     assert imported.meta["skipped"] == {"the ImageNet classifier": ["predictions/bias", "predictions/kernel"]}
@@ -106,18 +106,18 @@ def test_which_network(tmp_path: Path) -> None:
 def test_wrong_files(names: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with pytest.raises(BadInput, match="a backbone knows no classes to detect, expected --classes FILE"):
-        convert("keras", Request(path))
+        convert("keras", ImportRequest(path))
     with pytest.raises(BadInput, match=r"a\.h5: no such file"):
-        convert("keras", Request(path, classes=names))
+        convert("keras", ImportRequest(path, classes=names))
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(BadInput, match=r"a\.h5: expected a Keras file of weights \(HDF5\): "):
-        convert("keras", Request(path, classes=names))
+        convert("keras", ImportRequest(path, classes=names))
     with h5py.File(path, "w") as file:
         for index in range(52):
             file.create_dataset(f"{index}/kernel", shape=(1, 1, 1, 1))
     with pytest.raises(BadInput, match=r"a\.h5: not the weights of mobilenet_v2: "):
-        convert("keras", Request(path, classes=names))
+        convert("keras", ImportRequest(path, classes=names))
     with h5py.File(path, "w") as file:
         file.create_dataset("kernel", shape=(1, 1, 1, 1))
     with pytest.raises(BadInput, match=r"a\.h5: has 1 kernels of convolutions, expected 53 \(keras_resnet50\)"):
-        convert("keras", Request(path, classes=names))
+        convert("keras", ImportRequest(path, classes=names))

@@ -14,12 +14,12 @@ from maskx_tf.checkpoints import npz
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.checkpoints.variables import named
 from maskx_tf.errors import BadInput
-from maskx_tf.importers import names
-from maskx_tf.importers.labels import COCO
-from maskx_tf.importers.plan import Request
+from maskx_tf.importers import tables
+from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import Imported, convert
 from maskx_tf.importers.torchvision import plan
 from maskx_tf.models.build import build
+from maskx_tf.names import COCO_IDS
 from maskx_tf.ops import images
 from tests import oracle
 from tests.importers.files import Tensors, layers, random_tensors, resnet_shapes, write_safetensors, write_torch
@@ -61,7 +61,7 @@ def tensors() -> Tensors:
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
     path = tmp_path_factory.mktemp("oracle") / "weights.pth"
     extra = {"backbone.body.bn1.num_batches_tracked": np.array(3)}
-    return convert("torchvision", Request(write_torch(path, {**oracle.weights(), **extra}), SIZE))
+    return convert("torchvision", ImportRequest(write_torch(path, {**oracle.weights(), **extra}), SIZE))
 
 
 @oracle.needs_oracle
@@ -77,7 +77,7 @@ def test_every_variable_is_set(imported: Imported) -> None:
     assert imported.meta["fresh"] == []
     assert imported.meta["skipped"] == {
         "counters of batch norm: they play no part in inference": ["backbone.body.bn1.num_batches_tracked"],
-        names.BACKGROUND: [
+        tables.BACKGROUND: [
             f"roi_heads.{layer}.{end}"
             for layer in ("box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits")
             for end in ("weight", "bias")
@@ -110,7 +110,7 @@ def test_forms_of_files_agree(tmp_path: Path) -> None:
     npz.write(tmp_path / "a.npz", tensors.items())
     write_safetensors(tmp_path / "b.safetensors", tensors)
     for path in tmp_path.iterdir():
-        found = plan(Request(path)).tensors
+        found = plan(ImportRequest(path)).tensors
         assert set(found) == set(tensors)
         for name, array in tensors.items():
             np.testing.assert_array_equal(found[name], array, err_msg=path.name)
@@ -128,7 +128,7 @@ def older(tensors: Tensors) -> Tensors:
 
 def test_older_names(tensors: Tensors, put: Callable[[Any], Path]) -> None:
     assert not set(older(tensors)) >= set(tensors)
-    modern, old = plan(Request(put(tensors))), plan(Request(put(older(tensors))))
+    modern, old = plan(ImportRequest(put(tensors))), plan(ImportRequest(put(older(tensors))))
     assert set(old.tensors) == set(modern.tensors)
     for name, array in tensors.items():
         np.testing.assert_array_equal(old.tensors[name], array)
@@ -140,14 +140,14 @@ def test_older_names(tensors: Tensors, put: Callable[[Any], Path]) -> None:
 
 
 def test_coco_loses_its_unused_ids(tensors: Tensors, put: Callable[[Any], Path]) -> None:
-    imported = convert("torchvision", Request(put(tensors)))
+    imported = convert("torchvision", ImportRequest(put(tensors)))
     variables = named(imported.model)
-    assert imported.config.model.class_names == tuple(COCO.values())
-    assert imported.meta["category_ids"] == list(COCO)
-    ids = list(COCO)
+    assert imported.config.model.class_names == tuple(COCO_IDS.values())
+    assert imported.meta["category_ids"] == list(COCO_IDS)
+    ids = list(COCO_IDS)
     scores, boxes = (tensors[f"roi_heads.box_predictor.{name}.weight"] for name in ("cls_score", "bbox_pred"))
     masks = tensors["roi_heads.mask_predictor.mask_fcn_logits.weight"]
-    assert (ids[11], COCO[13]) == (13, "stop sign")  # the first id behind an unused one
+    assert (ids[11], COCO_IDS[13]) == (13, "stop sign")  # the first id behind an unused one
     for index, number in enumerate(ids):
         np.testing.assert_array_equal(variables["box_predictor/class_rows"][index + 1], scores[number])
         np.testing.assert_array_equal(variables["box_predictor/box_rows"][index], boxes[4 * number : 4 * number + 4])
@@ -157,24 +157,24 @@ def test_coco_loses_its_unused_ids(tensors: Tensors, put: Callable[[Any], Path])
 
 def test_all_ids(tensors: Tensors, put: Callable[[Any], Path], tmp_path: Path) -> None:
     path = put(tensors)
-    every = plan(Request(path, all_ids=True))
+    every = plan(ImportRequest(path, all_ids=True))
     assert len(every.labels.names) == 90
     assert every.labels.names[11:13] == ("unused 12", "stop sign")
     own = tmp_path / "names.txt"
     own.write_text("\n".join(f"thing {index}" for index in range(90)))
-    assert plan(Request(path, classes=own)).labels.names[-1] == "thing 89"
+    assert plan(ImportRequest(path, classes=own)).labels.names[-1] == "thing 89"
     own.write_text("\n".join(f"thing {index}" for index in range(80)))
-    assert plan(Request(path, classes=own)).labels.category_ids == tuple(COCO)
+    assert plan(ImportRequest(path, classes=own)).labels.category_ids == tuple(COCO_IDS)
     own.write_text("one\ntwo\n")
     with pytest.raises(BadInput, match=r"names.txt: names 2 classes, expected the 80 of "):
-        plan(Request(path, classes=own))
+        plan(ImportRequest(path, classes=own))
 
 
 def test_facts_that_shapes_tell(put: Callable[[Any], Path], tmp_path: Path) -> None:
     some = random_tensors(shapes(4))
     own = tmp_path / "names.json"
     own.write_text('{"categories": [{"id": 7, "name": "b"}, {"id": 5, "name": "a"}, {"id": 9, "name": "c"}]}')
-    found = plan(Request(put(some), classes=own))
+    found = plan(ImportRequest(put(some), classes=own))
     assert found.labels == (("a", "b", "c"), (5, 7, 9))
     assert found.settings["family"] == "mask_rcnn"
     assert found.settings["backbone"]["name"] == "resnet50"
@@ -183,7 +183,7 @@ def test_facts_that_shapes_tell(put: Callable[[Any], Path], tmp_path: Path) -> N
     assert found.settings["mask"] == {"convs": 4, "channels": 4}
     assert (found.settings["input"]["rounding"], found.settings["roi"]["samples"]) == ("torchvision", 2)
     boxes = {name: array for name, array in some.items() if ".mask_" not in name}
-    found = plan(Request(put(boxes)))
+    found = plan(ImportRequest(put(boxes)))
     assert found.settings["family"] == "faster_rcnn"
     assert found.labels.names == ("class 1", "class 2", "class 3")
 
@@ -200,7 +200,7 @@ def test_facts_that_shapes_tell(put: Callable[[Any], Path], tmp_path: Path) -> N
 def test_backbones(name: str, blocks: tuple[int, ...], groups: int, width: int, put: Callable[[Any], Path]) -> None:
     every = shapes(4, blocks, groups=groups, group_width=width)
     empty = {key: np.broadcast_to(np.float32(0), shape) for key, shape in every.items()}  # no memory
-    found = plan(Request(put(empty)))
+    found = plan(ImportRequest(put(empty)))
     assert found.settings["backbone"]["name"] == name
     assert {entry.tensor for entry in found.table(config_of(found)).entries} == set(every)
 
@@ -277,7 +277,7 @@ def test_wrong_tensors(
     change(wrong)
     path = put(wrong)
     with pytest.raises(BadInput) as caught:
-        convert("torchvision", Request(path))
+        convert("torchvision", ImportRequest(path))
     assert str(caught.value).startswith(f"{path}: {problem}")
 
 
@@ -289,18 +289,18 @@ def few() -> Tensors:
 def test_other_settings(few: Tensors, reuse: None, put: Callable[[Any], Path]) -> None:
     """Overrides that move the variables, and one that leaves no place for the file's tensors."""
     path = put(few)
-    imported = convert("torchvision", Request(path, ("model.backbone.norm=batch", "model.detections.limit=7")))
+    imported = convert("torchvision", ImportRequest(path, ("model.backbone.norm=batch", "model.detections.limit=7")))
     assert imported.meta["conventions"]["model.detections.limit"] == 7
     norm = imported.model.backbone.stages[2].blocks[1].conv2.norm_layer
     source = "backbone.body.layer3.1.bn2."
     for variable, end in ((norm.gamma, "weight"), (norm.beta, "bias"), (norm.moving_variance, "running_var")):
         np.testing.assert_array_equal(variable.numpy(), few[source + end])
     with pytest.raises(BadInput, match=r"has what belongs into mask_head/.* a model with these settings does not have"):
-        convert("torchvision", Request(path, ("model.mask.head=mlp",)))
+        convert("torchvision", ImportRequest(path, ("model.mask.head=mlp",)))
     with pytest.raises(BadInput, match="expected the ResNet of the file, found mobilenet_v2"):
-        convert("torchvision", Request(path, ("model.backbone.name=mobilenet_v2",)))
+        convert("torchvision", ImportRequest(path, ("model.backbone.name=mobilenet_v2",)))
     with pytest.raises(BadInput, match=r"weights: expected a tensor for mask_head/mlp_branch/fc/.*, found none"):
-        convert("torchvision", Request(path, ("model.mask.mlp_branch=lean",)))
+        convert("torchvision", ImportRequest(path, ("model.mask.mlp_branch=lean",)))
 
 
 def test_other_anchors_are_settings(few: Tensors, put: Callable[[Any], Path]) -> None:
@@ -309,7 +309,7 @@ def test_other_anchors_are_settings(few: Tensors, put: Callable[[Any], Path]) ->
         **few,
         **random_tensors(layers({"rpn.head.cls_logits": (5, 5, 1, 1), "rpn.head.bbox_pred": (20, 5, 1, 1)})),
     }
-    imported = convert("torchvision", Request(put(others), ("model.anchors.ratios=[0.3, 0.5, 1, 2, 3]",)))
+    imported = convert("torchvision", ImportRequest(put(others), ("model.anchors.ratios=[0.3, 0.5, 1, 2, 3]",)))
     np.testing.assert_array_equal(named(imported.model)["rpn/objectness/bias"], others["rpn.head.cls_logits.bias"])
 
 
@@ -326,7 +326,7 @@ def test_canvas_fits_the_sides(
     overrides: tuple[str, ...], canvas: tuple[int, int], few: Tensors, reuse: None, put: Callable[[Any], Path]
 ) -> None:
     """torchvision pads an image of 800 x 1333 to 800 x 1344, and one of 1333 x 800 to 1344 x 800."""
-    imported = convert("torchvision", Request(put(few), overrides))
+    imported = convert("torchvision", ImportRequest(put(few), overrides))
     assert imported.config.model.input.canvas == canvas
     assert imported.meta["conventions"]["model.input.canvas"] == list(canvas)
 
@@ -334,13 +334,16 @@ def test_canvas_fits_the_sides(
 def test_requests_that_do_not_fit(few: Tensors, reuse: None, put: Callable[[Any], Path]) -> None:
     path = put(few)
     for request, problem in (
-        (Request(path, all_ids=True), f"{path}: has 4 rows of classes, and all ids are kept where there are 91"),
-        (Request(path, without_rpn=True), "only Detectron's files may lack a region proposal network"),
-        (Request(path, ("model.class_names=[a]",)), f"model.class_names: expected the 3 classes of {path}, found 1"),
-        (Request(path, ("model.roi.sample=1",)), "override 'model.roi.sample=1': model.roi.sample: unknown"),
+        (ImportRequest(path, all_ids=True), f"{path}: has 4 rows of classes, and all ids are kept where there are 91"),
+        (ImportRequest(path, without_rpn=True), "only Detectron's files may lack a region proposal network"),
+        (
+            ImportRequest(path, ("model.class_names=[a]",)),
+            f"model.class_names: expected the 3 classes of {path}, found 1",
+        ),
+        (ImportRequest(path, ("model.roi.sample=1",)), "override 'model.roi.sample=1': model.roi.sample: unknown"),
     ):
         with pytest.raises(BadInput) as caught:
             convert("torchvision", request)
         assert str(caught.value).startswith(problem)
     with pytest.raises(BadInput, match="only torchvision's files have rows for all ids"):
-        convert("detectron2", Request(path, all_ids=True))
+        convert("detectron2", ImportRequest(path, all_ids=True))

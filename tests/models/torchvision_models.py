@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from maskx_tf.checkpoints.variables import named
-from maskx_tf.importers.plan import Request
+from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import Imported, convert
 from maskx_tf.importers.torchvision import plan
 from maskx_tf.models.build import build
@@ -36,7 +36,7 @@ def torchvision_model(*overrides: str, portable: bool = False) -> RCNN:
 @functools.cache
 def _imported(*overrides: str) -> Imported:
     with tempfile.TemporaryDirectory() as folder:
-        return convert("torchvision", Request(_weights(Path(folder)), (*SIZE, *overrides)))
+        return convert("torchvision", ImportRequest(_weights(Path(folder)), (*SIZE, *overrides)))
 
 
 def _weights(folder: Path) -> Path:
@@ -49,5 +49,5 @@ def _weights(folder: Path) -> Path:
 def sources() -> dict[str, str]:
     """torchvision's name for each variable."""
     with tempfile.TemporaryDirectory() as folder:
-        order = plan(Request(_weights(Path(folder)), SIZE)).table(_imported().config.model)
+        order = plan(ImportRequest(_weights(Path(folder)), SIZE)).table(_imported().config.model)
     return {entry.variable: entry.tensor for entry in order.entries}

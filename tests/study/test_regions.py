@@ -144,7 +144,7 @@ def test_regions_of_something_else_are_made_anew(
 
 def test_regions_that_were_not_finished_are_made_anew(scene: Scene, made: tuple[Path, regions.Regions]) -> None:
     copied = _copy(made[0], made[0].parent / "unfinished")
-    (copied / regions.FACTS).unlink()
+    (copied / regions.REGIONS_FACTS).unlink()
     with pytest.raises(AssertionError, match="made anew"):
         scene.make(copied, model=_unwanted)
 
@@ -181,7 +181,7 @@ def test_too_large_a_cache_is_refused(scene: Scene, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def _regions(count: int, known: int) -> tuple[regions.Regions, regions.Masks]:
+def _regions(count: int, known: int) -> tuple[regions.Regions, regions.VisibleMasks]:
     """Regions that carry their number; the last ones have no mask."""
     numbers = np.arange(count)
     pooled = np.broadcast_to(numbers[:, None, None, None], [count, 2, 2, 1]).astype(np.float16)
@@ -197,7 +197,7 @@ def _regions(count: int, known: int) -> tuple[regions.Regions, regions.Masks]:
         images=numbers,
         mirrored=np.zeros(count, np.uint8),
     )
-    return whole, regions.Masks(np.zeros([count, 2], np.uint8), (numbers < known).astype(np.uint8))
+    return whole, regions.VisibleMasks(np.zeros([count, 2], np.uint8), (numbers < known).astype(np.uint8))
 
 
 @pytest.mark.parametrize("with_boxes", [False, True])

@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run_cell(group: run.Group) -> dict[str, Any]:
         if "stop" in names:
-            raise run.Stopped
+            raise run.StudyStopped
         names.append(group.cell.name)
         group.places.regions(group.cell.group).mkdir(parents=True, exist_ok=True)
         figures = {"test": {"mask/B/AP": 0.5}}

@@ -15,7 +15,7 @@ from maskx_tf.synthetic.parameters import Recipe, usual_a
 if TYPE_CHECKING:
     from maskx_tf.data import splits
     from maskx_tf.data.dataset import Dataset
-    from maskx_tf.data.formats.join import Names
+    from maskx_tf.data.formats.join import Renaming
     from maskx_tf.data.formats.readers import DataFiles
     from maskx_tf.files import Json
 
@@ -209,7 +209,7 @@ def convert(
     from maskx_tf.data.formats.join import read_names
     from maskx_tf.data.formats.readers import DataFiles, for_evaluation
 
-    new_names: Names | None = None if names is None else read_names(names)
+    new_names: Renaming | None = None if names is None else read_names(names)
     dataset = splits.apply(
         for_evaluation([DataFiles(images, annotations, form, outside=outside)], new_names), splits.parse_text(masks)
     )

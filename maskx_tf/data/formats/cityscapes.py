@@ -17,18 +17,8 @@ from maskx_tf.data.paths import list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.data.threads import in_threads
 from maskx_tf.masks import rle
+from maskx_tf.names import CITYSCAPES_IDS
 
-# The ids of the labels that have instances and are evaluated; they serve as category ids.
-CLASSES = {
-    24: "person",
-    25: "rider",
-    26: "car",
-    27: "truck",
-    28: "bus",
-    31: "train",
-    32: "motorcycle",
-    33: "bicycle",
-}
 FIRST = 24  # smaller ids are road, sky and the like
 NUMBERED = 1000  # from here on an id is label x 1000 + number
 SUFFIX = "_instanceIds.png"
@@ -43,7 +33,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         report: is told of every problem.
     """
     paths = list_files(annotations, f"*{SUFFIX}", "maps of instances")
-    labels = {category: label for label, category in enumerate(CLASSES, 1)}
+    labels = {category: label for label, category in enumerate(CITYSCAPES_IDS, 1)}
 
     def read_one(path: Path, tell: Report) -> ImageRecord | None:
         city = path.relative_to(annotations).parent
@@ -65,4 +55,4 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
             report(Problem("duplicate", str(record.id), "expected one map of a scene, found another"))
         elif record is not None:
             found[str(record.id)] = record
-    return Dataset(annotations.name, tuple(CLASSES.values()), tuple(CLASSES), tuple(found.values()))
+    return Dataset(annotations.name, tuple(CITYSCAPES_IDS.values()), tuple(CITYSCAPES_IDS), tuple(found.values()))

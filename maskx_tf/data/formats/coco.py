@@ -14,7 +14,7 @@ from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, Id, ImageRecord, Instance, Segmentation
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import segmentations
-from maskx_tf.data.formats.records import MAX_ID, MAX_SIDE, Unfit
+from maskx_tf.data.formats.records import MAX_ID, MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.images import size_of
 from maskx_tf.data.problems import Report, noted, refuse
 from maskx_tf.errors import BadInput, shorten
@@ -109,7 +109,7 @@ def _image(entry: JsonView, folder: Path) -> ImageRecord:
     if entry.get("width") is None and entry.get("height") is None:
         width, height = size_of(file)
     else:
-        width, height = (fields.whole(entry, side, 1, MAX_SIDE) for side in ("width", "height"))
+        width, height = (fields.whole(entry, side, 1, MAX_IMAGE_SIDE) for side in ("width", "height"))
     return ImageRecord(identity, file, width, height)
 
 

@@ -12,10 +12,10 @@ from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.errors import BadInput, did_you_mean, shorten
 from maskx_tf.structures import Field
 
-Names = Mapping[str, str | None]  # the new name of a class; None drops it, and its instances
+Renaming = Mapping[str, str | None]  # the new name of a class; None drops it, and its instances
 
 
-def read_names(path: Path) -> Names:
+def read_names(path: Path) -> Renaming:
     """The mapping in a YAML file: old names to new ones, or to null."""
     try:
         data = parse_yaml(files.read_text(path))
@@ -29,7 +29,7 @@ def read_names(path: Path) -> Names:
     return data
 
 
-def join(datasets: Sequence[Dataset], names: Names | None = None) -> Dataset:
+def join(datasets: Sequence[Dataset], names: Renaming | None = None) -> Dataset:
     """One data set of several.
 
     Classes of the same name, after renaming, become one; their order is that of their first appearance. A single data
@@ -88,7 +88,7 @@ def _moved(image: ImageRecord, labels: Mapping[int, int]) -> ImageRecord:
     return image._replace(instances=tuple(instances))
 
 
-def _category_ids(dataset: Dataset, class_names: Sequence[str], names: Names) -> tuple[int, ...]:
+def _category_ids(dataset: Dataset, class_names: Sequence[str], names: Renaming) -> tuple[int, ...]:
     """The id of the first category that became each class."""
     ids: dict[str | None, int] = {}
     for name, category in zip(dataset.class_names, dataset.category_ids, strict=True):

@@ -18,14 +18,14 @@ from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import shapes
-from maskx_tf.data.formats.records import MAX_SIDE, Unfit
+from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.images import id_map, size_of
 from maskx_tf.data.paths import first_file, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.errors import BadInput
 from maskx_tf.files import JsonView
 
-OPEN_SHAPES = ("line", "linestrip", "point", "points")  # they enclose nothing
+LABELME_OPEN_SHAPES = ("line", "linestrip", "point", "points")  # they enclose nothing
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -53,7 +53,7 @@ def _drawing(path: Path, where: str, images: Path, report: Report) -> shapes.Dra
     if data.get("imageWidth") is None or data.get("imageHeight") is None:
         width, height = size_of(file)
     else:
-        width, height = (fields.whole(data, side, 1, MAX_SIDE) for side in ("imageWidth", "imageHeight"))
+        width, height = (fields.whole(data, side, 1, MAX_IMAGE_SIDE) for side in ("imageWidth", "imageHeight"))
     image = ImageRecord(where.removesuffix(".json"), file, width, height)
     drawn = []
     for number, entry in fields.entries(data, "shapes"):
@@ -80,11 +80,11 @@ def _image_file(data: JsonView, images: Path, path: Path) -> Path | bytes:
         raise fields.unfit("imageData", "an image in base64", data["imageData"]) from None
 
 
-def _shape(entry: JsonView, image: ImageRecord) -> shapes.Shape | None:
+def _shape(entry: JsonView, image: ImageRecord) -> shapes.DrawnShape | None:
     """The shape, or None if it encloses nothing."""
     name, kind, points = fields.text(entry, "label"), entry.get("shape_type", "polygon"), _points(entry)
     group = None if entry.get("group_id") is None else fields.identity(entry, "group_id")
-    if kind in OPEN_SHAPES:
+    if kind in LABELME_OPEN_SHAPES:
         return None
     if kind == "polygon":
         return shapes.outlined(name, points)._replace(group=group)

@@ -22,7 +22,7 @@ from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
 
-WHITE = 255
+WHITE_ID = 255
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -85,7 +85,7 @@ def _instances(path: Path, label: int, image: ImageRecord, first: int) -> list[I
     regions = rle.regions(ids)
     if not regions:
         raise Unfit("expected an object, found no pixel but 0", "empty_mask")
-    if WHITE in {region.value for region in regions} and len(regions) > 1:
+    if WHITE_ID in {region.value for region in regions} and len(regions) > 1:
         # A drawing with soft edges would become hundreds of objects.
-        raise Unfit(f"expected 0 and {WHITE}, or numbers of objects below {WHITE}, found both", "broken_mask")
+        raise Unfit(f"expected 0 and {WHITE_ID}, or numbers of objects below {WHITE_ID}, found both", "broken_mask")
     return [Instance(region.box, label, False, region.rle, first + place) for place, region in enumerate(regions)]

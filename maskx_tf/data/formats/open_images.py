@@ -28,7 +28,7 @@ from maskx_tf.errors import BadInput, shorten
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 MASK_COLUMNS = ("MaskPath", "ImageID", "LabelName", "BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")
-SAME = 2e-3  # of the image's side: boxes of the two files that differ by no more are one box
+SAME_BOX = 2e-3  # of the image's side: boxes of the two files that differ by no more are one box
 
 
 class _Row(NamedTuple):
@@ -139,7 +139,7 @@ def _give(rows: list[_Row], mask: _Row, where: str, report: Report) -> None:
         for row in rows
     ]
     best = min(range(len(rows)), key=distances.__getitem__)
-    if distances[best] <= SAME:
+    if distances[best] <= SAME_BOX:
         rows[best] = rows[best]._replace(mask=mask.mask)
     else:
         report(Problem("unmatched_mask", where, f"expected a box of {mask.label_name} at {mask.box}, found none"))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, MaskFile, for_learning
 from maskx_tf.data.formats import cityscapes, coco, labelme, mask_folder, open_images, via, visual_genome, voc
-from maskx_tf.data.formats.join import Names, join, ordered
+from maskx_tf.data.formats.join import Renaming, join, ordered
 from maskx_tf.data.problems import Problem, Report, refuse
 from maskx_tf.errors import BadInput, did_you_mean, visible
 
@@ -114,7 +114,7 @@ def _without_collector() -> Iterator[None]:
 
 
 def for_training(
-    sources: Sequence[DataFiles], policy: splits.Policy, names: Names | None = None, class_names: Sequence[str] = ()
+    sources: Sequence[DataFiles], policy: splits.Policy, names: Renaming | None = None, class_names: Sequence[str] = ()
 ) -> Dataset:
     """What training may see of these data sets, joined by class name.
 
@@ -142,6 +142,6 @@ def for_training(
     return for_learning(splits.apply(joined, policy))
 
 
-def for_evaluation(sources: Sequence[DataFiles], names: Names | None = None) -> Dataset:
+def for_evaluation(sources: Sequence[DataFiles], names: Renaming | None = None) -> Dataset:
     """The whole truth about these data sets, joined by class name: every box as it was, and every mask."""
     return join([whole(source) for source in sources], names)

@@ -10,7 +10,7 @@ from maskx_tf.data.dataset import Id
 from maskx_tf.errors import shorten
 from maskx_tf.files import JsonView
 
-MAX_SIDE = 100_000  # pixels; larger numbers are mistakes, and would make polygons take all the memory
+MAX_IMAGE_SIDE = 100_000  # pixels; larger numbers are mistakes, and would make polygons take all the memory
 MAX_ID = 2**53  # beyond it, JavaScript and float64 mix up neighbours
 
 
@@ -42,7 +42,7 @@ def mapping(value: Any, what: str = "record") -> JsonView:
     return value
 
 
-def as_number(value: Any, key: str, low: float = -MAX_SIDE, high: float = MAX_SIDE) -> float:
+def as_number(value: Any, key: str, low: float = -MAX_IMAGE_SIDE, high: float = MAX_IMAGE_SIDE) -> float:
     """A finite number in low..high; text counts where the file has nothing but text (XML, CSV)."""
     try:
         number = math.nan if isinstance(value, bool) or value is None else float(value)
@@ -53,7 +53,7 @@ def as_number(value: Any, key: str, low: float = -MAX_SIDE, high: float = MAX_SI
     return number
 
 
-def number(record: JsonView, key: str, low: float = -MAX_SIDE, high: float = MAX_SIDE) -> float:
+def number(record: JsonView, key: str, low: float = -MAX_IMAGE_SIDE, high: float = MAX_IMAGE_SIDE) -> float:
     """A finite number in low..high that is no text."""
     value = record.get(key)
     if isinstance(value, str):

@@ -18,10 +18,10 @@ from maskx_tf.masks.rle import Rle
 CORNERS = 64  # of a polygon that stands for a circle
 
 
-Group = int | str
+GroupId = int | str
 
 
-class Shape(NamedTuple):
+class DrawnShape(NamedTuple):
     """One drawn shape.
 
     Attributes:
@@ -36,7 +36,7 @@ class Shape(NamedTuple):
     box: Box
     outline: list[float] = []  # noqa: RUF012, nobody changes it
     mask: Rle | None = None
-    group: Group | None = None
+    group: GroupId | None = None
 
 
 class Drawing(NamedTuple):
@@ -44,23 +44,23 @@ class Drawing(NamedTuple):
 
     where: str
     image: ImageRecord
-    shapes: Sequence[Shape]
+    shapes: Sequence[DrawnShape]
 
 
-def rectangle(name: str, x1: float, y1: float, x2: float, y2: float) -> Shape:
+def rectangle(name: str, x1: float, y1: float, x2: float, y2: float) -> DrawnShape:
     """A box without a mask; its corners may be given in any order."""
-    return Shape(name, (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+    return DrawnShape(name, (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
 
 
-def outlined(name: str, points: Sequence[tuple[float, float]]) -> Shape:
+def outlined(name: str, points: Sequence[tuple[float, float]]) -> DrawnShape:
     """A polygon."""
     if len(points) < 3:
         raise Unfit(f"points: expected at least 3, found {len(points)}", "short_polygon")
     xs, ys = zip(*points, strict=True)
-    return Shape(name, (min(xs), min(ys), max(xs), max(ys)), [number for point in points for number in point])
+    return DrawnShape(name, (min(xs), min(ys), max(xs), max(ys)), [number for point in points for number in point])
 
 
-def ellipse(name: str, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Shape:
+def ellipse(name: str, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> DrawnShape:
     """An ellipse around a centre, turned by an angle in radians, as a polygon."""
     angles = np.arange(CORNERS) * (2 * np.pi / CORNERS)
     along, across = rx * np.cos(angles), ry * np.sin(angles)
@@ -85,7 +85,7 @@ def dataset(name: str, drawings: Sequence[Drawing], report: Report) -> Dataset:
 
 def _instances(drawing: Drawing, labels: Mapping[str, int]) -> Iterator[Instance]:
     """The objects that the shapes show."""
-    objects: dict[tuple[str, Group | None, int], list[Shape]] = {}
+    objects: dict[tuple[str, GroupId | None, int], list[DrawnShape]] = {}
     for number, shape in enumerate(drawing.shapes):
         key = (shape.name, shape.group, number if shape.group is None else 0)
         objects.setdefault(key, []).append(shape)

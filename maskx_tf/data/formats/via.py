@@ -15,7 +15,7 @@ from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import shapes
-from maskx_tf.data.formats.records import MAX_SIDE, Unfit
+from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.images import size_of
 from maskx_tf.data.paths import list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
@@ -24,7 +24,7 @@ from maskx_tf.files import JsonView
 
 ATTRIBUTES = ("class", "label", "name", "category", "type")
 DEFAULT_CLASS = "object"
-OPEN_SHAPES = ("polyline", "point")  # they enclose nothing
+VIA_OPEN_SHAPES = ("polyline", "point")  # they enclose nothing
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -81,7 +81,7 @@ def _drawing(entry: JsonView, where: str, images: Path, report: Report, default:
         with noted(report, place):
             record = fields.mapping(region)
             attributes = fields.mapping(record.get("shape_attributes"), "shape_attributes")
-            if attributes.get("name") in OPEN_SHAPES:
+            if attributes.get("name") in VIA_OPEN_SHAPES:
                 what = f"expected a shape that encloses something, found {attributes['name']}"
                 report(Problem("skipped_shape", place, what))
             else:
@@ -105,7 +105,7 @@ def _class(region: JsonView, default: str | None) -> str:
     return fields.as_text(value, keys[0]).strip()
 
 
-def _shape(attributes: JsonView, name: str) -> shapes.Shape:
+def _shape(attributes: JsonView, name: str) -> shapes.DrawnShape:
     kind = attributes.get("name")
     if kind == "polygon":
         xs, ys = (
@@ -122,6 +122,6 @@ def _shape(attributes: JsonView, name: str) -> shapes.Shape:
     if kind not in ("circle", "ellipse"):
         raise fields.unfit("shape_attributes.name", "polygon, rect, circle or ellipse", kind)
     keys = ("r", "r") if kind == "circle" else ("rx", "ry")
-    rx, ry = (fields.number(attributes, key, 0, MAX_SIDE) for key in keys)
+    rx, ry = (fields.number(attributes, key, 0, MAX_IMAGE_SIDE) for key in keys)
     turn = fields.number(attributes, "theta") if "theta" in attributes else 0.0
     return shapes.ellipse(name, fields.number(attributes, "cx"), fields.number(attributes, "cy"), rx, ry, turn)

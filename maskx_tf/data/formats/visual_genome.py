@@ -20,14 +20,14 @@ from maskx_tf import files
 from maskx_tf.data.dataset import Dataset, Id, ImageRecord, Instance
 from maskx_tf.data.formats import coco
 from maskx_tf.data.formats import records as fields
-from maskx_tf.data.formats.records import MAX_ID, MAX_SIDE, Unfit
+from maskx_tf.data.formats.records import MAX_ID, MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.paths import first_file
 from maskx_tf.data.problems import Report, noted, refuse
 from maskx_tf.errors import BadInput, shorten
 from maskx_tf.files import JsonView
 from maskx_tf.names import COCO
 
-Part = Literal["train", "val", "test"]
+VisualGenomePart = Literal["train", "val", "test"]
 VOCABULARY = 3000
 TESTED = 5000  # images that COCO lacks
 MINIVAL = ("instances_minival2014.json", "instances_val2017.json")
@@ -67,7 +67,7 @@ class Vocabulary(NamedTuple):
     labels: Mapping[str, int]
 
 
-def read(images: Path, annotations: Path, report: Report = refuse, *, part: Part = "train") -> Dataset:
+def read(images: Path, annotations: Path, report: Report = refuse, *, part: VisualGenomePart = "train") -> Dataset:
     """Reads one part of the data set; the vocabulary is that of all parts.
 
     Args:
@@ -137,9 +137,9 @@ def _instances(value: Any, labels: Mapping[str, int]) -> list[Instance]:
     return [Instance((x, y, x + width, y + height), labels[synset], id=fields.identity(value, "object_id"))]
 
 
-def _images(folder: Path, annotations: Path, part: Part, report: Report) -> dict[Id, ImageRecord]:
+def _images(folder: Path, annotations: Path, part: VisualGenomePart, report: Report) -> dict[Id, ImageRecord]:
     minival = _minival(annotations)
-    parts: dict[Id, Part] = {}
+    parts: dict[Id, VisualGenomePart] = {}
     records: dict[Id, ImageRecord] = {}
     outside: list[Id] = []  # of COCO
     for index, entry in enumerate(_list(annotations / "image_data.json")):
@@ -162,7 +162,7 @@ def _image(entry: JsonView, folder: Path) -> ImageRecord:
     steps = [step for step in address.split("/") if step not in ("", ".", "..")]
     if len(steps) < 2:
         raise fields.unfit("url", "an address that ends in a folder and a file", entry["url"])
-    width, height = (fields.whole(entry, side, 1, MAX_SIDE) for side in ("width", "height"))
+    width, height = (fields.whole(entry, side, 1, MAX_IMAGE_SIDE) for side in ("width", "height"))
     return ImageRecord(fields.whole(entry, "image_id", 0, MAX_ID), folder.joinpath(*steps[-2:]), width, height)
 
 

@@ -37,7 +37,7 @@ SEAM = 255
 LEAST_OVERLAP = 0.5  # of a mask's extent with the box of its object, as IoU
 
 
-class _Object(NamedTuple):
+class _VocObject(NamedTuple):
     name: str
     box: Box
 
@@ -46,7 +46,7 @@ class _File(NamedTuple):
     """What one XML file says; an image without instances yet."""
 
     image: ImageRecord
-    objects: list[_Object]
+    objects: list[_VocObject]
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -119,7 +119,7 @@ def _read_xml(path: Path, images: Path, report: Report) -> _File:
     return _File(ImageRecord(path.stem, file, width, height), objects)
 
 
-def _object(element: ElementTree.Element) -> _Object:
+def _object(element: ElementTree.Element) -> _VocObject:
     box = element.find("bndbox")
     if box is None:
         raise fields.unfit("bndbox", "a box", None)
@@ -128,7 +128,7 @@ def _object(element: ElementTree.Element) -> _Object:
     if x2 < x1 or y2 < y1:
         raise fields.unfit("bndbox", "xmin <= xmax and ymin <= ymax", [x1 + 1, y1 + 1, x2, y2])
     name = (element.findtext("name") or "").strip()
-    return _Object(fields.as_text(name, "name"), (x1, y1, x2, y2))
+    return _VocObject(fields.as_text(name, "name"), (x1, y1, x2, y2))
 
 
 def _masks(file: _File, root: Path, class_names: Sequence[str], report: Report) -> dict[int, Rle]:
@@ -158,7 +158,7 @@ def _masks(file: _File, root: Path, class_names: Sequence[str], report: Report) 
     return masks
 
 
-def _owner(region: rle.Region, name: str | None, objects: Sequence[_Object], taken: Mapping[int, Rle]) -> int | None:
+def _owner(region: rle.Region, name: str | None, objects: Sequence[_VocObject], taken: Mapping[int, Rle]) -> int | None:
     """The object that a mask belongs to: that of the same number if box and class agree, or else the best."""
     fits = {
         number: segmentations.overlap(region.box, one.box)

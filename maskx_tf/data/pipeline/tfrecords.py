@@ -24,7 +24,7 @@ from maskx_tf.data.pipeline.sample import Sample, as_sample
 from maskx_tf.errors import BadInput
 from maskx_tf.structures import COMMON_FIELDS, MASK_SIDE, Field, with_flags
 
-VERSION = 1
+RECORDS_VERSION = 1
 INDEX = "index.json"
 MAX_IMAGES = 2**40
 # Keys of a shard in the index that hold a number for each of its images.
@@ -114,7 +114,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def _check(index: Mapping[str, Any]) -> None:
-    for key, expected in (("version", VERSION), ("mask_side", MASK_SIDE)):
+    for key, expected in (("version", RECORDS_VERSION), ("mask_side", MASK_SIDE)):
         if index.get(key) != expected:
             raise records.unfit(key, f"{expected}: write the records anew", index.get(key))
     for _, name in records.entries(index, "class_names"):

@@ -20,16 +20,16 @@ from maskx_tf.data.formats import records
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.pipeline import tfrecords
 from maskx_tf.data.pipeline.examples import Examples, InstanceArrays, fields_of, image_numbers, instance_arrays, pixels
-from maskx_tf.data.pipeline.tfrecords import INDEX, LISTS, VERSION
+from maskx_tf.data.pipeline.tfrecords import INDEX, LISTS, RECORDS_VERSION
 from maskx_tf.data.pipeline.workers import in_processes, nothing
 from maskx_tf.errors import BadInput
 from maskx_tf.structures import MASK_SIDE, Field
 
 PER_SHARD = 500  # images: about 80 MB of usual photos
-HEAD, FOOT = 12, 4  # bytes around a record: its length and that number's checksum; its own checksum
+RECORD_HEAD, RECORD_FOOT = 12, 4  # bytes around a record: its length and that number's checksum; its own checksum
 
 
-class _Task(NamedTuple):
+class _ShardTask(NamedTuple):
     """One shard: where it goes, what it holds, and a checksum of that."""
 
     path: Path
@@ -84,7 +84,7 @@ def write(
     shards = [kept[task.path.name] for task in tasks]
     totals = {key: sum(shard[key] for shard in shards) for key in ("images", "instances", "with_masks", "bytes")}
     index = {
-        "version": VERSION,
+        "version": RECORDS_VERSION,
         "name": dataset.name,
         "mask_side": MASK_SIDE,
         "class_names": dataset.class_names,
@@ -112,7 +112,7 @@ def open_written(dataset: Dataset, folder: Path) -> Examples:
     return tfrecords.open_records(folder, dataset.points)
 
 
-def _tasks(dataset: Dataset, out: Path, per_shard: int) -> list[_Task]:
+def _tasks(dataset: Dataset, out: Path, per_shard: int) -> list[_ShardTask]:
     numbers = image_numbers(dataset)
     starts = range(0, len(numbers), per_shard)
     tasks = []
@@ -120,7 +120,7 @@ def _tasks(dataset: Dataset, out: Path, per_shard: int) -> list[_Task]:
         part = dataset._replace(images=dataset.images[start : start + per_shard])
         own = tuple(numbers[start : start + per_shard])
         path = out / f"records-{place:05d}-of-{len(starts):05d}.tfrecord"
-        tasks.append(_Task(path, part, own, _fingerprint(part, own)))
+        tasks.append(_ShardTask(path, part, own, _fingerprint(part, own)))
     return tasks
 
 
@@ -131,7 +131,7 @@ def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
     def add(*values: object) -> None:
         digest.update(repr(values).encode() + b"\n")
 
-    add(VERSION, MASK_SIDE, dataset.class_names, dataset.category_ids, *dataset.points)
+    add(RECORDS_VERSION, MASK_SIDE, dataset.class_names, dataset.category_ids, *dataset.points)
     for number, image in zip(numbers, dataset.images, strict=True):
         file = hashlib.sha256(image.file).hexdigest() if isinstance(image.file, bytes) else str(image.file)
         add(number, file, image.width, image.height)
@@ -148,7 +148,7 @@ def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
     return digest.hexdigest()
 
 
-def _kept(out: Path, tasks: list[_Task]) -> dict[str, dict[str, Any]]:
+def _kept(out: Path, tasks: list[_ShardTask]) -> dict[str, dict[str, Any]]:
     """What an earlier call finished, by the names of the files; it makes the folder where there is none.
 
     Raises:
@@ -188,7 +188,7 @@ def _finished(out: Path, present: list[str]) -> Iterator[dict[str, Any]]:
             yield shard
 
 
-def _write_shard(task: _Task, step: Callable[[], None]) -> dict[str, Any]:
+def _write_shard(task: _ShardTask, step: Callable[[], None]) -> dict[str, Any]:
     """Writes one shard and what the index is to say of it."""
     totals = dict.fromkeys(("images", "instances", "with_masks", "bytes"), 0)
     lists: dict[str, list[int]] = {key: [] for key in LISTS}
@@ -198,13 +198,13 @@ def _write_shard(task: _Task, step: Callable[[], None]) -> dict[str, Any]:
                 found = instance_arrays(task.dataset, place)
                 record = _serialised(number, _encoded(task.dataset, place), fields_of(task.dataset), found)
                 writer.write(record)
-                lists["offsets"].append(totals["bytes"] + HEAD)
+                lists["offsets"].append(totals["bytes"] + RECORD_HEAD)
                 lists["lengths"].append(len(record))
                 lists["crc32"].append(zlib.crc32(record))
                 totals["images"] += 1
                 totals["instances"] += len(found["boxes"])
                 totals["with_masks"] += int(found["has_mask"].sum())
-                totals["bytes"] += HEAD + len(record) + FOOT
+                totals["bytes"] += RECORD_HEAD + len(record) + RECORD_FOOT
                 step()
         checksum = files.sha256(unfinished)
     shard = {"file": task.path.name, **totals, "sha256": checksum, "fingerprint": task.fingerprint, **lists}

@@ -17,8 +17,8 @@ from maskx_tf.errors import BadInput
 
 POLL = 0.2  # seconds from one look at the progress to the next
 
-T = TypeVar("T")
-U = TypeVar("U")
+Job = TypeVar("Job")
+Made = TypeVar("Made")
 
 
 class _Stopped(Exception):
@@ -30,13 +30,13 @@ def nothing() -> None:
 
 
 def in_processes(
-    function: Callable[[T, Callable[[], None]], U],
-    tasks: Sequence[T],
+    function: Callable[[Job, Callable[[], None]], Made],
+    tasks: Sequence[Job],
     workers: int,
     *,
     advance: Callable[[], None] = nothing,
     prepare: Callable[[], None] = nothing,
-) -> list[U]:
+) -> list[Made]:
     """What a function makes of each task, in order.
 
     Args:
@@ -84,7 +84,7 @@ def _enter(count: Any, stop: Any, prepare: Callable[[], None]) -> None:
 _shared: dict[str, Any] = {}  # what the parent gave to this process
 
 
-def _run(function: Callable[[T, Callable[[], None]], U], task: T) -> U:
+def _run(function: Callable[[Job, Callable[[], None]], Made], task: Job) -> Made:
     return function(task, _step)
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
-from maskx_tf.importers.fill import Entry, Table
-from maskx_tf.importers.layouts import CONV, DECONV, DENSE, SAME, Layout, dense_on_map, filters, rows
+from maskx_tf.importers.fill import Assignment, VariableTable
+from maskx_tf.importers.layouts import CONV, DECONV, DENSE, UNCHANGED, Layout, dense_on_map, filters, rows
 from maskx_tf.layers.resnet import VARIANTS
 
 # Why rows of a tensor are left out.
@@ -20,7 +20,7 @@ BACKGROUND = "background rows of boxes and masks: nothing reads them"
 TABLE_BACKGROUND = "the background's row of the table that T reads"
 
 
-class Rows(NamedTuple):
+class ClassOrder(NamedTuple):
     """Where the classes stand in a file.
 
     Attributes:
@@ -79,9 +79,9 @@ def norm_names(config: ModelConfig) -> tuple[str, str, str, str]:
     return "gamma", "beta", "mean", "variance"
 
 
-def torchvision(config: ModelConfig, order: Rows) -> Table:
+def torchvision(config: ModelConfig, order: ClassOrder) -> VariableTable:
     """Faster and Mask R-CNN of torchvision, under its names since 0.13."""
-    return Table(
+    return VariableTable(
         (
             *_torch_resnet(config, _torchvision_block),
             *_fpn("backbone.fpn.inner_blocks.{}.0", "backbone.fpn.layer_blocks.{}.0", first=0),
@@ -100,7 +100,7 @@ def torchvision(config: ModelConfig, order: Rows) -> Table:
     )
 
 
-def detectron2(config: ModelConfig, order: Rows) -> Table:
+def detectron2(config: ModelConfig, order: ClassOrder) -> VariableTable:
     """detectron2's R-CNNs with necks FPN, C4 and DC5."""
     body = "backbone.bottom_up" if config.backbone.neck == "fpn" else "backbone"
 
@@ -110,7 +110,7 @@ def detectron2(config: ModelConfig, order: Rows) -> Table:
         return conv, f"{conv}.norm"
 
     has_fpn, rpn = config.backbone.neck == "fpn", "proposal_generator.rpn_head"
-    return Table(
+    return VariableTable(
         (
             *_torch_resnet(config, block),
             *(_fpn("backbone.fpn_lateral{}", "backbone.fpn_output{}", first=2) if has_fpn else ()),
@@ -129,7 +129,7 @@ def detectron2(config: ModelConfig, order: Rows) -> Table:
     )
 
 
-def detectron(config: ModelConfig, order: Rows, embedding: str = "") -> Table:
+def detectron(config: ModelConfig, order: ClassOrder, embedding: str = "") -> VariableTable:
     """R-CNNs of Detectron and seg_every_thing; affine layers stand for batch norm, whose statistics are folded in.
 
     Args:
@@ -141,9 +141,9 @@ def detectron(config: ModelConfig, order: Rows, embedding: str = "") -> Table:
     entries, constants = [], {}
     for block in resnet_blocks(config):
         conv, norm = detectron_block(block)
-        entries.append(Entry(f"{block.variable}/kernel", f"{conv}_w", CONV))
-        entries.append(Entry(f"{block.variable}/{gamma}", f"{norm}_s", SAME))
-        entries.append(Entry(f"{block.variable}/{beta}", f"{norm}_b", SAME))
+        entries.append(Assignment(f"{block.variable}/kernel", f"{conv}_w", CONV))
+        entries.append(Assignment(f"{block.variable}/{gamma}", f"{norm}_s", UNCHANGED))
+        entries.append(Assignment(f"{block.variable}/{beta}", f"{norm}_b", UNCHANGED))
         # So that variance + epsilon is one and the scale is gamma itself.
         constants[f"{block.variable}/{mean}"] = 0.0
         constants[f"{block.variable}/{variance}"] = 1.0 - config.backbone.norm_epsilon
@@ -158,15 +158,15 @@ def detectron(config: ModelConfig, order: Rows, embedding: str = "") -> Table:
         *_transfer(config),
     ]
     if embedding:
-        entries.append(Entry("table", embedding, rows(order.foreground, order.total), TABLE_BACKGROUND))
-    return Table(tuple(entries), constants)
+        entries.append(Assignment("table", embedding, rows(order.foreground, order.total), TABLE_BACKGROUND))
+    return VariableTable(tuple(entries), constants)
 
 
-def keras_resnet(config: ModelConfig) -> Table:
+def keras_resnet(config: ModelConfig) -> VariableTable:
     """ResNet of keras.applications, its layouts ours already."""
-    return Table(
+    return VariableTable(
         tuple(
-            Entry(f"{block.variable}/{ours}", f"{keras_block(block)}_{theirs}", SAME)
+            Assignment(f"{block.variable}/{ours}", f"{keras_block(block)}_{theirs}", UNCHANGED)
             for block in resnet_blocks(config)
             for ours, theirs in zip(
                 ("kernel", *norm_names(config)),
@@ -203,40 +203,40 @@ def _torchvision_block(block: Block) -> tuple[str, str]:
     return f"{home}.{block.part}", f"{home}.{block.part.replace('conv', 'bn')}"
 
 
-def _torch_resnet(config: ModelConfig, name: Callable[[Block], tuple[str, str]]) -> Iterator[Entry]:
+def _torch_resnet(config: ModelConfig, name: Callable[[Block], tuple[str, str]]) -> Iterator[Assignment]:
     for block in resnet_blocks(config):
         conv, norm = name(block)
-        yield Entry(f"{block.variable}/kernel", f"{conv}.weight", CONV)
+        yield Assignment(f"{block.variable}/kernel", f"{conv}.weight", CONV)
         for ours, theirs in zip(norm_names(config), ("weight", "bias", "running_mean", "running_var"), strict=True):
-            yield Entry(f"{block.variable}/{ours}", f"{norm}.{theirs}", SAME)
+            yield Assignment(f"{block.variable}/{ours}", f"{norm}.{theirs}", UNCHANGED)
 
 
-def _pair(variable: str, tensor: str, layout: Layout, caffe: bool = False) -> Iterator[Entry]:
+def _pair(variable: str, tensor: str, layout: Layout, caffe: bool = False) -> Iterator[Assignment]:
     """Kernel and bias of a layer."""
     weight, bias = ("_w", "_b") if caffe else (".weight", ".bias")
-    yield Entry(f"{variable}/kernel", tensor + weight, layout)
-    yield Entry(f"{variable}/bias", tensor + bias, SAME)
+    yield Assignment(f"{variable}/kernel", tensor + weight, layout)
+    yield Assignment(f"{variable}/bias", tensor + bias, UNCHANGED)
 
 
-def _fpn(lateral: str, output: str, first: int) -> Iterator[Entry]:
+def _fpn(lateral: str, output: str, first: int) -> Iterator[Assignment]:
     for level in range(2, 6):
         yield from _pair(f"fpn/lateral{level}", lateral.format(level - 2 + first), CONV)
         yield from _pair(f"fpn/output{level}", output.format(level - 2 + first), CONV)
 
 
-def _detectron_fpn(config: ModelConfig) -> Iterator[Entry]:
+def _detectron_fpn(config: ModelConfig) -> Iterator[Assignment]:
     for level, count in enumerate(VARIANTS[config.backbone.name].blocks, start=2):
         blob = f"res{level}_{count - 1}_sum"
         yield from _pair(f"fpn/lateral{level}", f"fpn_inner_{blob}{'' if level == 5 else '_lateral'}", CONV, True)
         yield from _pair(f"fpn/output{level}", f"fpn_{blob}", CONV, True)
 
 
-def _rpn(conv: str, objectness: str, deltas: str, caffe: bool = False) -> Iterator[Entry]:
+def _rpn(conv: str, objectness: str, deltas: str, caffe: bool = False) -> Iterator[Assignment]:
     for variable, tensor in (("conv", conv), ("objectness", objectness), ("deltas", deltas)):
         yield from _pair(f"rpn/{variable}", tensor, CONV, caffe)
 
 
-def _box_head(config: ModelConfig, layers: list[str], caffe: bool = False) -> Iterator[Entry]:
+def _box_head(config: ModelConfig, layers: list[str], caffe: bool = False) -> Iterator[Assignment]:
     if config.backbone.neck == "c4":
         return  # it is res5
     for index, tensor in enumerate(layers):
@@ -244,45 +244,47 @@ def _box_head(config: ModelConfig, layers: list[str], caffe: bool = False) -> It
         yield from _pair(f"box_head/fc{index + 1}", tensor, layout, caffe)
 
 
-def _own_rows(order: Rows) -> tuple[tuple[int, ...], int]:
+def _own_rows(order: ClassOrder) -> tuple[tuple[int, ...], int]:
     """Indices of our classes among the rows of boxes and masks, and how many rows those have."""
     return order.foreground, order.total if order.boxes_have_background else order.total - 1
 
 
-def _predictor(scores: str, boxes: str, config: ModelConfig, order: Rows, caffe: bool = False) -> Iterator[Entry]:
+def _predictor(
+    scores: str, boxes: str, config: ModelConfig, order: ClassOrder, caffe: bool = False
+) -> Iterator[Assignment]:
     weight, bias = ("_w", "_b") if caffe else (".weight", ".bias")
     chosen = rows((order.background, *order.foreground), order.total)
-    yield Entry("box_predictor/class_rows", scores + weight, chosen, order.class_leaves)
-    yield Entry("box_predictor/class_bias", scores + bias, chosen, order.class_leaves)
+    yield Assignment("box_predictor/class_rows", scores + weight, chosen, order.class_leaves)
+    yield Assignment("box_predictor/class_bias", scores + bias, chosen, order.class_leaves)
     own, total = _own_rows(order)
     if config.box.class_agnostic:  # one box, behind one for the background in Detectron
         own, total = ((1,), 2) if order.boxes_have_background else ((0,), 1)
     four = rows(own, total, each=4)
-    yield Entry("box_predictor/box_rows", boxes + weight, four, order.leaves)
-    yield Entry("box_predictor/box_bias", boxes + bias, four, order.leaves)
+    yield Assignment("box_predictor/box_rows", boxes + weight, four, order.leaves)
+    yield Assignment("box_predictor/box_bias", boxes + bias, four, order.leaves)
 
 
 def _mask_head(
-    config: ModelConfig, order: Rows, conv: str, deconv: str, predictor: str, first: int, caffe: bool = False
-) -> Iterator[Entry]:
+    config: ModelConfig, order: ClassOrder, conv: str, deconv: str, predictor: str, first: int, caffe: bool = False
+) -> Iterator[Assignment]:
     if "masks" not in config.outputs:
         return
     weight, bias = ("_w", "_b") if caffe else (".weight", ".bias")
     for index in range(config.mask.convs):
         yield from _pair(f"mask_head/trunk/conv{index + 1}", conv.format(index + first), CONV, caffe)
-    yield Entry("mask_head/trunk/deconv_kernel", deconv + weight, DECONV)
-    yield Entry("mask_head/trunk/deconv_bias", deconv + bias, SAME)
+    yield Assignment("mask_head/trunk/deconv_kernel", deconv + weight, DECONV)
+    yield Assignment("mask_head/trunk/deconv_bias", deconv + bias, UNCHANGED)
     if not config.has_transfer:
         own, total = ((0,), 1) if config.mask.outputs == "agnostic" else _own_rows(order)
         leaves = "" if config.mask.outputs == "agnostic" else order.leaves
-        yield Entry("mask_head/predictor/rows", predictor + weight, filters(own, total), leaves)
-        yield Entry("mask_head/predictor/bias", predictor + bias, rows(own, total), leaves)
+        yield Assignment("mask_head/predictor/rows", predictor + weight, filters(own, total), leaves)
+        yield Assignment("mask_head/predictor/bias", predictor + bias, rows(own, total), leaves)
     if config.mask.mlp_branch == "reference":
         layout = dense_on_map(2 * config.roi.mask_size)
         yield from _pair("mask_head/mlp_branch/fc", "mask_mlp_logits_raw", layout, caffe)
 
 
-def _transfer(config: ModelConfig) -> Iterator[Entry]:
+def _transfer(config: ModelConfig) -> Iterator[Assignment]:
     """T of seg_every_thing: hidden layers under one name, the last under another, whatever their number."""
     if not config.has_transfer:
         return
