@@ -12,9 +12,10 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
 from maskx_tf.models.boxes import RegionSampler
 from maskx_tf.models.branch import Branch, Detector, Prepared, Scene
+from maskx_tf.models.dict_model import Batch
 from maskx_tf.models.masks import MaskBranch, pooled_regions_of
 from maskx_tf.models.proposals import ProposalStage
-from maskx_tf.models.trainable import Batch, Trainable
+from maskx_tf.models.trainable import Trainable
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of

@@ -17,6 +17,7 @@ import tensorflow as tf
 from maskx_tf.config import Config
 from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.models.update import inner
 from maskx_tf.training import guard, states
 from maskx_tf.training.distribute import Agreement
 from maskx_tf.training.journal import Journal
@@ -187,11 +188,6 @@ def averaged(model: RCNN) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, plain, strict=True):
             variable.assign(value)
-
-
-def inner(optimizer: Any) -> Any:
-    """The optimizer itself, without the wrapper that scales losses."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def averages(optimizer: Any) -> list[Any]:

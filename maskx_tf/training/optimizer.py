@@ -18,9 +18,6 @@ class SGD(keras.optimizers.SGD):
 
     buffer = momentum * buffer + gradient + weight_decay * weight;  weight -= rate * buffer.
 
-    Gradients come from `models.trainable`, summed over devices. A variable whose gradient is not finite is left as it
-    was, and so is its buffer: a run that stops there stops with the weights that made it.
-
     Args:
         learning_rate: a number or a schedule.
         momentum: see above.
@@ -56,20 +53,11 @@ class SGD(keras.optimizers.SGD):
     def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
         buffer = self.momentums[index]
-        sound = tf.reduce_all(tf.math.is_finite(gradient))
         moved = self.momentum * tf.convert_to_tensor(buffer) + gradient
         if self._decays[index]:
             moved += self._decays[index] * tf.convert_to_tensor(variable)
-        moved = tf.where(sound, moved, tf.convert_to_tensor(buffer))
-        rate = tf.where(sound, tf.cast(learning_rate, moved.dtype) * self._rates[index], 0.0)
         self.assign(buffer, moved)
-        self.assign_sub(variable, rate * moved)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        """What summing over devices would give of shares that are equal on all of them, without asking."""
-        context = tf.distribute.get_replica_context()
-        devices = context.num_replicas_in_sync if context else 1
-        return [(gradient * devices, variable) for gradient, variable in grads_and_vars]
+        self.assign_sub(variable, tf.cast(learning_rate, moved.dtype) * self._rates[index] * moved)
 
     def get_config(self) -> Json:
         config = {**super().get_config(), "weight_decay": self.decay, "bias_rate_factor": self.bias_rate_factor}

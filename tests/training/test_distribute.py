@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from maskx_tf.training import distribute, states
 from tests.training import runs
 
 SCRIPT = "tests/training/replicas.py"
+SHARES = "tests/training/shares.py"
 
 
 def hosts(count: int) -> list[str]:
@@ -59,23 +61,68 @@ def test_two_devices_do_what_one_does(local: Path) -> None:
     assert_same(local / "one.npz", local / "mirrored.npz")
 
 
-@pytest.mark.slow
-def test_two_workers_do_what_one_device_does(recipe: Path, local: Path) -> None:
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What uneven batches gave on one device and on two, by strategy and optimizer."""
+    out = tmp_path_factory.mktemp("shares") / "shares.json"
+    runs.finished(runs.python(SHARES, str(out)))
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("optimizer", ["ours", "adamw", "scaled"])
+def test_uneven_shares_do_what_one_device_does(optimizer: str, shares: dict[str, Any]) -> None:
+    """4, 3 and 1 images on two devices: each image keeps its seed, and clipping its limit."""
+    assert_same_learning(shares["mirrored"][optimizer], shares["one"][optimizer])
+
+
+def assert_same_learning(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    for part in ("logs", "tested"):
+        for mine, other in zip(ours[part], theirs[part], strict=True):
+            assert mine == pytest.approx(other, rel=1e-5)
+    for mine, other in zip(ours["weights"], theirs["weights"], strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["ours", "adamw", "scaled"])
+def test_image_that_breaks_the_loss_of_one_device_changes_nothing_on_any(
+    optimizer: str, shares: dict[str, Any]
+) -> None:
+    for strategy in ("one", "mirrored"):
+        found = shares[strategy][optimizer]
+        assert found["broken"]
+        assert found["moved"] == (["step_counter", "dynamic_scale"] if optimizer == "scaled" else [])
+
+
+def work(*arguments: str) -> None:
+    """Runs a script in two processes, each a worker."""
     cluster = {"worker": hosts(2)}
     started = [
         runs.python(
-            SCRIPT,
-            str(recipe),
-            str(local),
-            "worker",
+            *(argument.format(index=index) for argument in arguments),
             TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
         )
         for index in range(2)
     ]
     for process in started:
         runs.finished(process)
+
+
+@pytest.mark.slow
+def test_two_workers_do_what_one_device_does(recipe: Path, local: Path) -> None:
+    work(SCRIPT, str(recipe), str(local), "worker")
     assert_same(local / "one.npz", local / "workers1.npz")
     assert_same(local / "workers1.npz", local / "workers0.npz")
+
+
+@pytest.mark.slow
+def test_uneven_shares_of_two_workers(tmp_path: Path, shares: dict[str, Any]) -> None:
+    work(SHARES, str(tmp_path / "{index}.json"), "worker")
+    for index in range(2):
+        found = json.loads((tmp_path / f"{index}.json").read_text())["workers"]
+        for optimizer, ours in found.items():
+            assert_same_learning(ours, shares["one"][optimizer])
+            assert ours["broken"]
+            assert ours["moved"] == shares["one"][optimizer]["moved"]
 
 
 @pytest.mark.slow
