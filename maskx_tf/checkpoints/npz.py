@@ -30,7 +30,7 @@ DAMAGE = (
     RuntimeError,
     MemoryError,
 )
-# A zip may promise any number of bytes. Compressed weights take most of their size: more than this is no weights.
+# A header may promise any number of bytes. Compressed weights take most of their size: more than this is no weights.
 MOST_EXPANSION, ALWAYS_ALLOWED = 50, 2**28
 
 
@@ -155,7 +155,21 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         except DAMAGE as error:
             raise BadInput(f"{path}: cut short or damaged: {reason(error)}") from None
         with archive:
-            promised, size = sum(one.file_size for one in archive.infolist()), os.fstat(file.fileno()).st_size
-            if promised > max(MOST_EXPANSION * size, ALWAYS_ALLOWED):
-                raise BadInput(f"{path}: expected weights, found a file of {size} bytes that unpacks to {promised}")
+            promised = sum(one.file_size for one in archive.infolist())
+            refuse_expansion(path, promised, os.fstat(file.fileno()).st_size)
             yield archive
+
+
+def refuse_expansion(path: Path, promised: int, size: int) -> None:
+    """Refuses a file whose contents would fill the memory.
+
+    Args:
+        path: of the file.
+        promised: how many bytes its headers speak of.
+        size: of the file.
+
+    Raises:
+        BadInput: they are many more than weights have.
+    """
+    if promised > max(MOST_EXPANSION * size, ALWAYS_ALLOWED):
+        raise BadInput(f"{path}: expected weights, found a file of {size} bytes that unpacks to {promised}")

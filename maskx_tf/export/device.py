@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.errors import BadInput
-from maskx_tf.files import Json
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import Json, read_json
 from maskx_tf.structures import Detections
 
 DESCRIPTION = "lite.json"  # as `litert` writes it; that file imports TensorFlow, and this one must not
@@ -35,14 +34,14 @@ class Runner:
         except ImportError:
             raise BadInput("ai-edge-litert is missing: pip install 'maskx_tf[litert]'") from None
         try:
-            self.facts: Json = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-            self.labels: list[Json] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+            self.facts: Json = read_json(folder / DESCRIPTION)
+            self.labels: list[Json] = read_json(folder / "labels.json")
             # The interpreters have to outlive the runners of their signatures.
             self._interpreters = {
                 name: Interpreter(str(folder / f"{name}.tflite"), num_threads=threads) for name in self.facts["graphs"]
             }
-        except (OSError, ValueError, LookupError) as error:
-            raise BadInput(f"{folder}: expected the folder of a LiteRT model: {str(error).splitlines()[0]}") from None
+        except (OSError, TypeError, ValueError, LookupError) as error:
+            raise BadInput(f"{folder}: expected the folder of a LiteRT model: {reason(error)}") from None
         self._graphs = {name: one.get_signature_runner() for name, one in self._interpreters.items()}
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:

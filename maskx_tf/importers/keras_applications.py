@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import h5py  # type: ignore[import-untyped]  # no stubs; Keras brings it
 import keras
 
+from maskx_tf.checkpoints import npz
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, open_regular
@@ -74,14 +76,20 @@ def _table(config: ModelConfig) -> VariableTable:
 def _network(path: Path) -> tuple[str, bool]:
     """Which network a file is of, and whether its classifier is there: by shapes, for two forms name them otherwise."""
     shapes: list[tuple[int, ...]] = []
+    promised = 0
 
-    def note(_: str, item: Any) -> None:
+    def note(name: str, item: Any) -> None:
+        nonlocal promised
         if isinstance(item, h5py.Dataset):
             shapes.append(tuple(item.shape))
+            promised += item.size * item.dtype.itemsize
+            if len(item.shape) == 4 and item.dtype.kind != "f":
+                raise ValueError(f"{name}: expected floating point numbers, found {item.dtype}")
 
     try:
         with open_regular(path) as stream, h5py.File(stream, "r") as file:
             file.visititems(note)
+            npz.refuse_expansion(path, promised, os.fstat(stream.fileno()).st_size)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,23 +98,31 @@ def _read_zip(path: Path) -> Any:
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Eight bytes with the length of a JSON header, the header, then the tensors' bytes."""
-    with open_regular(path) as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(min(length, LONGEST_HEADER))
-        data = memoryview(file.read())
     try:
-        entries: Json = json.loads(header)
-        entries.pop("__metadata__", None)
+        with open_regular(path) as file:
+            length = int.from_bytes(file.read(8), "little")
+            entries: Json = json.loads(file.read(min(length, LONGEST_HEADER)))
+            entries.pop("__metadata__", None)
+            size = os.fstat(file.fileno()).st_size - file.tell()
+            for entry in entries.values():  # all of them before any number is read
+                _check_safetensor(size, **entry)
+            data = memoryview(file.read())
         return {name: _safetensor(data, **entry) for name, entry in entries.items()}
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise BadInput(f"{path}: cut short, damaged or no safetensors: {reason(error)}") from None
 
 
-def _safetensor(data: memoryview, dtype: str, shape: list[int], data_offsets: tuple[int, int]) -> np.ndarray:
+def _check_safetensor(size: int, dtype: str, shape: list[int], data_offsets: tuple[int, int]) -> None:
+    """Raises ValueError or LookupError for a tensor that cannot lie in so many bytes."""
     first, end = data_offsets
-    if not 0 <= first <= end <= len(data):
-        raise ValueError(f"a tensor lies at {first} to {end} of {len(data)} bytes")
-    values = bfloat16(data[first:end]) if dtype == "BF16" else np.frombuffer(data[first:end], SAFETENSORS_TYPES[dtype])
-    if min(shape, default=1) < 0 or math.prod(shape) != len(values):
-        raise ValueError(f"a tensor of shape {shape} has {len(values)} numbers")
+    width = 2 if dtype == "BF16" else np.dtype(SAFETENSORS_TYPES[dtype]).itemsize
+    if not 0 <= first <= end <= size:
+        raise ValueError(f"a tensor lies at {first} to {end} of {size} bytes")
+    if min(shape, default=1) < 0 or math.prod(shape) * width != end - first:
+        raise ValueError(f"a tensor {dtype} of shape {shape} has {end - first} bytes")
+
+
+def _safetensor(data: memoryview, dtype: str, shape: list[int], data_offsets: tuple[int, int]) -> np.ndarray:
+    part = data[slice(*data_offsets)]
+    values = bfloat16(part) if dtype == "BF16" else np.frombuffer(part, SAFETENSORS_TYPES[dtype])
     return values.reshape(shape)

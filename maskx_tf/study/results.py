@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from maskx_tf.errors import BadInput
-from maskx_tf.files import Json, write_text
+from maskx_tf.files import Json, read_text, write_text
 
 RESULTS = "results.jsonl"
 NEEDED = {"group", "method", "digest", "figures"}
@@ -20,12 +20,9 @@ def read(path: Path) -> dict[tuple[str, str], ResultLine]:
     Raises:
         BadInput: a line is none of a study. A last line that is cut short is left out, for its writer was killed.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read: {error}") from None
+    lines = read_text(path).split("\n")
     found = {}
     for number, text in enumerate(lines, 1):
         if not text:

@@ -269,3 +269,75 @@ def test_weights_of_another_model(
     change(arrays)
     npz.write(path, arrays.items())
     assert refused(io.read_weights, original[0], path).startswith(f"{path}: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda value: value.astype(np.float64), "expected float32 numbers, found float64"),
+        (lambda value: value.astype(np.int32), "expected float32 numbers, found int32"),
+        (lambda value: value[None], r"expected shape \[5\], found \[1, 5\]"),
+        (lambda value: np.full_like(value, np.nan), "expected finite numbers, found nan"),
+        (lambda value: np.where(value == value[0], -np.inf, value), "expected finite numbers, found -inf"),
+    ],
+)
+def test_weights_that_are_no_weights(
+    change: Callable[[np.ndarray], np.ndarray], problem: str, original: tuple[RCNN, Config], copy: Path
+) -> None:
+    path = copy / "weights.npz"
+    with npz.reading(path) as archive:
+        arrays = dict(archive.items())
+    npz.write(path, {**arrays, "rpn/conv/bias": change(arrays["rpn/conv/bias"])}.items())
+    with pytest.raises(BadInput, match=f"^{path}: rpn/conv/bias: {problem}"):
+        io.read_weights(original[0], path)
+    if "finite" in problem:
+        io.read_weights(original[0], path, finite=False)  # as the replay of a failed batch does
+        io.read_weights(original[0], saved_weights := _whole(arrays, copy))
+        assert saved_weights.exists()
+
+
+def _whole(arrays: dict[str, np.ndarray], folder: Path) -> Path:
+    """Weights as they were, so that the shared model gets them back."""
+    npz.write(folder / "whole.npz", arrays.items())
+    return folder / "whole.npz"
+
+
+def test_headers_are_checked_before_numbers_are_read(
+    original: tuple[RCNN, Config], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy / "weights.npz"
+    with npz.reading(path) as archive:
+        arrays = dict(archive.items())
+    last = list(arrays)[-1]
+    npz.write(path, {**arrays, last: np.zeros(3, np.int8)}.items())
+
+    def read(*_: object) -> np.ndarray:
+        raise AssertionError("numbers are read")
+
+    monkeypatch.setattr(npz.Archive, "read", read)
+    assert refused(io.read_weights, original[0], path).startswith(f"{path}: {last}: expected ")
+
+
+def test_a_folder_whose_files_are_no_files(original: tuple[RCNN, Config], copy: Path) -> None:
+    (copy / "weights.npz").unlink()
+    os.mkfifo(copy / "weights.npz")
+    assert refused(io.load, copy) == f"{copy}/weights.npz: cannot be read: not a regular file"
+
+
+@pytest.mark.parametrize("what", ["pipe", "text", "objects", "nan", "absurd"])
+def test_a_table_that_is_no_table(what: str, tmp_path: Path) -> None:
+    io.save(*small.model(table=small.table()), tmp_path / "model")
+    path = tmp_path / "model" / "embedding.npy"
+    whole = path.read_bytes()
+    path.unlink()
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "text":
+        path.write_text("hello")
+    elif what == "objects":
+        np.save(path, np.array([{}, []], object), allow_pickle=True)
+    elif what == "nan":
+        np.save(path, small.table() * np.nan)
+    else:
+        path.write_bytes(whole.replace(b"(7, 9)", b"(7, 9000000000000)".ljust(6))[: len(whole)])
+    assert refused(io.load, tmp_path / "model").startswith(f"{path}: ")

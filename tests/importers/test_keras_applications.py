@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -120,4 +121,22 @@ def test_wrong_files(names: Path, tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file.create_dataset("kernel", shape=(1, 1, 1, 1))
     with pytest.raises(BadInput, match=r"a\.h5: has 1 kernels of convolutions, expected 53 \(keras_resnet50\)"):
+        convert("keras", ImportRequest(path, classes=names))
+
+
+def test_files_are_refused_by_their_headers(names: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    for shape, kind, problem in (
+        ((1000, 1000, 100, 100), "f4", r"expected weights, found a file of \d+ bytes that unpacks to 40000000204"),
+        ((1, 1, 1, 1), "i4", "expected a Keras file of weights \\(HDF5\\): 51/kernel: expected floating point numbers"),
+    ):
+        with h5py.File(path, "w") as file:
+            for index in range(51):
+                file.create_dataset(f"{index}/kernel", shape=(1, 1, 1, 1))
+            file.create_dataset("51/kernel", shape=shape, dtype=kind, chunks=(1, 1, 1, 1))
+        with pytest.raises(BadInput, match=rf"a\.h5: {problem}"):
+            convert("keras", ImportRequest(path, classes=names))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BadInput, match=r"a\.h5: .*: not a regular file"):
         convert("keras", ImportRequest(path, classes=names))

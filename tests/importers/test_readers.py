@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -281,3 +282,77 @@ def test_content_without_tensors(tmp_path: Path) -> None:
     for content, problem in (([1], "a list"), ({}, "nothing"), ({"a": 1, "b": {}}, "a, b")):
         with pytest.raises(BadInput, match=f"holds {problem}, expected named tensors"):
             tensors_of(tmp_path, content)
+
+
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_only_regular_files_are_opened(tmp_path: Path, path: str) -> None:
+    place = tmp_path / path
+    if path == "pipe":
+        os.mkfifo(place)
+    assert refused(place) == ": cannot be read: not a regular file"
+    with pytest.raises(BadInput, match="cannot be read: not a regular file"), npz.reading(place):
+        pass
+
+
+def _header(shape: str, kind: str = "<f4") -> bytes:
+    """The header of an array in NumPy's format."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("member", "problem"),
+    [
+        (_header("(1000000000000,)"), "float32 [1000000000000] needs 4000000000128 bytes, found 128"),
+        (_header("(2,)") + bytes(12), "float32 [2] needs 136 bytes, found 140"),
+        (_header("(-1,)"), "float32 [-1] needs 124 bytes, found 128"),
+        (_header("(2,)", "|O") + bytes(16), "it holds Python objects"),
+        (_header("9" * 5000 + ","), ""),
+        (b"\x93NUMPY\x07\x00" + bytes(200), ""),
+        (b"", ""),
+    ],
+)
+def test_arrays_are_refused_by_their_headers(member: bytes, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", member)
+    said = refused(path)
+    assert said.startswith(": a: damaged, or no array: ")
+    assert problem in said
+
+
+def test_a_zip_that_unpacks_to_far_more_is_refused_before_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
+        member.write(_header("(75000000,)"))
+        for _ in range(300):
+            member.write(bytes(1_000_000))
+
+    def read_all(*_: object) -> bytes:
+        raise AssertionError("it is unpacked")
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", read_all)
+    size = path.stat().st_size
+    assert refused(path) == f": expected weights, found a file of {size} bytes that unpacks to 300000128"
+
+
+def test_safetensors_are_checked_before_numbers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbers(*_: object) -> None:
+        raise AssertionError("numbers are read")
+
+    monkeypatch.setattr("maskx_tf.importers.readers._safetensor", numbers)
+    good = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    for change, problem in (
+        ({"shape": [10**12]}, "a tensor F32 of shape [1000000000000] has 8 bytes"),
+        ({"data_offsets": [0, 10**12]}, "a tensor lies at 0 to 1000000000000 of 8 bytes"),
+        ({"data_offsets": [8, 0]}, "a tensor lies at 8 to 0 of 8 bytes"),
+        ({"shape": [-2]}, "a tensor F32 of shape [-2] has 8 bytes"),
+        ({"dtype": "F8_E4M3"}, "F8_E4M3"),
+        ({"dtype": "BF16"}, "a tensor BF16 of shape [2] has 8 bytes"),
+    ):
+        header = json.dumps({"a": good, "b": {**good, **change}}).encode()
+        (tmp_path / "a").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+        assert ": cut short, damaged or no safetensors: " in (said := refused(tmp_path / "a"))
+        assert problem in said

@@ -97,7 +97,8 @@ def _listed_parts(path: Path) -> list[Path]:
 
 def _read_xml(path: Path, images: Path, report: Report) -> _File:
     try:
-        root = ElementTree.parse(path).getroot()
+        with files.open_regular(path) as stream:
+            root = ElementTree.parse(stream).getroot()
     except FileNotFoundError:
         raise Unfit("expected an XML file, found none") from None
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
