@@ -40,7 +40,7 @@ class Runner:
             self._interpreters = {
                 name: Interpreter(str(folder / f"{name}.tflite"), num_threads=threads) for name in self.facts["graphs"]
             }
-        except (OSError, TypeError, ValueError, LookupError) as error:
+        except (BadInput, OSError, TypeError, ValueError, LookupError) as error:
             raise BadInput(f"{folder}: expected the folder of a LiteRT model: {reason(error)}") from None
         self._graphs = {name: one.get_signature_runner() for name, one in self._interpreters.items()}
 
