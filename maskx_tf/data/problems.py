@@ -28,18 +28,18 @@ class ProblemKind(NamedTuple):
     effect: str
 
 
-REFUSED = "training does not start"
+NO_START = "training does not start"
 
 PROBLEM_KINDS: dict[str, ProblemKind] = {
-    "malformed": ProblemKind("records that cannot be understood", True, REFUSED),
-    "duplicate": ProblemKind("ids or names that stand twice", True, REFUSED),
-    "unknown_category": ProblemKind("annotations of unknown categories", True, REFUSED),
-    "unknown_image": ProblemKind("annotations of unknown images", True, REFUSED),
-    "rle_size": ProblemKind("run-length masks of another size than their image", True, REFUSED),
-    "broken_mask": ProblemKind("masks that cannot be decoded", True, REFUSED),
-    "nothing": ProblemKind("data sets without images or classes", True, REFUSED),
+    "malformed": ProblemKind("records that cannot be understood", True, NO_START),
+    "duplicate": ProblemKind("ids or names that stand twice", True, NO_START),
+    "unknown_category": ProblemKind("annotations of unknown categories", True, NO_START),
+    "unknown_image": ProblemKind("annotations of unknown images", True, NO_START),
+    "rle_size": ProblemKind("run-length masks of another size than their image", True, NO_START),
+    "broken_mask": ProblemKind("masks that cannot be decoded", True, NO_START),
+    "nothing": ProblemKind("data sets without images or classes", True, NO_START),
     "missing_image": ProblemKind("images that are not there", True, "training stops when it comes to them"),
-    "outside": ProblemKind("files outside of the folders of the data set", True, REFUSED),
+    "outside": ProblemKind("files outside of the folders of the data set", True, NO_START),
     "broken_image": ProblemKind(
         "images that are truncated or cannot be decoded", True, "training stops when it comes to them"
     ),

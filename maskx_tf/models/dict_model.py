@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 Batch = dict[str, tf.Tensor]
-Shape = tuple[int | None, ...] | None
+LeafShape = tuple[int | None, ...] | None
 
 LOSSES = "the losses are means over regions; compile(loss_weights={name: weight}) weights them"
 REFUSED = {
@@ -95,9 +95,9 @@ class DictModel(keras.Model):
         """
         if not force and getattr(self, name) is not None:
             return
-        functions: dict[tuple[Shape, ...], Callable[[Any], Any]] = {}
+        functions: dict[tuple[LeafShape, ...], Callable[[Any], Any]] = {}
 
-        def run(source: Any, shapes: tuple[Shape, ...]) -> Any:
+        def run(source: Any, shapes: tuple[LeafShape, ...]) -> Any:
             if shapes not in functions:
                 make(force=True)
                 functions[shapes] = getattr(self, name)
@@ -161,7 +161,7 @@ def batch_of(data: Any) -> Batch:
     return {name: tf.convert_to_tensor(value) for name, value in x.items()}
 
 
-def shapes_of(batch: Any) -> tuple[Shape, ...]:
+def shapes_of(batch: Any) -> tuple[LeafShape, ...]:
     """The static shapes in a batch, or in its specification, each without its first dimension."""
     shapes = [
         tf.TensorShape(leaf.shape) for leaf in tf.nest.flatten(batch, expand_composites=True) if hasattr(leaf, "shape")
@@ -169,6 +169,6 @@ def shapes_of(batch: Any) -> tuple[Shape, ...]:
     return tuple(None if shape.rank is None else tuple(shape.as_list()[1:]) for shape in shapes)
 
 
-def is_static(shapes: tuple[Shape, ...]) -> bool:
+def is_static(shapes: tuple[LeafShape, ...]) -> bool:
     """Whether all of them are known."""
     return all(shape is not None and None not in shape for shape in shapes)
