@@ -19,22 +19,25 @@ def serve(
         Path, typer.Argument(metavar="DIR", help="Folder of a model's versions, from maskx export saved-model.")
     ],
     name: Annotated[str | None, typer.Option(help="Of the model; else the name of the folder.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address; 0.0.0.0 for the whole network.")] = "127.0.0.1",
     grpc_port: Port = 8500,
     rest_port: Port = 8501,
     batching: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Batching parameters in TF Serving's form; else no batching.")
+        Path | None, typer.Option(metavar="FILE", help="Batching parameters of TF Serving; else none.")
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions to serve, the newest ones.")] = 1,
-    poll: Annotated[float, typer.Option(min=0.1, help="Seconds from one look for new versions to the next.")] = 2.0,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, max=2000, help="Of a message.")] = 64.0,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks for new versions.")] = 2.0,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, max=2000, help="Of a message.")] = 32.0,
+    max_images: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
+    held_megabytes: Annotated[float, typer.Option(min=0.001, help="Of all requests in the server.")] = 256.0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer over HTTP.")] = 60.0,
-    grace: Annotated[float, typer.Option(min=0.0, help="Seconds for requests under way when it is stopped.")] = 30.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds to answer when it is stopped.")] = 30.0,
+    allow_host: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this server, for browsers.")] = None,
+    allow_origin: Annotated[list[str] | None, typer.Option(metavar="URL", help="Pages elsewhere that may ask.")] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
     certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
 ) -> None:
     """Serve a model on this machine: gRPC, REST and a page. SIGTERM and Ctrl-C end it."""
-    import logging
     import signal
     import threading
 
@@ -44,28 +47,40 @@ def serve(
     except ImportError as error:
         raise BadInput(f"{error.name} is missing: pip install 'maskx_tf[serving]'") from None
     from maskx_tf.serving.server.batching import Parameters, read_parameters
+    from maskx_tf.serving.server.service import Limits
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _log_requests()
     options = Options(
         host=host,
         grpc_port=grpc_port,
         rest_port=rest_port,
         batching=Parameters() if batching is None else read_parameters(batching),
-        max_bytes=int(max_megabytes * 2**20),
+        limits=Limits(int(max_megabytes * 2**20), max_images, int(held_megabytes * 2**20), timeout),
         poll_seconds=poll,
         keep=keep,
-        timeout=timeout,
         grace=grace,
+        hosts=tuple(allow_host or ()),
+        origins=tuple(allow_origin or ()),
         key=key,
         certificate=certificate,
     )
-    told = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stopped.set())
     server = Server(folder, name or folder.resolve().name, options)
     versions = ", ".join(map(str, server.versions()))
     scheme = "http" if key is None else "https"
     print(f"serving {name or folder.resolve().name}, version {versions}", flush=True)
     print(f"gRPC {host}:{server.grpc_port}, REST and a page {scheme}://{host}:{server.rest_port}/", flush=True)
-    told.wait()
+    stopped.wait()
     server.stop()
+
+
+def _log_requests() -> None:
+    """Writes the log to standard error; requests as JSON, one object a line."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    requests = logging.getLogger("maskx.serving.access")
+    requests.addHandler(logging.StreamHandler())
+    requests.propagate = False

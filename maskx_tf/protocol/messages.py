@@ -53,6 +53,8 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "inputs": (2, "map TensorProto"),
         "output_filter": (3, "*string"),
     },
+    # A PredictRequest in few bytes: as a map, entries of two bytes each would take sixty times as many.
+    "PredictEntries": {"inputs": (2, "*bytes"), "output_filter": (3, "*bytes")},
     "PredictResponse": {"outputs": (1, "map TensorProto"), "model_spec": (2, "ModelSpec")},
     "GetModelMetadataRequest": {"model_spec": (1, "ModelSpec"), "metadata_field": (2, "*string")},
     "GetModelMetadataResponse": {"model_spec": (1, "ModelSpec"), "metadata": (2, "map Any")},
@@ -142,6 +144,7 @@ TensorProto = CLASSES["TensorProto"]
 ModelSpec = CLASSES["ModelSpec"]
 SignatureDefMap = CLASSES["SignatureDefMap"]
 PredictRequest, PredictResponse = CLASSES["PredictRequest"], CLASSES["PredictResponse"]
+PredictEntries = CLASSES["PredictEntries"]
 GetModelMetadataRequest, GetModelMetadataResponse = (
     CLASSES["GetModelMetadataRequest"],
     CLASSES["GetModelMetadataResponse"],

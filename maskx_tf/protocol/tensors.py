@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.protocol.messages import TensorProto
 
-STRING = 7  # tensorflow/core/framework/types.proto, as are the numbers below
+STRING, HALF = 7, 19  # tensorflow/core/framework/types.proto, as are the numbers below
 TYPES: dict[int, Any] = {
     1: np.float32,
     2: np.float64,
@@ -22,7 +22,7 @@ TYPES: dict[int, Any] = {
     9: np.int64,
     10: np.bool_,
     17: np.uint16,
-    19: np.float16,
+    HALF: np.float16,
     22: np.uint32,
     23: np.uint64,
 }
@@ -32,7 +32,7 @@ NAMES = {number: f"DT_{np.dtype(kind).name.upper()}" for number, kind in TYPES.i
     2: "DT_DOUBLE",
     STRING: "DT_STRING",
     10: "DT_BOOL",
-    19: "DT_HALF",
+    HALF: "DT_HALF",
 }
 FIELDS = {  # where the values are that are not in tensor_content
     1: "float_val",
@@ -40,11 +40,12 @@ FIELDS = {  # where the values are that are not in tensor_content
     STRING: "string_val",
     9: "int64_val",
     10: "bool_val",
-    19: "half_val",
+    HALF: "half_val",
     22: "uint32_val",
     23: "uint64_val",
 }
 MOST_BYTES = 2**30
+MOST_AXES = 32
 
 
 def to_proto(array: NDArray[Any]) -> Any:
@@ -80,8 +81,8 @@ def from_proto(message: Any, most_bytes: int = MOST_BYTES) -> NDArray[Any]:
     if kind is None:
         raise ValueError(f"a tensor of type {message.dtype} cannot be read")
     shape = [dim.size for dim in message.tensor_shape.dim]
-    if message.tensor_shape.unknown_rank or min(shape, default=0) < 0:
-        raise ValueError(f"a tensor has the shape {shape}, expected a whole one")
+    if message.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > MOST_AXES:
+        raise ValueError(f"a tensor has the shape {shape[:MOST_AXES]}, expected a whole one")
     count = math.prod(shape)
     if message.tensor_content and message.dtype != STRING:
         data = np.frombuffer(message.tensor_content, np.dtype(kind).newbyteorder("<")) if _is_whole(message) else ()
@@ -102,11 +103,15 @@ def _repeated(message: Any, kind: Any, count: int, most_bytes: int) -> NDArray[A
         raise ValueError(f"a tensor of {count} elements has {len(values)} values")
     if len(values) < count and count * np.dtype(kind).itemsize > most_bytes:
         raise ValueError(f"a tensor of {count} elements has {len(values)} values")
-    if message.dtype == 19:
-        array = np.array(values, np.uint16).view(np.float16)
-    else:
+    if message.dtype == STRING:
         array = np.empty(len(values), kind)
         array[:] = values
-        if array.dtype.itemsize < 4 and array.dtype.kind in "iu" and list(array) != list(values):
-            raise ValueError(f"a tensor of {array.dtype} has values beyond its range")
+    else:
+        # One after the other, for a list of Python's numbers would take ten times the message.
+        narrow = np.dtype(np.uint16 if message.dtype == HALF else kind)
+        wide = np.fromiter(values, narrow if narrow.itemsize > 2 or kind is np.bool_ else np.int32, len(values))
+        array = wide.astype(narrow)
+        if narrow.itemsize < 4 and (array != wide).any():
+            raise ValueError(f"a tensor of {np.dtype(kind)} has values beyond its range")
+        array = array.view(kind)
     return array if len(array) == count else np.concatenate([array, np.repeat(array[-1:], count - len(array))])

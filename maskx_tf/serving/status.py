@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Values = TypeVarTuple("Values")
+LONGEST_REASON, LONGEST_NAME = 500, 100
 OK = "OK"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 NOT_FOUND = "NOT_FOUND"
+PERMISSION_DENIED = "PERMISSION_DENIED"
 FAILED_PRECONDITION = "FAILED_PRECONDITION"
 RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -13,8 +20,10 @@ UNIMPLEMENTED = "UNIMPLEMENTED"
 CANCELLED = "CANCELLED"
 INTERNAL = "INTERNAL"
 HTTP_NUMBERS = {
+    OK: 200,
     INVALID_ARGUMENT: 400,
     FAILED_PRECONDITION: 400,
+    PERMISSION_DENIED: 403,
     NOT_FOUND: 404,
     RESOURCE_EXHAUSTED: 429,
     CANCELLED: 499,
@@ -23,27 +32,57 @@ HTTP_NUMBERS = {
     UNAVAILABLE: 503,
     DEADLINE_EXCEEDED: 504,
 }
-HTTP_CODES = {
+HTTP_CODES = {number: code for code, number in HTTP_NUMBERS.items()} | {
     400: INVALID_ARGUMENT,
-    404: NOT_FOUND,
+    405: UNIMPLEMENTED,
     408: DEADLINE_EXCEEDED,
     413: RESOURCE_EXHAUSTED,
-    429: RESOURCE_EXHAUSTED,
-    500: INTERNAL,
-    501: UNIMPLEMENTED,
-    503: UNAVAILABLE,
-    504: DEADLINE_EXCEEDED,
 }
 
 
 class ServingError(Exception):
-    """A server refused, or was not there.
+    """A server refused a request, or could not be reached.
 
     Attributes:
-        code: the name of a gRPC status, whichever way the answer came.
-        reason: in words.
+        code: the name of a gRPC status, over HTTP too.
+        reason: in words; cut, because it may repeat what the client sent.
+        number: HTTP's status.
     """
 
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"{code}: {reason}")
-        self.code, self.reason = code, reason
+    def __init__(self, code: str, reason: str, number: int | None = None) -> None:
+        self.code, self.reason = code, reason[:LONGEST_REASON]
+        super().__init__(f"{code}: {self.reason}")
+        self.number = HTTP_NUMBERS.get(code, 500) if number is None else number
+
+    def copy(self) -> ServingError:
+        """The same error without its past, to be kept or to be raised after it was kept.
+
+        An error refers to the frames that it came through, and those to all that they hold, such as images. Where one
+        of them refers to the error, all of it stays in memory until Python looks for such circles.
+        """
+        return ServingError(self.code, self.reason, self.number)
+
+
+def outcome(function: Callable[[*Values], T], *values: *Values) -> T | ServingError:
+    """What a function returns, or the error that it raises; `result` makes a result or an error of it again."""
+    try:
+        return function(*values)
+    except ServingError as error:
+        return error.copy()
+
+
+def result(found: T | ServingError) -> T:
+    """What a function returned; raises if it was an error."""
+    if isinstance(found, ServingError):
+        raise found.copy()
+    return found
+
+
+def quoted(name: str) -> str:
+    """A name that a client chose, for a reason."""
+    return repr(name[:LONGEST_NAME])
+
+
+def too_large(reason: str) -> ServingError:
+    """The error for a request that is too large, which sending again will not help."""
+    return ServingError(RESOURCE_EXHAUSTED, reason, 413)

@@ -45,7 +45,7 @@ OFFICIAL: dict[str, Any] = {
     "ModelVersionStatus": get_model_status_pb2.ModelVersionStatus,
 }
 OFFICIAL["StatusProto"] = type(get_model_status_pb2.ModelVersionStatus().status)
-UNOFFICIAL = {"BatchingParameters"}  # the packages have no stub of it
+UNOFFICIAL = {"BatchingParameters", "PredictEntries"}  # the packages have no stub of the first, and the second is ours
 WIRE = {"enum": "int32"}  # an enum is a number on the wire
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -21,7 +22,8 @@ from maskx_tf.serving.server.batching import Parameters
 from maskx_tf.serving.server.server import Options, Server
 from tests.export.exported import exported
 
-ANY_PORTS = {"grpc_port": 0, "rest_port": 0}
+QUICK = {"grpc_port": 0, "rest_port": 0, "poll_seconds": 0.1}
+PORTS = ["--grpc-port", "0", "--rest-port", "0", "--poll", "0.1"]
 
 
 class Place(NamedTuple):
@@ -32,7 +34,7 @@ class Place(NamedTuple):
 @contextmanager
 def running(base: Path | None = None, name: str = "pets", **options: Any) -> Iterator[Place]:
     """A server of this process."""
-    server = Server(base or exported().parent, name, Options(**ANY_PORTS, **options))
+    server = Server(base or exported().parent, name, Options(**QUICK, **options))
     try:
         yield Place(f"127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}")
     finally:
@@ -52,7 +54,7 @@ def shared() -> Place:
 def command(base: Path, *arguments: str) -> Iterator[tuple[Place, subprocess.Popen[str]]]:
     """A server in a process of its own, as `maskx serve` starts it."""
     code = "import sys; from maskx_tf import cli; sys.exit(cli.run(sys.argv[1:]))"
-    line = [sys.executable, "-c", code, "serve", str(base), "--grpc-port", "0", "--rest-port", "0", *arguments]
+    line = [sys.executable, "-c", code, "serve", str(base), *PORTS, *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     try:
@@ -80,3 +82,19 @@ def fetch(url: str, body: Any = None, method: str | None = None) -> tuple[int, A
         return number, json.loads(text)
     except ValueError:
         return number, text.decode()
+
+
+def address(place: Place) -> tuple[str, int]:
+    """Host and port of HTTP."""
+    host, port = place.rest.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+def talk(place: Place, data: bytes) -> bytes:
+    """What the server sends until it closes the connection."""
+    with socket.create_connection(address(place), timeout=30) as one:
+        one.sendall(data)
+        received = b""
+        while part := one.recv(65536):
+            received += part
+        return received

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from maskx_tf.errors import BadInput
 from maskx_tf.protocol import messages
+from maskx_tf.serving.server import versions as module
 from maskx_tf.serving.server.batching import Parameters
-from maskx_tf.serving.server.service import Service
+from maskx_tf.serving.server.service import Limits, Service
 from maskx_tf.serving.server.versions import Versions, require_versions
 from maskx_tf.serving.status import ServingError
 from tests.serving.toys import write_toy, x
@@ -21,12 +24,19 @@ from tests.serving.toys import write_toy, x
 @pytest.fixture
 def served(tmp_path):
     write_toy(tmp_path, 1)
-    versions = Versions(tmp_path, "toy", keep=1)
+    versions = Versions(tmp_path, "toy", keep=1, settled=0.0)
     versions.check()
-    service = Service(versions, Parameters())
+    service = Service(versions, Parameters(), Limits())
     yield tmp_path, versions, service
     versions.close()
     service.batcher.close()
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def ask(service: Service, value: float = 0.0, number: int | None = None) -> tuple[int, float]:
@@ -59,9 +69,9 @@ def test_two_versions_side_by_side(served) -> None:
     folder, _, _ = served
     for number in (2, 3):
         write_toy(folder, number)
-    versions = Versions(folder, "toy", keep=2)
+    versions = Versions(folder, "toy", keep=2, settled=0.0)
     versions.check()
-    service = Service(versions, Parameters())
+    service = Service(versions, Parameters(), Limits())
     assert [ask(service, number=number)[0] for number in (None, 2, 3)] == [3, 2, 3]
     service.batcher.close()
 
@@ -83,6 +93,101 @@ def test_a_version_that_cannot_be_loaded_changes_nothing(served, caplog) -> None
     assert ask(service) == (2, 2.0)
 
 
+def test_a_version_that_failed_is_tried_again_when_a_file_in_it_changed(served) -> None:
+    folder, versions, service = served
+    write_toy(folder, 2)
+    good = (folder / "2" / "saved_model.pb").read_bytes()
+    (folder / "2" / "saved_model.pb").write_bytes(good[: len(good) // 2])
+    (folder / "2" / "variables" / "variables.index").rename(folder / "index")
+    versions.check()
+    assert versions.states()[2][0] == messages.END
+    before = (folder / "2").stat().st_mtime_ns
+    (folder / "2" / "saved_model.pb").write_bytes(good)
+    versions.check()  # variables are missing still
+    assert ask(service) == (1, 1.0)
+    (folder / "index").rename(folder / "2" / "variables" / "variables.index")
+    assert (folder / "2").stat().st_mtime_ns == before
+    versions.check()
+    assert ask(service) == (2, 2.0)
+
+
+def test_a_version_is_loaded_when_it_is_complete(served, monkeypatch) -> None:
+    folder, versions, service = served
+    versions.settled = 5.0
+    source = write_toy(folder / "elsewhere", 2)
+    for file in sorted(source.rglob("*"), reverse=True):  # saved_model.pb is not the last
+        target = folder / "2" / file.relative_to(source)
+        if file.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)  # which keeps the time of writing
+            os.utime(target, (0, 0))
+            versions.check()
+            assert 2 not in versions.states()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 4.0)
+    versions.check()
+    assert ask(service) == (1, 1.0)
+    monkeypatch.setattr(time, "time", lambda: now() + 6.0)
+    versions.check()
+    assert ask(service) == (2, 2.0)
+
+
+def test_a_clock_that_is_wrong_keeps_no_version_away(served, monkeypatch) -> None:
+    folder, versions, service = served
+    versions.settled = 5.0
+    write_toy(folder, 2)
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # the disk's clock is half a century ahead
+    versions.check()
+    assert ask(service) == (1, 1.0)
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 6.0)
+    versions.check()
+    assert ask(service) == (2, 2.0)
+
+
+def test_a_version_that_changes_while_it_is_loaded_is_not_served(served, monkeypatch) -> None:
+    folder, versions, service = served
+    path = write_toy(folder, 2)
+    load = module.Version
+
+    def slowly(number, path):
+        version = load(number, path)
+        (path / "more").touch()
+        return version
+
+    monkeypatch.setattr(module, "Version", slowly)
+    versions.check()
+    assert versions.states()[2] == (messages.START, "")
+    monkeypatch.setattr(module, "Version", load)
+    versions.check()
+    assert ask(service) == (2, 2.0)
+    assert (path / "more").exists()
+
+
+def test_the_best_of_what_is_there_is_served_first(tmp_path) -> None:
+    write_toy(tmp_path, 1)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "saved_model.pb").write_bytes(b"no model")
+    versions = Versions(tmp_path, "toy", keep=1, settled=0.0)
+    versions.open()
+    assert [number for number, (state, _) in versions.states().items() if state == messages.AVAILABLE] == [1]
+    shutil.rmtree(tmp_path / "1")
+    with pytest.raises(BadInput, match="2: cannot be loaded: "):
+        Versions(tmp_path, "toy", keep=1, settled=0.0).open()
+
+
+def test_numbers_beyond_int64_are_ignored(served, caplog) -> None:
+    folder, versions, service = served
+    for name in ("9223372036854775808", "9" * 200):
+        shutil.copytree(folder / "1", folder / name)
+    for _ in range(2):
+        versions.check()
+    assert ask(service) == (1, 1.0)
+    assert set(versions.states()) == {1}
+    said = [record.getMessage() for record in caplog.records if "ignored" in record.getMessage()]
+    assert sorted(line.rpartition("/")[2][:20] for line in said) == ["9223372036854775808:", "9" * 20]
+
+
 def test_reloads_under_load_lose_nothing(served) -> None:
     folder, versions, service = served
     answers: list[tuple[int, float]] = []
@@ -102,9 +207,8 @@ def test_reloads_under_load_lose_nothing(served) -> None:
         thread.start()
     for number in (2, 3, 4):
         write_toy(folder, number)
-        until = time.monotonic() + 30
-        while versions.states().get(number) != (messages.AVAILABLE, "") and time.monotonic() < until:
-            time.sleep(0.01)
+        wait(lambda number=number: versions.states().get(number) == (messages.AVAILABLE, ""))
+    wait(lambda: answers[-1][0] == 4)
     done.set()
     for thread in threads:
         thread.join()
@@ -119,9 +223,7 @@ def test_an_old_version_stays_until_its_requests_are_answered(served) -> None:
     with versions.using("toy", 1) as version:
         thread = threading.Thread(target=versions.check)
         thread.start()
-        until = time.monotonic() + 30
-        while versions.states()[1][0] != messages.UNLOADING and time.monotonic() < until:
-            time.sleep(0.01)
+        wait(lambda: versions.states()[1][0] == messages.UNLOADING)
         assert ask(service) == (2, 2.0)
         assert versions.states()[1][0] == messages.UNLOADING
         np.testing.assert_array_equal(version.run("serving_default", x(0))["y"], [[1.0]])

@@ -80,6 +80,11 @@ class Task:
         self.arrival = time.monotonic()
         self.result: Future[Arrays] = Future()
 
+    def cancel(self) -> None:
+        """Takes the task back if it still waits, and lets go of its inputs."""
+        if self.result.cancel():
+            self.inputs = {}
+
 
 class Batcher:
     """Threads that make batches of tasks and run them.
@@ -87,7 +92,7 @@ class Batcher:
     Args:
         run: what is called with a key and the inputs of a batch.
         parameters: of the batches.
-        observe: is told the rows of each batch.
+        observe: receives the rows of each batch.
     """
 
     def __init__(
@@ -104,11 +109,16 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, key: Hashable, task: Task) -> None:
+    def submit(self, key: Hashable, task: Task, *, always: bool = False) -> None:
         """Puts a task into the queue of its key and of the shapes of its inputs.
 
+        Args:
+            key: what the task is run with.
+            task: to be run.
+            always: even if the queue is full.
+
         Raises:
-            ServingError: it is too large, the queue is full, or the server is going away.
+            ServingError: it is too large, the queue is full, or the server is stopping.
         """
         parameters = self._parameters
         if parameters.together and task.rows > parameters.max_batch_size:
@@ -119,7 +129,7 @@ class Batcher:
             if self._closing:
                 raise ServingError(UNAVAILABLE, "the server is shutting down")
             limit = parameters.max_enqueued_batches * parameters.max_batch_size
-            if self._waiting() + (task.rows if parameters.together else 1) > limit:
+            if not always and self._waiting() + (task.rows if parameters.together else 1) > limit:
                 raise ServingError(RESOURCE_EXHAUSTED, f"the queue is full: it holds at most {limit} images")
             self._queues.setdefault((key, shapes), (key, deque()))[1].append(task)
             self._changed.notify()
@@ -187,7 +197,7 @@ class Batcher:
                 for task in tasks:
                     self._answer(key, [task])
             else:
-                tasks[0].result.set_exception(error)
+                tasks[0].result.set_exception(error.copy() if isinstance(error, ServingError) else error)
             return
         self._observe(sum(rows))
         start = 0

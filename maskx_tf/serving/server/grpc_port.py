@@ -1,22 +1,35 @@
-"""The gRPC port: TF Serving's PredictionService and ModelService, and gRPC's health service."""
+"""The gRPC port: TF Serving's PredictionService and ModelService, gRPC's health service and reflection."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto, to_proto
 from maskx_tf.serving import status as codes
+from maskx_tf.serving.server.arrivals import DIALOGUES, WATCHES, Arrivals
+from maskx_tf.serving.server.batching import Arrays, Task
+from maskx_tf.serving.server.budget import Share, size_of
 from maskx_tf.serving.server.service import Service, signature_map
-from maskx_tf.serving.status import ServingError
+from maskx_tf.serving.status import ServingError, outcome, quoted, result, too_large
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-Handler = Callable[[bytes, Any], Any]
+# A server answers a method with a message, given the bytes of another and gRPC's context.
+Answer = Callable[[bytes, Any], Any]
+# Milliseconds until a connection ends, and until it is cut: else answers that nobody reads would stay for ever.
+AGE, AGE_GRACE = 3_600_000, 600_000
+STREAMS_OF_A_CONNECTION = 256
+MOST_ENTRIES = 1000
+SMALL = 2**16  # bytes of a message that asks about the model
+NAMES = ("", *messages.SERVICES)  # that have a health
+for _file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):  # for reflection
+    messages.POOL.AddSerializedFile(_file.serialized_pb)
 
 
 class GrpcPort:
@@ -25,68 +38,105 @@ class GrpcPort:
     Args:
         service: that answers.
         address: host and port; port 0 for any that is free.
-        workers: requests that are looked at or wait at a time; more are refused.
-        max_bytes: of a message, either way.
+        workers: requests that wait at a time; more are refused.
         credentials: for encryption; None for none.
     """
 
-    def __init__(self, service: Service, address: str, workers: int, max_bytes: int, credentials: Any = None) -> None:
+    def __init__(self, service: Service, address: str, workers: int, credentials: Any = None) -> None:
         self._service = service
+        # One thread, because a message may take twenty times its bytes while it is parsed.
+        self._parser = futures.ThreadPoolExecutor(1, "parse")
+        self._health = _Health()
         options = [
-            ("grpc.max_send_message_length", max_bytes),
-            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_send_message_length", service.limits.max_bytes),
+            ("grpc.max_receive_message_length", service.limits.max_bytes),
+            ("grpc.max_concurrent_streams", STREAMS_OF_A_CONNECTION),
+            ("grpc.http2.bdp_probe", 0),  # else megabytes of messages that are not read yet would be taken in
+            ("grpc.max_connection_age_ms", AGE),
+            ("grpc.max_connection_age_grace_ms", AGE_GRACE),
             ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
         ]
+        threads = workers + DIALOGUES + WATCHES
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(workers, "grpc"), options=options, maximum_concurrent_rpcs=workers
+            futures.ThreadPoolExecutor(threads, "grpc"),
+            options=options,
+            interceptors=[Arrivals(service.budget)],
+            maximum_concurrent_rpcs=threads,
         )
         refused = {name: self._refuse(name) for name in ("Classify", "Regress", "MultiInference")}
-        services: dict[str, dict[str, Handler]] = {
+        services: dict[str, dict[str, Answer]] = {
             messages.PREDICTION: {"Predict": self._predict, "GetModelMetadata": self._metadata, **refused},
             messages.MODEL: {"GetModelStatus": self._status},
         }
-        for name, handlers in services.items():
-            methods = {method: grpc.unary_unary_rpc_method_handler(_safe(one)) for method, one in handlers.items()}
+        for name, answers in services.items():
+            methods = {
+                method: grpc.unary_unary_rpc_method_handler(answer, response_serializer=_serialized)
+                for method, answer in answers.items()
+            }
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
-        self._health = health.HealthServicer()
-        self._health.set("", SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [*messages.SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server, messages.POOL)
         if credentials is None:
             self.port = self._server.add_insecure_port(address)
         else:
             self.port = self._server.add_secure_port(address, credentials)
         self._server.start()
 
-    def stop(self, seconds: float) -> None:
-        """Refuses new requests and returns when those that were accepted are answered, or the seconds are over."""
+    def say_ready(self) -> None:
+        """Tells the clients of the health service that requests are answered from now on."""
+        for name in NAMES:
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self, seconds: float) -> threading.Event:
+        """Refuses new requests; the event is set when the others are answered, or the seconds are over."""
         self._health.enter_graceful_shutdown()
-        self._server.stop(seconds).wait()
+        ended: threading.Event = self._server.stop(seconds)
+        return ended
 
     def _predict(self, data: bytes, context: Any) -> Any:
-        request = _parse(messages.PredictRequest, data)
-        try:
-            inputs = {name: from_proto(message) for name, message in request.inputs.items()}
-        except (ValueError, OverflowError) as error:
-            raise ServingError(codes.INVALID_ARGUMENT, str(error)) from None
-        number, outputs = self._service.predict(
-            "grpc",
-            _spec(request.model_spec),
-            request.model_spec.signature_name,
-            inputs,
-            request.output_filter,
-            seconds=context.time_remaining(),
-            on_task=lambda task: context.add_callback(task.result.cancel),
-        )
+        spec, signature, inputs, outputs = result(self._parser.submit(outcome, self._read, data).result())
+
+        def on_task(task: Task) -> None:
+            if not context.add_callback(task.cancel):  # the client has disconnected
+                task.cancel()
+
+        with Share(self._service.budget) as share:
+            share.set(sum(size_of(array) for array in inputs.values()))
+            number, found = self._service.predict(
+                "grpc",
+                spec,
+                signature,
+                inputs,
+                outputs,
+                seconds=context.time_remaining(),
+                on_task=on_task,
+            )
         response = messages.PredictResponse()
-        response.model_spec.CopyFrom(self._answered(number, request.model_spec.signature_name))
-        for name, value in outputs.items():
+        response.model_spec.CopyFrom(self._answered(number, signature))
+        for name, value in found.items():
             response.outputs[name].CopyFrom(to_proto(value))
         return response
 
+    def _read(self, data: bytes) -> tuple[tuple[str, int | None], str, Arrays, list[str]]:
+        """Model and version, signature, inputs and names of outputs of a request."""
+        entries = _parse(messages.PredictEntries, data)
+        if max(len(entries.inputs), len(entries.output_filter)) > MOST_ENTRIES:
+            raise ServingError(codes.INVALID_ARGUMENT, f"more than {MOST_ENTRIES} inputs or names of outputs")
+        del entries
+        request = _parse(messages.PredictRequest, data)
+        try:
+            most = self._service.limits.max_bytes
+            inputs = {name: from_proto(message, most) for name, message in request.inputs.items()}
+        except (ValueError, OverflowError) as error:
+            raise ServingError(codes.INVALID_ARGUMENT, str(error)) from None
+        spec = request.model_spec
+        return _spec(spec), spec.signature_name, inputs, list(request.output_filter)
+
     def _metadata(self, data: bytes, context: Any) -> Any:
-        request = _parse(messages.GetModelMetadataRequest, data)
+        request = _parse_small(messages.GetModelMetadataRequest, data)
         if list(request.metadata_field) != [messages.SIGNATURE_DEF]:
-            reason = f"metadata_field is {list(request.metadata_field)}, expected ['{messages.SIGNATURE_DEF}']"
+            reason = f"expected the metadata_field {messages.SIGNATURE_DEF!r} and no other"
             raise ServingError(codes.INVALID_ARGUMENT, reason)
         with self._service.versions.using(*_spec(request.model_spec)) as version:
             response = messages.GetModelMetadataResponse(model_spec=self._answered(version.number, ""))
@@ -96,15 +146,15 @@ class GrpcPort:
         return response
 
     def _status(self, data: bytes, context: Any) -> Any:
-        request = _parse(messages.GetModelStatusRequest, data)
+        request = _parse_small(messages.GetModelStatusRequest, data)
         response = messages.GetModelStatusResponse()
-        for number, state, problem in model_states(self._service, *_spec(request.model_spec)):
+        for number, state, problem in self._service.model_states(*_spec(request.model_spec)):
             one = response.model_version_status.add(version=number, state=state)
             one.status.error_message = problem
             one.status.error_code = int(bool(problem)) * grpc.StatusCode.UNKNOWN.value[0]
         return response
 
-    def _refuse(self, method: str) -> Handler:
+    def _refuse(self, method: str) -> Answer:
         def refuse(data: bytes, context: Any) -> Any:
             reason = f"the model has no signatures for {method}: use Predict"
             raise ServingError(codes.INVALID_ARGUMENT, reason)
@@ -117,31 +167,36 @@ class GrpcPort:
         return spec
 
 
-def is_ready(service: Service) -> bool:
-    """Whether a version is loaded."""
-    return any(state == messages.AVAILABLE for state, _ in service.versions.states().values())
+class _Health(health.HealthServicer):
+    """gRPC's health service, which would keep every name that someone watches."""
 
+    def __init__(self) -> None:
+        super().__init__(experimental_non_blocking=False)
+        for name in NAMES:
+            self.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
-def model_states(service: Service, name: str, number: int | None) -> list[tuple[int, int, str]]:
-    """Number, state and problem of each version, the newest first, or of the one that is asked for.
-
-    Raises:
-        ServingError: there is no such model or version.
-    """
-    if name not in ("", service.versions.name):
-        raise ServingError(codes.NOT_FOUND, f"no model of the name {name!r}, expected {service.versions.name!r}")
-    states = service.versions.states()
-    if number is not None and number not in states:
-        raise ServingError(codes.NOT_FOUND, f"no version {number} of {service.versions.name!r}")
-    chosen = sorted(states if number is None else [number], reverse=True)
-    return [(one, *states[one]) for one in chosen]
+    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:  # noqa: N802
+        if request.service not in NAMES:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return super().Watch(request, context, send_response_callback)
 
 
 def _spec(spec: Any) -> tuple[str, int | None]:
     if spec.version_label:
-        reason = f"no version label {spec.version_label!r}: this server has none, TF Serving has"
+        reason = f"no version label {quoted(spec.version_label)}: this server has none, TF Serving has"
         raise ServingError(codes.INVALID_ARGUMENT, reason)
     return spec.name, spec.version.value if spec.HasField("version") else None
+
+
+def _serialized(message: Any) -> bytes:
+    content: bytes = message.SerializeToString()
+    return content
+
+
+def _parse_small(kind: Any, data: bytes) -> Any:
+    if len(data) > SMALL:
+        raise too_large(f"a message of {len(data)} bytes, expected at most {SMALL}")
+    return _parse(kind, data)
 
 
 def _parse(kind: Any, data: bytes) -> Any:
@@ -149,17 +204,3 @@ def _parse(kind: Any, data: bytes) -> Any:
         return kind.FromString(data)
     except Exception:  # protocol buffers' own class of error, which moved between versions
         raise ServingError(codes.INVALID_ARGUMENT, f"the message is no {kind.DESCRIPTOR.name}") from None
-
-
-def _safe(handler: Handler) -> Callable[[bytes, Any], bytes]:
-    """The handler, whose refusals become statuses."""
-
-    def handle(data: bytes, context: Any) -> bytes:
-        try:
-            answer: bytes = handler(data, context).SerializeToString()
-            return answer
-        except ServingError as error:
-            context.abort(grpc.StatusCode[error.code], error.reason)
-            raise AssertionError("abort raises") from None
-
-    return handle

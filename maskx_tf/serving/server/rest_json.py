@@ -1,128 +1,197 @@
-"""TF Serving's JSON: rows under "instances", or columns under "inputs"; bytes as {"b64": "..."}."""
+"""TF Serving's JSON: rows under "instances", or columns under "inputs"; bytes as {"b64": "..."}.
+
+Reading and writing know arrays alone, no model and no TensorFlow. Python's parser holds the interpreter's lock until it
+is done, which for many values is seconds in which no thread runs; this module then reads the body in another process.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from typing import Any
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from maskx_tf.serving import status as codes
-from maskx_tf.serving.server.batching import Arrays
-from maskx_tf.serving.server.service import SERVING_DEFAULT
-from maskx_tf.serving.server.versions import Version
-from maskx_tf.serving.status import ServingError
+from maskx_tf.serving.status import ServingError, too_large
+
+KEYS = {"signature_name", "instances", "inputs"}
+# In front of every value but the first, and of every letter that takes long.
+SEPARATORS = b",[{\\"
+DENSE = 250_000  # values, from which on they are read in another process
+STEP = 2**20
+# Python's objects take up to 13 times the text of an image; of brackets alone 21 times.
+MEMORY, MEMORY_PER_BYTE = 2**28, 16
+SMALL_INTEGERS = 256
 
 
-class Request:
-    """The body of a request, read as far as it can be without knowing the model.
+class Body(NamedTuple):
+    """The body of a request.
 
-    Args:
-        body: JSON.
+    Attributes:
+        signature: its name; empty for the default.
+        in_rows: whether the inputs came as rows, and the answer goes so.
+        named: whether they have names; else there is one, under the name "".
+        columns: arrays of numbers, or of bytes as objects.
+    """
+
+    signature: str
+    in_rows: bool
+    named: bool
+    columns: dict[str, NDArray[Any]]
+
+
+def parse(body: bytes | bytearray) -> Body:
+    """Reads a request as far as it can be read without knowing the model.
 
     Raises:
         ServingError: it is no JSON, or no request.
     """
-
-    def __init__(self, body: bytes) -> None:
-        try:
-            content = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise _invalid(f"the body is no JSON: {str(error)[:100]}") from None
-        if not isinstance(content, dict):
-            raise _invalid('the body is no JSON object, expected {"instances": [...]} or {"inputs": {...}}')
-        unknown = set(content) - {"signature_name", "instances", "inputs"}
-        if unknown or ("instances" in content) == ("inputs" in content):
-            raise _invalid(f"the body has the keys {sorted(content)}, expected signature_name and instances, or inputs")
-        self.signature = content.get("signature_name", "")
-        if not isinstance(self.signature, str):
-            raise _invalid("signature_name is no text")
-        self.rows: Any = content.get("instances")
-        self.columns: Any = content.get("inputs")
-        if "instances" in content and (not isinstance(self.rows, list) or not self.rows):
-            raise _invalid("instances is no list of at least one")
-
-    def inputs(self, version: Version) -> Arrays:
-        """The arrays that the signature takes.
-
-        Raises:
-            ServingError: values that are none, or of another shape or type.
-        """
-        specs = version.inputs[self.signature or SERVING_DEFAULT]
-        columns = self.columns if self.rows is None else self._columns(specs)
-        if not isinstance(columns, dict) or set(columns) == {"b64"}:
-            if len(specs) != 1:
-                raise _invalid(f"expected the inputs by their names: {', '.join(specs)}")
-            columns = {next(iter(specs)): columns}
-        for name in columns:
-            if name not in specs:
-                raise _invalid(f"no input {name!r}, expected {', '.join(specs)}")
-        return {name: _array(name, values, specs[name]) for name, values in columns.items()}
-
-    def answer(self, outputs: Arrays) -> bytes:
-        """The body of the answer, in rows or columns as the request was."""
-        columns = {name: _plain(name, value) for name, value in outputs.items()}
-        if self.rows is None:
-            return json.dumps({"outputs": columns}).encode()
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return json.dumps({"predictions": rows}).encode()
-
-    def _columns(self, specs: dict[str, tf.TensorSpec]) -> dict[str, list[Any]]:
-        first = self.rows[0]
-        if not isinstance(first, dict) or set(first) == {"b64"}:
-            if len(specs) != 1:
-                raise _invalid(f"expected each instance with the inputs by their names: {', '.join(specs)}")
-            return {next(iter(specs)): self.rows}
-        if any(not isinstance(row, dict) or set(row) != set(first) for row in self.rows):
-            raise _invalid("the instances have different inputs")
-        return {name: [row[name] for row in self.rows] for name in first}
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"the body is no JSON: {str(error)[:100]}") from None
+    if not isinstance(content, dict):
+        raise _invalid('the body is no JSON object, expected {"instances": [...]} or {"inputs": {...}}')
+    if set(content) - KEYS or ("instances" in content) == ("inputs" in content):
+        keys = str(sorted(content))[:200]
+        raise _invalid(f"the body has the keys {keys}, expected signature_name and instances, or inputs")
+    signature = content.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise _invalid("signature_name is no text")
+    in_rows = "instances" in content
+    columns = _columns(content["instances"]) if in_rows else content["inputs"]
+    named = isinstance(columns, dict) and set(columns) != {"b64"}
+    arrays = {name: _array(name, values) for name, values in (columns if named else {"": columns}).items()}
+    return Body(signature, in_rows, named, arrays)
 
 
-def _array(name: str, values: Any, spec: tf.TensorSpec) -> NDArray[Any]:
-    if spec.dtype == tf.string:
-        if not isinstance(values, list):
-            raise _invalid(f"{name}: expected a list of images")
+def is_dense(body: bytes | bytearray) -> bool:
+    """Whether a body holds so many values that reading it would keep all threads waiting."""
+    count = 0
+    for start in range(0, len(body), STEP):
+        part = body[start : start + STEP]
+        count += len(part) - len(part.translate(None, SEPARATORS))
+        if count > DENSE:
+            return True
+    return False
+
+
+def parse_apart(body: bytes | bytearray, seconds: float) -> Body:
+    """Does as `parse` does in another process, whose memory is bounded.
+
+    Raises:
+        ServingError: as for `parse`; or it took too long, or more memory than there is for it.
+    """
+    limit = MEMORY + MEMORY_PER_BYTE * len(body)
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
+    line = [sys.executable, "-P", "-m", __name__, str(limit)]
+    try:
+        done = subprocess.run(line, input=body, stdout=subprocess.PIPE, timeout=seconds, env=environment, check=False)
+    except subprocess.TimeoutExpired:
+        raise ServingError(codes.DEADLINE_EXCEEDED, "the deadline passed") from None
+    if done.returncode:
+        raise too_large(f"reading {len(body)} bytes of JSON takes more than {limit} bytes: send files, or use gRPC")
+    found = pickle.loads(done.stdout)
+    if isinstance(found, str):
+        raise _invalid(found)
+    return Body(*found)
+
+
+def answer(outputs: Mapping[str, NDArray[Any]], *, in_rows: bool) -> bytes:
+    """The body of an answer."""
+    # One image after the other, so that other threads have their turn between them.
+    texts = {name: [json.dumps(_plain(name, row)) for row in value] for name, value in outputs.items()}
+    if not in_rows:
+        columns = [f"{json.dumps(name)}: [{', '.join(rows)}]" for name, rows in texts.items()]
+        return f'{{"outputs": {{{", ".join(columns)}}}}}'.encode()
+    names = [json.dumps(name) for name in texts]
+    rows = [
+        f"{{{', '.join(f'{name}: {text}' for name, text in zip(names, row, strict=True))}}}"
+        for row in zip(*texts.values(), strict=True)
+    ]
+    return f'{{"predictions": [{", ".join(rows)}]}}'.encode()
+
+
+def _columns(rows: Any) -> Any:
+    """The columns of rows: by their names, or the rows themselves, which then are of one unnamed input."""
+    if not isinstance(rows, list) or not rows:
+        raise _invalid("instances is no list of at least one")
+    first = rows[0]
+    if not isinstance(first, dict) or set(first) == {"b64"}:
+        return rows
+    if any(not isinstance(row, dict) or set(row) != set(first) for row in rows):
+        raise _invalid("the instances have different inputs")
+    return {name: [row[name] for row in rows] for name in first}
+
+
+def _array(name: str, values: Any) -> NDArray[Any]:
+    where = f"{name!r}: " if name else ""
+    if isinstance(values, list) and values and all(isinstance(value, (str, dict)) for value in values):
         array = np.empty(len(values), np.object_)
-        array[:] = [_bytes(name, value) for value in values]
+        array[:] = [_bytes(where, value) for value in values]
         return array
     try:
-        found = np.asarray(values)
+        array = np.asarray(values)
     except ValueError:
-        raise _invalid(f"{name}: the lists in it are not of equal length") from None
-    wanted = np.dtype(spec.dtype.as_numpy_dtype)
-    if found.dtype.kind not in ("iu" if wanted.kind in "iu" else "iuf") and found.size:
-        raise _invalid(f"{name}: expected numbers of type {spec.dtype.name}")
-    if wanted.kind in "iu" and found.size:
-        limits = np.iinfo(wanted)
-        if found.min() < limits.min or found.max() > limits.max:
-            raise _invalid(f"{name}: expected numbers in {limits.min}..{limits.max}")
-    return found.astype(wanted)
+        raise _invalid(f"{where}the lists in it are not of equal length") from None
+    if array.dtype.kind not in "iufb":
+        raise _invalid(f'{where}expected a list of numbers, or of texts and {{"b64": "..."}}')
+    if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() < SMALL_INTEGERS:
+        return array.astype(np.uint8)  # pixels, in an eighth of the memory
+    return array
 
 
-def _bytes(name: str, value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
+def _bytes(where: str, value: str | dict[str, Any]) -> bytes:
     try:
-        return base64.b64decode(value["b64"], validate=True)
-    except (TypeError, LookupError, ValueError, binascii.Error):
-        raise _invalid(f'{name}: expected {{"b64": "..."}} with bytes in base 64') from None
+        if isinstance(value, str):
+            return value.encode()  # but for half of a surrogate pair, which is no character
+        if set(value) != {"b64"}:
+            raise _invalid(f'{where}expected {{"b64": "..."}}, and no other keys')
+        text = value["b64"].encode("ascii").translate(None, b" \t\r\n").rstrip(b"=")
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except (AttributeError, ValueError):
+        raise _invalid(f'{where}expected text, or {{"b64": "..."}} with bytes in base 64') from None
 
 
-def _plain(name: str, value: NDArray[Any]) -> Any:
-    if value.dtype != np.object_:
-        return value.tolist()
-
-    def text(item: Any) -> Any:
-        if isinstance(item, list):
-            return [text(one) for one in item]
-        return {"b64": base64.b64encode(item).decode()} if name.endswith("_bytes") else item.decode("utf-8", "replace")
-
-    return text(value.tolist())
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(name, one) for one in value] if value and isinstance(value[0], (bytes, list)) else value
+    if isinstance(value, bytes):
+        return (
+            {"b64": base64.b64encode(value).decode()} if name.endswith("_bytes") else value.decode("utf-8", "replace")
+        )
+    return value
 
 
 def _invalid(reason: str) -> ServingError:
     return ServingError(codes.INVALID_ARGUMENT, reason)
+
+
+def main() -> None:
+    """Reads a body from standard input and writes what was found, or what is wrong with it, to standard output."""
+    if sys.platform == "linux":
+        import resource
+
+        limit = int(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        found: Any = tuple(parse(sys.stdin.buffer.read()))
+    except ServingError as error:
+        found = error.reason
+    except MemoryError:
+        sys.exit(1)
+    pickle.dump(found, sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+if __name__ == "__main__":
+    main()

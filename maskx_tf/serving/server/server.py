@@ -1,20 +1,22 @@
-"""The local server: one model's versions behind a gRPC port and an HTTP port, until it is told to stop."""
+"""The local server: one model's versions behind a gRPC port and an HTTP port, until it is stopped."""
 
 from __future__ import annotations
 
 import logging
 import os
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grpc
 
 from maskx_tf.errors import BadInput
+from maskx_tf.protocol.messages import AVAILABLE
 from maskx_tf.serving.server.batching import Parameters
 from maskx_tf.serving.server.grpc_port import GrpcPort
 from maskx_tf.serving.server.rest_port import RestPort
-from maskx_tf.serving.server.service import Service
+from maskx_tf.serving.server.service import Limits, Service
 from maskx_tf.serving.server.versions import Versions, require_versions
 
 MOST_WORKERS = 256
@@ -29,11 +31,12 @@ class Options(NamedTuple):
         grpc_port: 0 for any that is free.
         rest_port: like grpc_port.
         batching: of the requests.
-        max_bytes: of a message.
-        poll_seconds: from one look at the disk to the next.
+        limits: of the requests.
+        poll_seconds: between two looks for new versions; one that nothing changed in for so long is complete.
         keep: versions that are served, the newest ones.
-        timeout: seconds for an answer over HTTP.
         grace: seconds for the answers that are under way when it stops.
+        hosts: names of the server, besides its addresses, `host` and localhost.
+        origins: of pages on other servers that may ask over HTTP, such as "https://example.org".
         key: PEM file, for encryption.
         certificate: PEM file, for encryption.
     """
@@ -42,11 +45,12 @@ class Options(NamedTuple):
     grpc_port: int = 8500
     rest_port: int = 8501
     batching: Parameters = Parameters()
-    max_bytes: int = 64 * 2**20
+    limits: Limits = Limits()
     poll_seconds: float = 2.0
     keep: int = 1
-    timeout: float = 60.0
     grace: float = 30.0
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     key: Path | None = None
     certificate: Path | None = None
 
@@ -54,63 +58,68 @@ class Options(NamedTuple):
 class Server:
     """Runs from the moment it is made until `stop`.
 
+    The ports answer first, with UNAVAILABLE, and then the model is loaded.
+
     Args:
         base: folder of a model's versions.
         name: of the model.
         options: of the server.
 
     Raises:
-        BadInput: no version there can be loaded, a port is taken, or a file of the encryption is none.
+        BadInput: a port is taken, the encryption's files cannot be used, or no version can be loaded.
     """
 
     def __init__(self, base: Path, name: str, options: Options) -> None:
         require_versions(base)
         pem = _read_pem(options)
         self._grace = options.grace
-        self._versions = Versions(base, name, options.keep)
-        self._versions.check()
-        if not any(not problem for _, problem in self._versions.states().values()):
-            number, (_, problem) = max(self._versions.states().items())
-            raise BadInput(f"{base / str(number)}: cannot be loaded: {problem}")
-        self._service = Service(self._versions, options.batching)
-        batching = options.batching
-        waiting = (batching.max_enqueued_batches + batching.num_batch_threads) * batching.max_batch_size
-        # A few more than may wait, so that the queue and not the port says what is too much.
-        workers = min(waiting + 8, MOST_WORKERS)
-        try:
-            credentials = None if pem is None else grpc.ssl_server_credentials([pem])
-            address = f"{options.host}:{options.grpc_port}"
-            self._grpc = GrpcPort(self._service, address, workers, options.max_bytes, credentials)
-        except (RuntimeError, ValueError) as error:
-            self._close()
-            raise BadInput(f"gRPC port {options.host}:{options.grpc_port}: {str(error).splitlines()[0]}") from None
-        try:
-            place = (options.host, options.rest_port)
-            context = None if pem is None else _context(options)
-            self._rest = RestPort(self._service, place, workers, options.max_bytes, options.timeout, context)
-        except (OSError, OverflowError) as error:
-            self._grpc.stop(0)
-            self._close()
-            raise BadInput(f"REST port {options.host}:{options.rest_port}: {error}") from None
+        self._versions = Versions(base, name, options.keep, options.poll_seconds)
+        self._service = Service(self._versions, options.batching, options.limits)
+        with ExitStack() as undo:
+            undo.callback(self._service.batcher.close)
+            self._grpc = _open_grpc(self._service, options, pem)
+            undo.callback(self._grpc.stop, 0)
+            self._rest = _open_rest(self._service, options)
+            undo.callback(self._rest.stop, 0)
+            self._versions.open()
+            undo.pop_all()
         self.grpc_port, self.rest_port = self._grpc.port, self._rest.port
+        self._grpc.say_ready()
         self._versions.watch(options.poll_seconds)
 
     def versions(self) -> list[int]:
-        """The numbers of those that were loaded."""
-        return sorted(number for number, (_, problem) in self._versions.states().items() if not problem)
+        """The numbers of those that are loaded."""
+        return sorted(number for number, (state, _) in self._versions.states().items() if state == AVAILABLE)
 
     def stop(self) -> None:
         """Refuses what is new, answers what was accepted, and ends."""
         log.info("stopping")
-        self._grpc.stop(self._grace)
+        answered = self._grpc.stop(self._grace)
         self._rest.stop(self._grace)
-        self._close()
+        answered.wait()
+        self._versions.close()
+        self._service.batcher.close()
         log.info("stopped")
 
-    def _close(self) -> None:
-        self._versions.close()
-        if hasattr(self, "_service"):
-            self._service.batcher.close()
+
+def _open_grpc(service: Service, options: Options, pem: tuple[bytes, bytes] | None) -> GrpcPort:
+    batching = options.batching
+    waiting = (batching.max_enqueued_batches + batching.num_batch_threads) * batching.max_batch_size
+    # A few more than may wait, so that the queue and not the port says what is too much.
+    workers = min(waiting + 8, MOST_WORKERS)
+    address = f"[{options.host}]:{options.grpc_port}" if ":" in options.host else f"{options.host}:{options.grpc_port}"
+    try:
+        return GrpcPort(service, address, workers, None if pem is None else grpc.ssl_server_credentials([pem]))
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(f"gRPC port {address}: {str(error).splitlines()[0]}") from None
+
+
+def _open_rest(service: Service, options: Options) -> RestPort:
+    place = (options.host, options.rest_port)
+    try:
+        return RestPort(service, *place, options.hosts, options.origins, options.key, options.certificate)
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"REST port {options.host}:{options.rest_port}: {error}") from None
 
 
 def _read_pem(options: Options) -> tuple[bytes, bytes] | None:
@@ -119,13 +128,9 @@ def _read_pem(options: Options) -> tuple[bytes, bytes] | None:
     if options.key is None or options.certificate is None:
         return None
     try:
-        _context(options)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        # A password is not asked for on the terminal.
+        context.load_cert_chain(os.fspath(options.certificate), os.fspath(options.key), password="")
         return options.key.read_bytes(), options.certificate.read_bytes()
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"{options.key}, {options.certificate}: {error.strerror or error}") from None
-
-
-def _context(options: Options) -> ssl.SSLContext:
-    context: Any = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(os.fspath(options.certificate or ""), os.fspath(options.key or ""))
-    return context

@@ -1,32 +1,48 @@
-"""What both ports of the local server answer with: requests checked, batched, run, and counted."""
+"""What both ports of the local server answer with: requests checked, cut into slices, run, and counted."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from maskx_tf.protocol import messages
 from maskx_tf.serving import status as codes
-from maskx_tf.serving.server import metrics
 from maskx_tf.serving.server.batching import Arrays, Batcher, Parameters, Task
+from maskx_tf.serving.server.budget import Budget
+from maskx_tf.serving.server.metrics import Metrics
 from maskx_tf.serving.server.versions import Version, Versions
-from maskx_tf.serving.status import ServingError
+from maskx_tf.serving.status import ServingError, quoted, result, too_large
 
 SERVING_DEFAULT = "serving_default"
-LONGEST_WAIT = 3600.0  # seconds, for who names no deadline; gRPC hands on some centuries
+LONGEST_WAIT = 3600.0  # seconds, for a request without a deadline; gRPC then says some centuries
 ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
 log = logging.getLogger("maskx.serving")
-# Given a task, calls back later if who asked has gone.
-OnTask = Callable[[Task], None]
+OnTask = Callable[[Task], object]
+
+
+class Limits(NamedTuple):
+    """What a server takes.
+
+    Attributes:
+        max_bytes: of a message, either way.
+        max_images: of a request.
+        max_held_bytes: of all requests and answers that are in the server.
+        seconds: for an answer over HTTP, which has no deadlines.
+    """
+
+    max_bytes: int = 32 * 2**20
+    max_images: int = 64
+    max_held_bytes: int = 256 * 2**20
+    seconds: float = 60.0
 
 
 class Service:
@@ -35,20 +51,20 @@ class Service:
     Args:
         versions: of the model.
         parameters: of the batches.
+        limits: of the requests.
     """
 
-    def __init__(self, versions: Versions, parameters: Parameters) -> None:
-        self.versions = versions
-        self.metrics = metrics.Metrics()
-        self._requests = self.metrics.counter("maskx_requests_total", "Requests by port, signature and outcome.")
-        self._seconds = self.metrics.histogram(
-            "maskx_request_seconds", "Seconds from a request's arrival to its answer.", metrics.SECONDS
+    def __init__(self, versions: Versions, parameters: Parameters, limits: Limits) -> None:
+        self.versions, self.limits = versions, limits
+        self.budget = Budget(limits.max_held_bytes)
+        self.metrics = Metrics(
+            lambda: self.batcher.waiting(),
+            self.budget.held,
+            lambda: {number: state for number, (state, _) in versions.states().items()},
         )
-        self._images = self.metrics.counter("maskx_images_total", "Images by what became of them.")
-        rows = self.metrics.histogram("maskx_batch_images", "Images of a batch.", metrics.ROWS)
-        self.batcher = Batcher(_run, parameters, rows)
-        self.metrics.gauge("maskx_queue_images", "Images that wait.", lambda: {(): self.batcher.waiting()})
-        self.metrics.gauge("maskx_version_state", "TF Serving's number of each version's state.", self._state_gauge)
+        self.batcher = Batcher(_run, parameters, self.metrics.batches.observe)
+        self._slice, self._slices_at_once = parameters.max_batch_size, parameters.num_batch_threads
+        self.is_draining = False
 
     def predict(
         self,
@@ -66,11 +82,11 @@ class Service:
         Args:
             port: "grpc" or "rest", for the counts.
             spec: name of the model and number of the version.
-            signature: its name, or nothing for the default.
+            signature: its name; empty for the default.
             inputs: by their names, or a function that makes them once the version is known.
             outputs: names.
             seconds: until the deadline.
-            on_task: is handed the task, to cancel it.
+            on_task: receives each task, to cancel it.
 
         Raises:
             ServingError: the request is refused or fails.
@@ -83,23 +99,64 @@ class Service:
             with self.versions.using(*spec) as version:
                 _check_signature(version, name)
                 arrays = inputs(version) if callable(inputs) else inputs
-                check(version, name, arrays, outputs)
-                task = Task(arrays, deadline)
-                on_task(task)
-                self.batcher.submit((version, name), task)
-                found = _wait(task)
-                code = codes.OK
-                for one in found.get("image_status", ()):
-                    self._images(status=one.decode("utf-8", "replace").split(":")[0])
-                return version.number, {key: found[key] for key in found if key in set(outputs) or not outputs}
+                check(version, name, arrays, outputs, self.limits.max_images)
+                found = self._in_slices((version, name), arrays, deadline, on_task)
+            code = codes.OK
+            for one in found.get("image_status", ()):
+                self.metrics.images.labels(one.decode("utf-8", "replace").split(":")[0]).inc()
+            return version.number, {key: found[key] for key in found if key in set(outputs) or not outputs}
         except ServingError as error:
             code = error.code
             raise
         finally:
-            # A signature of the client's own invention would make a series of its own.
+            # A name that the client made up would become a series of figures.
             known = name if code == codes.OK or self._knows(name) else "other"
-            self._requests(port=port, signature=known, code=code)
-            self._seconds(time.monotonic() - start, port=port)
+            self.metrics.requests.labels(port, known, code).inc()
+            self.metrics.seconds.labels(port).observe(time.monotonic() - start)
+
+    def is_ready(self) -> bool:
+        """Whether a version is loaded and the server is not stopping."""
+        states = self.versions.states().values()
+        return not self.is_draining and any(state == messages.AVAILABLE for state, _ in states)
+
+    def model_states(self, name: str, number: int | None) -> list[tuple[int, int, str]]:
+        """Number, state and problem of each version, the newest first, or of the one that is asked for.
+
+        Raises:
+            ServingError: there is no such model or version.
+        """
+        known = self.versions.name
+        if name not in ("", known):
+            raise ServingError(codes.NOT_FOUND, f"no model of the name {quoted(name)}, expected {known!r}")
+        states = self.versions.states()
+        if number is not None and number not in states:
+            raise ServingError(codes.NOT_FOUND, f"no version {number} of {known!r}")
+        chosen = sorted(states if number is None else [number], reverse=True)
+        return [(one, *states[one]) for one in chosen]
+
+    def _in_slices(
+        self, key: tuple[Version, str], inputs: Arrays, deadline: float, on_task: OnTask
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """The outputs of a request, of which no more rows are run at a time than a batch holds."""
+        rows = len(next(iter(inputs.values())))
+        pending: deque[Task] = deque()
+        parts: list[Arrays] = []
+        try:
+            for start in range(0, rows, self._slice):
+                if len(pending) == self._slices_at_once:
+                    parts.append(_wait(pending.popleft()))
+                task = Task({name: value[start : start + self._slice] for name, value in inputs.items()}, deadline)
+                on_task(task)
+                # Only the first slice may be refused: what has begun is finished.
+                self.batcher.submit(key, task, always=start > 0)
+                pending.append(task)
+            parts += [_wait(task) for task in pending]
+        finally:
+            for task in pending:
+                task.cancel()
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _knows(self, signature: str) -> bool:
         try:
@@ -108,20 +165,17 @@ class Service:
         except ServingError:
             return False
 
-    def _state_gauge(self) -> dict[metrics.Labels, float]:
-        return {(("version", str(number)),): state for number, (state, _) in self.versions.states().items()}
 
-
-def check(version: Version, signature: str, inputs: Arrays, outputs: Iterable[str]) -> None:
-    """Objects to inputs and names of outputs that the signature does not have.
+def check(version: Version, signature: str, inputs: Arrays, outputs: Iterable[str], max_images: int) -> None:
+    """Objects to inputs and names of outputs that the signature does not have, and to too many images.
 
     Raises:
-        ServingError: INVALID_ARGUMENT with what was expected.
+        ServingError: INVALID_ARGUMENT or RESOURCE_EXHAUSTED with what was expected.
     """
     specs = version.inputs[signature]
     for name in inputs:
         if name not in specs:
-            raise _invalid(f"{signature}: no input {name!r}, expected {', '.join(specs)}")
+            raise _invalid(f"{signature}: no input {quoted(name)}, expected {', '.join(specs)}")
     for name, spec in specs.items():
         if name not in inputs:
             raise _invalid(f"{signature}: input {name!r} is missing")
@@ -132,13 +186,16 @@ def check(version: Version, signature: str, inputs: Arrays, outputs: Iterable[st
         if not spec.shape.is_compatible_with(found.shape):
             shape = [size or "any" for size in spec.shape.as_list()]
             raise _invalid(f"{signature}: {name} has shape {list(found.shape)}, expected {shape}".replace("'", ""))
-    if len({len(value) for value in inputs.values()}) != 1:
+    counts = {len(value) for value in inputs.values()}
+    if len(counts) != 1:
         raise _invalid(f"{signature}: the inputs have different numbers of images")
-    if not len(next(iter(inputs.values()))):
+    if not max(counts):
         raise _invalid(f"{signature}: expected at least one image")
+    if max(counts) > max_images:
+        raise too_large(f"{signature}: a request of {max(counts)} images, expected at most {max_images}")
     for name in outputs:
         if name not in version.outputs[signature]:
-            raise _invalid(f"{signature}: no output {name!r}, expected {', '.join(version.outputs[signature])}")
+            raise _invalid(f"{signature}: no output {quoted(name)}, expected {', '.join(version.outputs[signature])}")
 
 
 def signature_map(version: Version) -> Any:
@@ -159,7 +216,7 @@ def signature_map(version: Version) -> Any:
 def _check_signature(version: Version, name: str) -> None:
     if name not in version.inputs:
         expected = ", ".join(version.inputs)
-        raise ServingError(codes.FAILED_PRECONDITION, f"no signature {name!r}, expected {expected}")
+        raise ServingError(codes.FAILED_PRECONDITION, f"no signature {quoted(name)}, expected {expected}")
 
 
 def _run(key: tuple[Version, str], inputs: Arrays) -> Arrays:
@@ -176,14 +233,15 @@ def _run(key: tuple[Version, str], inputs: Arrays) -> Arrays:
         raise ServingError(codes.INTERNAL, "the model failed; the server's log says more") from None
 
 
-def _wait(task: Task) -> dict[str, NDArray[Any]]:
+def _wait(task: Task) -> Arrays:
     try:
-        return task.result.result(max(task.deadline - time.monotonic(), 0.0))
+        error = task.result.exception(max(task.deadline - time.monotonic(), 0.0))
     except NotInTime:
-        task.result.cancel()
+        task.cancel()
         raise ServingError(codes.DEADLINE_EXCEEDED, "the deadline passed") from None
     except CancelledError:
-        raise ServingError(codes.CANCELLED, "the client went away") from None
+        raise ServingError(codes.CANCELLED, "the client disconnected") from None
+    return result(error) if isinstance(error, ServingError) else task.result.result()
 
 
 def _invalid(reason: str) -> ServingError:

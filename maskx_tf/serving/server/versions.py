@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 from maskx_tf.errors import BadInput
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto
-from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError
+from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError, quoted
 
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 SAVED_MODEL = "saved_model.pb"
+HIGHEST = 2**63 - 1
+SETTLED = 2.0
 log = logging.getLogger("maskx.serving")
 
 
@@ -59,6 +62,18 @@ class Version:
             self.run(request.model_spec.signature_name, inputs)
 
 
+class Snapshot(NamedTuple):
+    """What a folder holds at a moment.
+
+    Attributes:
+        files: names, sizes and times of all files and folders in it.
+        changed: when one of them was written or moved last, in seconds since 1970.
+    """
+
+    files: frozenset[tuple[str, int, int]]
+    changed: float
+
+
 class Versions:
     """The newest versions of one model, at least one of them loaded at any time after the first.
 
@@ -66,33 +81,55 @@ class Versions:
         base: folder of the versions.
         name: of the model.
         keep: how many versions, the newest ones, are served.
+        settled: a version is complete when nothing in its folder changed for so many seconds.
     """
 
-    def __init__(self, base: Path, name: str, keep: int) -> None:
-        self.base, self.name, self.keep = base, name, keep
+    def __init__(self, base: Path, name: str, keep: int, settled: float = SETTLED) -> None:
+        self.base, self.name, self.keep, self.settled = base, name, keep, settled
         self._lock = threading.Condition()
         self._loaded: dict[int, Version] = {}
         self._states: dict[int, tuple[int, str]] = {}  # and what is wrong
-        self._failed: dict[int, int] = {}  # when the folder was changed that could not be loaded
+        self._seen: dict[int, tuple[frozenset[tuple[str, int, int]], float]] = {}  # and since when it is so
+        self._failed: dict[int, frozenset[tuple[str, int, int]]] = {}  # what could not be loaded
+        self._ignored: set[str] = set()
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Loads the first versions, and waits for one that is being copied.
+
+        Raises:
+            BadInput: none can be loaded.
+        """
+        while not self._loaded:
+            require_versions(self.base)
+            self.check()
+            on_disk = find_versions(self.base)
+            if on_disk and on_disk.keys() <= self._failed.keys():
+                number, path = max(on_disk.items())
+                raise BadInput(f"{path}: cannot be loaded: {self._states[number][1]}")
+            self._stop.wait(0.0 if self._loaded else 0.1)
 
     def check(self) -> None:
         """Loads what is new and then drops what is old; call it from one thread at a time."""
         on_disk = find_versions(self.base)
-        wanted = sorted(on_disk)[-self.keep :]
-        for number in sorted(wanted, reverse=True):
-            if number not in self._loaded and self._failed.get(number) != on_disk[number].stat().st_mtime_ns:
-                self._load(number, on_disk[number])
+        for name in too_high(self.base) - self._ignored:
+            self._ignored.add(name)
+            log.warning("%s: ignored, expected a version of at most %d", self.base / name, HIGHEST)
+        good = 0
+        for number in sorted(on_disk, reverse=True):
+            if good == self.keep:
+                break
+            good += number in self._loaded or self._try(number, on_disk[number])
         with self._lock:
             # The newest that could be loaded: one that cannot takes no other's place.
-            good = sorted(number for number in self._loaded if number in on_disk)[-self.keep :]
-            old = [self._loaded.pop(number) for number in sorted(self._loaded) if good and number not in good]
+            kept = sorted(number for number in self._loaded if number in on_disk)[-self.keep :]
+            old = [self._loaded.pop(number) for number in sorted(self._loaded) if kept and number not in kept]
         for version in old:
             self._unload(version)
 
     def watch(self, seconds: float) -> None:
-        """Checks again and again in a thread of its own, until `close`."""
+        """Checks again and again in another thread, until `close`."""
 
         def loop() -> None:
             while not self._stop.wait(seconds):
@@ -119,7 +156,7 @@ class Versions:
         """
         with self._lock:
             if name not in ("", self.name):
-                raise ServingError(NOT_FOUND, f"no model of the name {name!r}, expected {self.name!r}")
+                raise ServingError(NOT_FOUND, f"no model of the name {quoted(name)}, expected {self.name!r}")
             if number is not None and number not in self._loaded:
                 raise ServingError(NOT_FOUND, f"no version {number} of {self.name!r}, expected {self._numbers()}")
             if not self._loaded:
@@ -141,27 +178,45 @@ class Versions:
     def _numbers(self) -> str:
         return ", ".join(map(str, sorted(self._loaded))) or "none yet"
 
-    def _load(self, number: int, path: Path) -> None:
-        changed = path.stat().st_mtime_ns
+    def _try(self, number: int, path: Path) -> bool:
+        """Loads a version if it is complete and did not fail as it is; returns whether it is loaded."""
+        found = _look(path)
+        if found is None or found.files == self._failed.get(number):
+            return False
+        self._failed.pop(number, None)
+        now = time.monotonic()
+        files, since = self._seen.get(number, (None, 0.0))
+        if files != found.files:
+            self._seen[number], since = (found.files, now), now
+        # A copy may keep a file's time of writing, never that of its last change here.
+        if max(now - since, time.time() - found.changed) < self.settled:
+            if files is None:
+                log.info("%s: is loaded when nothing in it has changed for %g s", path, self.settled)
+            return False
         self._set(number, messages.LOADING)
         try:
             version = Version(number, path)
-        except Exception as error:  # whatever is wrong with the files, the versions that stand go on
+        except Exception as error:  # whatever is wrong with the files, the loaded versions go on
             log.exception("%s: cannot be loaded", path)
-            self._failed[number] = changed
-            self._set(number, messages.END, f"{type(error).__name__}: {str(error).splitlines()[0]}")
-            return
+            self._failed[number] = found.files
+            self._set(number, messages.END, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            return False
+        if _look(path) != found:
+            log.warning("%s: changed while it was loaded; it is loaded again when it is complete", path)
+            self._set(number, messages.START)
+            return False
         with self._lock:
             self._loaded[number] = version
         self._set(number, messages.AVAILABLE)
         log.info("%s: version %d is served", self.name, number)
+        return True
 
     def _unload(self, version: Version) -> None:
         self._set(version.number, messages.UNLOADING)
         with self._lock:
             self._lock.wait_for(lambda: version.users == 0)
         self._set(version.number, messages.END)
-        log.info("%s: version %d is served no longer", self.name, version.number)
+        log.info("%s: version %d is no longer served", self.name, version.number)
 
     def _set(self, number: int, state: int, problem: str = "") -> None:
         with self._lock:
@@ -169,14 +224,30 @@ class Versions:
 
 
 def find_versions(base: Path) -> dict[int, Path]:
-    """The versions in a folder: whole SavedModels in folders with numbers for names."""
+    """The versions in a folder: SavedModels in folders with numbers for names."""
+    return {int(entry.name): entry for entry in _numbered(base) if int(entry.name) <= HIGHEST}
+
+
+def too_high(base: Path) -> set[str]:
+    """Folders that would be versions, if TF Serving's protocol had such numbers."""
+    return {entry.name for entry in _numbered(base) if int(entry.name) > HIGHEST}
+
+
+def _numbered(base: Path) -> list[Path]:
     if not base.is_dir():
-        return {}
-    return {
-        int(entry.name): entry
-        for entry in base.iterdir()
-        if entry.name.isdecimal() and entry.name.isascii() and (entry / SAVED_MODEL).is_file()
-    }
+        return []
+    entries = (entry for entry in base.iterdir() if entry.name.isdecimal() and entry.name.isascii())
+    return [entry for entry in entries if (entry / SAVED_MODEL).is_file()]
+
+
+def _look(path: Path) -> Snapshot | None:
+    """What is in a folder; None while something in it appears or goes."""
+    try:
+        found = [(str(entry.relative_to(path)), entry.stat()) for entry in (path, *path.rglob("*"))]
+    except OSError:
+        return None
+    files = frozenset((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+    return Snapshot(files, max(stat.st_ctime for _, stat in found))
 
 
 def require_versions(base: Path) -> None:

@@ -1,0 +1,128 @@
+"""How gRPC's messages are read: few at a time, none that takes long to arrive; with errors and the access log."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health
+
+from maskx_tf.serving import status as codes
+from maskx_tf.serving.server.access import Record
+from maskx_tf.serving.server.budget import Budget, Share
+from maskx_tf.serving.status import ServingError
+
+ARRIVAL = 10.0  # seconds in which a message has to arrive
+AT_ONCE = 8  # messages that may be arriving at a time, each of up to the limit
+# Requests at a time with several messages (reflection), of which each may keep one of those places, and with several
+# answers (health that is watched). Each keeps a thread.
+DIALOGUES, WATCHES = AT_ONCE // 2, 16
+log = logging.getLogger("maskx.serving")
+
+
+class Arrivals(grpc.ServerInterceptor):
+    """Reads the messages of every method.
+
+    gRPC would read them as they come, in as many threads as there are requests. A method that takes one message is
+    made to take a stream of them, which is read when we say so; a client sees no difference.
+
+    Args:
+        budget: of the bytes of all requests.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._arriving = threading.BoundedSemaphore(AT_ONCE)
+        self._dialogues = threading.BoundedSemaphore(DIALOGUES)
+        self._watches = threading.BoundedSemaphore(WATCHES)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """The handler of a method, with what this class adds."""
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method.removeprefix("/")
+        parse, serialize = handler.request_deserializer or bytes, handler.response_serializer
+
+        def arrived(requests: Iterator[bytes], context: Any) -> Iterator[Any]:
+            with Share(self._budget) as share:
+                while (data := self._receive(requests, context)) is not None:
+                    share.set(len(data))
+                    yield _parsed(parse, data)
+
+        def unary(requests: Iterator[bytes], context: Any) -> Any:
+            with _reported(method, context):
+                for message in arrived(requests, context):
+                    return handler.unary_unary(message, context)
+                raise ServingError(codes.INVALID_ARGUMENT, "the request has no message")
+
+        def stream(requests: Iterator[bytes], context: Any) -> Iterator[Any]:
+            with _reported(method, context), _one_of(self._dialogues if handler.request_streaming else self._watches):
+                if handler.request_streaming:
+                    yield from handler.stream_stream(arrived(requests, context), context)
+                for message in arrived(requests, context):
+                    yield from handler.unary_stream(message, context)
+
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream, None, serialize)
+        return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
+
+    def _receive(self, requests: Iterator[bytes], context: Any) -> bytes | None:
+        """The next message; None at the end."""
+        until = time.monotonic() + ARRIVAL
+        if not self._arriving.acquire(timeout=ARRIVAL):
+            raise ServingError(codes.RESOURCE_EXHAUSTED, "too many messages arrive at a time")
+        timer = threading.Timer(max(until - time.monotonic(), 0.0), context.cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            return next(requests, None)
+        except grpc.RpcError:
+            raise ServingError(codes.CANCELLED, "the message did not arrive") from None
+        finally:
+            timer.cancel()
+            self._arriving.release()
+
+
+@contextmanager
+def _one_of(places: threading.BoundedSemaphore) -> Iterator[None]:
+    if not places.acquire(blocking=False):
+        raise ServingError(codes.RESOURCE_EXHAUSTED, "too many streams at a time")
+    try:
+        yield
+    finally:
+        places.release()
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except Exception:  # protocol buffers' own class of error, which moved between versions
+        raise ServingError(codes.INVALID_ARGUMENT, "the message is not of the type that the method takes") from None
+
+
+@contextmanager
+def _reported(method: str, context: Any) -> Iterator[None]:
+    """Makes a status of an error, and writes the access log."""
+    traces = [str(value) for key, value in context.invocation_metadata() if key == "traceparent"]
+    record = Record("grpc", context.peer(), method, "", traces[0] if traces else None)
+    name, reason = codes.OK, ""
+    try:
+        yield
+    except ServingError as error:
+        name, reason = error.code, error.reason
+    except Exception:
+        if context.code() is not None:  # gRPC's own way to refuse
+            raise
+        log.exception("%s", method)
+        name, reason = codes.INTERNAL, "the server failed; its log says more"
+    finally:
+        quiet = method.startswith(health.SERVICE_NAME)
+        record.write(getattr(context.code(), "name", name), logging.DEBUG if quiet else logging.INFO)
+    if name != codes.OK:
+        context.abort(grpc.StatusCode[name], reason)
