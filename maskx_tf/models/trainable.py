@@ -41,7 +41,7 @@ class Learning(NamedTuple):
     warm_up: tuple[tuple[str, int], ...] = ()
 
 
-class Share(NamedTuple):
+class DeviceShare(NamedTuple):
     """What one of several devices has of a batch.
 
     Attributes:
@@ -156,11 +156,11 @@ class Trainable(DictModel):
 
         return tf.map_fn(of_place, first + tf.range(count))
 
-    def _share_of(self, batch: Batch, context: Any) -> Share:
+    def _share_of(self, batch: Batch, context: Any) -> DeviceShare:
         """This device's images with their seeds, whose places follow those of the devices before it."""
         step, count = self.optimizer.iterations, tf.shape(next(iter(batch.values())))[0]
         if context.num_replicas_in_sync == 1:
-            return Share(batch, self.seeds(step, tf.constant(0), count), tf.constant(True))
+            return DeviceShare(batch, self.seeds(step, tf.constant(0), count), tf.constant(True))
         device = tf.cast(context.replica_id_in_sync_group, tf.int32)
         devices = tf.range(context.num_replicas_in_sync)
         counts = tf.where(devices == device, tf.cast(count, tf.float32), 0.0)  # floats, which any device can add up
@@ -170,7 +170,7 @@ class Trainable(DictModel):
         padded = {
             key: tf.pad(value, [[0, missing]] + [[0, 0]] * (value.shape.rank - 1)) for key, value in batch.items()
         }
-        return Share(padded, self.seeds(step, first, count + missing), count > 0)
+        return DeviceShare(padded, self.seeds(step, first, count + missing), count > 0)
 
     def _statistics(self) -> list[tuple[keras.Variable, tf.Tensor]]:
         """The moving statistics of batch norms, which a forward pass changes, and their values now."""
@@ -178,7 +178,7 @@ class Trainable(DictModel):
         return [(variable, tf.identity(variable.value)) for variable in variables]
 
     def _gradients(
-        self, share: Share, variables: list[keras.Variable], context: Any
+        self, share: DeviceShare, variables: list[keras.Variable], context: Any
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """This device's gradients, scaled as the optimizer wants them, and the losses over all devices."""
         count = self.learning.accumulate
@@ -201,7 +201,7 @@ class Trainable(DictModel):
             values.append(self._summed(losses, context))
         return totals, {name: tf.add_n([one[name] for one in values]) / count for name in values[0]}
 
-    def _losses_of(self, share: Share, context: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _losses_of(self, share: DeviceShare, context: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """What this device has of the weighted loss, and of each loss: their sums over devices are the losses."""
         losses = self.batch_losses(share.batch, share.seeds)
         totals = tf.where(share.any_images, tf.stack([loss.total for loss in losses.values()]), 0.0)

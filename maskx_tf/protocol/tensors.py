@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.protocol.messages import TensorProto
 
-STRING, HALF = 7, 19  # tensorflow/core/framework/types.proto, as are the numbers below
+STRING, HALF_FLOATS = 7, 19  # tensorflow/core/framework/types.proto, as are the numbers below
 TYPES: dict[int, Any] = {
     1: np.float32,
     2: np.float64,
@@ -22,7 +22,7 @@ TYPES: dict[int, Any] = {
     9: np.int64,
     10: np.bool_,
     17: np.uint16,
-    HALF: np.float16,
+    HALF_FLOATS: np.float16,
     22: np.uint32,
     23: np.uint64,
 }
@@ -32,7 +32,7 @@ NAMES = {number: f"DT_{np.dtype(kind).name.upper()}" for number, kind in TYPES.i
     2: "DT_DOUBLE",
     STRING: "DT_STRING",
     10: "DT_BOOL",
-    HALF: "DT_HALF",
+    HALF_FLOATS: "DT_HALF",
 }
 FIELDS = {  # where the values are that are not in tensor_content
     1: "float_val",
@@ -40,7 +40,7 @@ FIELDS = {  # where the values are that are not in tensor_content
     STRING: "string_val",
     9: "int64_val",
     10: "bool_val",
-    HALF: "half_val",
+    HALF_FLOATS: "half_val",
     22: "uint32_val",
     23: "uint64_val",
 }
@@ -108,7 +108,7 @@ def _repeated(message: Any, kind: Any, count: int, most_bytes: int) -> NDArray[A
         array[:] = values
     else:
         # One after the other, for a list of Python's numbers would take ten times the message.
-        narrow = np.dtype(np.uint16 if message.dtype == HALF else kind)
+        narrow = np.dtype(np.uint16 if message.dtype == HALF_FLOATS else kind)
         wide = np.fromiter(values, narrow if narrow.itemsize > 2 or kind is np.bool_ else np.int32, len(values))
         array = wide.astype(narrow)
         if narrow.itemsize < 4 and (array != wide).any():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
-T = TypeVar("T")
-Values = TypeVarTuple("Values")
-LONGEST_REASON, LONGEST_NAME = 500, 100
+Returned = TypeVar("Returned")
+Quoted = TypeVarTuple("Quoted")
+LONGEST_REASON, LONGEST_QUOTE = 500, 100
 OK = "OK"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 NOT_FOUND = "NOT_FOUND"
@@ -63,7 +63,7 @@ class ServingError(Exception):
         return ServingError(self.code, self.reason, self.number)
 
 
-def outcome(function: Callable[[*Values], T], *values: *Values) -> T | ServingError:
+def outcome(function: Callable[[*Quoted], Returned], *values: *Quoted) -> Returned | ServingError:
     """What a function returns, or the error that it raises; `result` makes a result or an error of it again."""
     try:
         return function(*values)
@@ -71,7 +71,7 @@ def outcome(function: Callable[[*Values], T], *values: *Values) -> T | ServingEr
         return error.copy()
 
 
-def result(found: T | ServingError) -> T:
+def result(found: Returned | ServingError) -> Returned:
     """What a function returned; raises if it was an error."""
     if isinstance(found, ServingError):
         raise found.copy()
@@ -80,7 +80,7 @@ def result(found: T | ServingError) -> T:
 
 def quoted(name: str) -> str:
     """A name that a client chose, for a reason."""
-    return repr(name[:LONGEST_NAME])
+    return repr(name[:LONGEST_QUOTE])
 
 
 def too_large(reason: str) -> ServingError:

@@ -12,7 +12,7 @@ from typing import Any
 log = logging.getLogger("maskx.serving.access")
 # https://www.w3.org/TR/trace-context: version, trace, span of the caller, flags; ids of zeros alone are none.
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
-LONGEST = 200  # letters of what the client chose
+LONGEST_ENTRY = 200  # letters of what the client chose
 
 
 class Record:
@@ -28,9 +28,9 @@ class Record:
 
     def __init__(self, port: str, client: str, method: str, path: str, traceparent: str | None) -> None:
         self._start = time.monotonic()
-        self._fields: dict[str, Any] = {"port": port, "client": client, "method": method[:LONGEST]}
+        self._fields: dict[str, Any] = {"port": port, "client": client, "method": method[:LONGEST_ENTRY]}
         if path:
-            self._fields["path"] = path[:LONGEST]
+            self._fields["path"] = path[:LONGEST_ENTRY]
         found = TRACEPARENT.fullmatch(traceparent or "")
         self._trace = {"trace_id": found[1], "span_id": found[2]} if found else {}
 

@@ -21,13 +21,13 @@ from maskx_tf.serving.server.service import Service, signature_map
 from maskx_tf.serving.status import ServingError, outcome, quoted, result, too_large
 
 # A server answers a method with a message, given the bytes of another and gRPC's context.
-Answer = Callable[[bytes, Any], Any]
+Reply = Callable[[bytes, Any], Any]
 # Milliseconds until a connection ends, and until it is cut: else answers that nobody reads would stay for ever.
 AGE, AGE_GRACE = 3_600_000, 600_000
 STREAMS_OF_A_CONNECTION = 256
-MOST_ENTRIES = 1000
-SMALL = 2**16  # bytes of a message that asks about the model
-NAMES = ("", *messages.SERVICES)  # that have a health
+MOST_METADATA = 1000
+SMALL_MESSAGE = 2**16  # bytes of a message that asks about the model
+SERVICE_NAMES = ("", *messages.SERVICES)  # that have a health
 for _file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):  # for reflection
     messages.POOL.AddSerializedFile(_file.serialized_pb)
 
@@ -64,7 +64,7 @@ class GrpcPort:
             maximum_concurrent_rpcs=threads,
         )
         refused = {name: self._refuse(name) for name in ("Classify", "Regress", "MultiInference")}
-        services: dict[str, dict[str, Answer]] = {
+        services: dict[str, dict[str, Reply]] = {
             messages.PREDICTION: {"Predict": self._predict, "GetModelMetadata": self._metadata, **refused},
             messages.MODEL: {"GetModelStatus": self._status},
         }
@@ -85,7 +85,7 @@ class GrpcPort:
 
     def say_ready(self) -> None:
         """Tells the clients of the health service that requests are answered from now on."""
-        for name in NAMES:
+        for name in SERVICE_NAMES:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, seconds: float) -> threading.Event:
@@ -121,8 +121,8 @@ class GrpcPort:
     def _read(self, data: bytes) -> tuple[tuple[str, int | None], str, Arrays, list[str]]:
         """Model and version, signature, inputs and names of outputs of a request."""
         entries = _parse(messages.PredictEntries, data)
-        if max(len(entries.inputs), len(entries.output_filter)) > MOST_ENTRIES:
-            raise ServingError(codes.INVALID_ARGUMENT, f"more than {MOST_ENTRIES} inputs or names of outputs")
+        if max(len(entries.inputs), len(entries.output_filter)) > MOST_METADATA:
+            raise ServingError(codes.INVALID_ARGUMENT, f"more than {MOST_METADATA} inputs or names of outputs")
         del entries
         request = _parse(messages.PredictRequest, data)
         try:
@@ -154,7 +154,7 @@ class GrpcPort:
             one.status.error_code = int(bool(problem)) * grpc.StatusCode.UNKNOWN.value[0]
         return response
 
-    def _refuse(self, method: str) -> Answer:
+    def _refuse(self, method: str) -> Reply:
         def refuse(data: bytes, context: Any) -> Any:
             reason = f"the model has no signatures for {method}: use Predict"
             raise ServingError(codes.INVALID_ARGUMENT, reason)
@@ -172,11 +172,11 @@ class _Health(health.HealthServicer):
 
     def __init__(self) -> None:
         super().__init__(experimental_non_blocking=False)
-        for name in NAMES:
+        for name in SERVICE_NAMES:
             self.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:  # noqa: N802
-        if request.service not in NAMES:
+        if request.service not in SERVICE_NAMES:
             context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return super().Watch(request, context, send_response_callback)
 
@@ -194,8 +194,8 @@ def _serialized(message: Any) -> bytes:
 
 
 def _parse_small(kind: Any, data: bytes) -> Any:
-    if len(data) > SMALL:
-        raise too_large(f"a message of {len(data)} bytes, expected at most {SMALL}")
+    if len(data) > SMALL_MESSAGE:
+        raise too_large(f"a message of {len(data)} bytes, expected at most {SMALL_MESSAGE}")
     return _parse(kind, data)
 
 

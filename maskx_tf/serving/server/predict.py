@@ -30,11 +30,15 @@ LIGHT = 2**20  # bytes of a body up to which unpacking it keeps other threads wa
 LIGHT_AT_ONCE, HEAVY_AT_ONCE = 4, 1  # bodies that are unpacked at a time
 MOST_THREADS = 256  # that wait for the model at a time
 PIECE = 2**16  # bytes of an answer, written when the client has read what came before
-LINGER = 2.0  # seconds
+READ_REST = 2.0  # seconds
 WORTH_PACKING = 500  # bytes
-T = TypeVar("T")
+Computed = TypeVar("Computed")
 Values = TypeVarTuple("Values")
-KINDS = {"i": "iu", "u": "iu", "b": "b"}  # of numbers in JSON that fit an input; every other input takes any number
+NUMBER_KINDS = {
+    "i": "iu",
+    "u": "iu",
+    "b": "b",
+}  # of numbers in JSON that fit an input; every other input takes any number
 
 
 class Predict:
@@ -202,7 +206,7 @@ def _cast(name: str, array: NDArray[Any], spec: Any) -> NDArray[Any]:
     kind = np.dtype(np.object_ if spec.dtype.name == "string" else spec.dtype.as_numpy_dtype)
     if array.dtype == kind or not array.size:
         return array.astype(kind)
-    if array.dtype == np.object_ or kind == np.object_ or array.dtype.kind not in KINDS.get(kind.kind, "iuf"):
+    if array.dtype == np.object_ or kind == np.object_ or array.dtype.kind not in NUMBER_KINDS.get(kind.kind, "iuf"):
         raise ServingError(codes.INVALID_ARGUMENT, f"{name}: expected values of type {spec.dtype.name}")
     if kind.kind in "iu":
         limits = np.iinfo(kind)
@@ -211,7 +215,9 @@ def _cast(name: str, array: NDArray[Any], spec: Any) -> NDArray[Any]:
     return array.astype(kind)
 
 
-async def _in_thread(limiter: anyio.CapacityLimiter, function: Callable[[Unpack[Values]], T], *values: *Values) -> T:
+async def _in_thread(
+    limiter: anyio.CapacityLimiter, function: Callable[[Unpack[Values]], Computed], *values: *Values
+) -> Computed:
     """The result of a function that runs in another thread, where no more run at a time than the limiter allows."""
     return result(await run_sync(outcome, function, *values, limiter=limiter))
 
@@ -219,7 +225,7 @@ async def _in_thread(limiter: anyio.CapacityLimiter, function: Callable[[Unpack[
 async def _discard(receive: Receive) -> None:
     """Reads the rest of a body for a while: many clients look for an answer only when they have sent everything."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER):
+        async with asyncio.timeout(READ_REST):
             while (await receive()).get("more_body", False):
                 pass
 

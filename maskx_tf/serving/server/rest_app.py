@@ -28,7 +28,7 @@ from maskx_tf.serving.status import HTTP_CODES, ServingError
 MODEL_PATH = re.compile(
     r"/v1/models(?:/(?P<name>[^/:]*))?(?:/versions/(?P<version>\d{1,18}))?(?P<rest>/metadata|:\w+)?"
 )
-PAGE = {
+PAGE_FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
@@ -67,7 +67,7 @@ def make_app(service: Service, origins: list[str]) -> Starlette:
         Route("/monitoring/prometheus/metrics", metrics),
         Route("/labels.json", labels),
         Route("/v1/models{rest:path}", _Models(service)),
-        *(Route(path, _file(*file)) for path, file in PAGE.items()),
+        *(Route(path, _file(*file)) for path, file in PAGE_FILES.items()),
     ]
     cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     handlers = {HTTPException: _http_error, ServingError: _serving_error}

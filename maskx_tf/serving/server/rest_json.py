@@ -24,7 +24,7 @@ from maskx_tf.serving.status import ServingError, too_large
 KEYS = {"signature_name", "instances", "inputs"}
 # In front of every value but the first, and of every letter that takes long.
 SEPARATORS = b",[{\\"
-DENSE = 250_000  # values, from which on they are read in another process
+MANY_VALUES = 250_000  # values, from which on they are read in another process
 STEP = 2**20
 # Python's objects take up to 13 times the text of an image; of brackets alone 21 times.
 MEMORY, MEMORY_PER_BYTE = 2**28, 16
@@ -78,7 +78,7 @@ def is_dense(body: bytes | bytearray) -> bool:
     for start in range(0, len(body), STEP):
         part = body[start : start + STEP]
         count += len(part) - len(part.translate(None, SEPARATORS))
-        if count > DENSE:
+        if count > MANY_VALUES:
             return True
     return False
 
