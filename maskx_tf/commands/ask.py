@@ -138,6 +138,9 @@ def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) ->
 
 
 def _results(answer: Answer, image_id: int) -> list[dict[str, object]]:
+    from maskx_tf.masks.paste import paste_crops
     from maskx_tf.masks.results import coco_results
 
-    return coco_results(answer.detections, answer.size, image_id, None, answer.paste)
+    found = answer.detections
+    crops = paste_crops(found.masks, found.boxes, answer.size, answer.paste)
+    return coco_results(found, answer.size, image_id, None, crops)

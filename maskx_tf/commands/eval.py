@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskx_tf.commands.data import Format, MasksB, Outside
+from maskx_tf.commands.predict import Disjoint, Refine
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
@@ -61,21 +62,20 @@ def eval_(
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print the figures of each class.")] = False,
     oracle: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="metrics.json of a model trained with all masks: also print the gap."),
+        typer.Option(metavar="FILE", help="metrics.json of an oracle: also print the gap."),
     ] = None,
-    grabcut: Annotated[
-        bool, typer.Option("--grabcut", help="Score GrabCut's masks of the boxes in place of the model's own.")
-    ] = False,
+    grabcut: Annotated[bool, typer.Option("--grabcut", help="Score GrabCut's masks of the boxes instead.")] = False,
+    refine: Refine = False,
+    disjoint: Disjoint = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; the model's evaluate.batch.")] = None,
-    faster: Annotated[
-        bool, typer.Option("--faster", help="Score with faster-coco-eval, which gives the same figures.")
-    ] = False,
+    faster: Annotated[bool, typer.Option("--faster", help="Score with faster-coco-eval: the same figures.")] = False,
 ) -> None:
     """Measure average precision of boxes and masks. Over classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):
         raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
     from maskx_tf.data import splits
     from maskx_tf.evaluation.table import as_text, gap_text, read_metrics
+    from maskx_tf.masks.steps import MaskSteps
 
     sources = _sources(images, annotations, form, masks_b, outside=outside)
     policy = None if masks is None else splits.parse_text(masks)
@@ -88,7 +88,7 @@ def eval_(
         raise BadInput(f"{model}: {NO_DATA}")
     options = evaluate.EvaluateOptions(
         boxes="truth" if boxes == "truth" else "detected",
-        grabcut=grabcut,
+        steps=MaskSteps(grabcut, refine, disjoint),
         batch=batch,
         engine="faster" if faster else "pycocotools",
         out=out,

@@ -12,6 +12,8 @@ from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
 from maskx_tf.tasks.images import SUFFIXES, find_images
 
+Refine = Annotated[bool, typer.Option("--refine", help="Move masks' outlines to edges of colour (GrabCut).")]
+Disjoint = Annotated[bool, typer.Option("--disjoint", help="Pixels of several masks go to the smallest box.")]
 EXAMPLE = "Example: maskx predict runs/my_model photos/ --out predictions --json results.json --score 0.7"
 
 
@@ -32,6 +34,8 @@ def predict(
     augment: Annotated[
         bool, typer.Option("--augment", help="Also look at the image mirrored, and at 3/4 and 5/4 of its size.")
     ] = False,
+    refine: Refine = False,
+    disjoint: Disjoint = False,
 ) -> None:
     """Find and segment objects in images."""
     files = list(find_images(images))
@@ -43,6 +47,7 @@ def predict(
         raise BadInput("expected --out DIR for the pictures, or --no-images")
 
     import_tensorflow()
+    from maskx_tf.masks.steps import MaskSteps
     from maskx_tf.tasks.predict import predict_files
 
     with progress_bar("predicting") as bar:
@@ -53,6 +58,7 @@ def predict(
             results=json_file,
             score=score,
             augment=augment,
+            steps=MaskSteps(refine=refine, disjoint=disjoint),
             progress=bar,
         )
     print(f"{len(files)} images, {count} detections" + ("" if no_images else f", pictures in {out}"))

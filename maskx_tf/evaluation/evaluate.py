@@ -9,9 +9,10 @@ from pathlib import Path
 from maskx_tf.evaluation import runner, store
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics, measure
-from maskx_tf.evaluation.runner import Boxes, EvaluationBatch, MaskMaker
+from maskx_tf.evaluation.runner import Boxes, EvaluationBatch, PixelSource
 from maskx_tf.evaluation.truth import IouKind, Truth
 from maskx_tf.files import JsonView
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 
 
@@ -25,7 +26,8 @@ def evaluate(
     classes_a: Collection[str] | None = None,
     boxes: Boxes = "detected",
     paste: str = "continuous",
-    masks: MaskMaker | None = None,
+    steps: MaskSteps = NO_STEPS,
+    pixels: PixelSource | None = None,
     engine: Engine = "pycocotools",
     out: Path | None = None,
     facts: JsonView | None = None,
@@ -45,7 +47,8 @@ def evaluate(
         classes_a: names of the classes whose masks training saw, all others are B; None does not divide classes.
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
         paste: `model.detections.paste`.
-        masks: makes masks of boxes in place of the model, such as GrabCut.
+        steps: what is made of the model's masks.
+        pixels: the original images, where steps read them.
         engine: pycocotools, or the faster evaluator.
         out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.
         facts: what detections depend on beside weights, truth and the arguments above, as plain data, such as the
@@ -53,11 +56,12 @@ def evaluate(
         on_image: is called after each image.
         say: is told whether detections in `out` are used.
     """
-    has_masks = masks is not None or "masks" in predictor.model.outputs
+    has_masks = steps.grabcut or "masks" in predictor.model.outputs
     wanted: Sequence[IouKind] = ("mask",) if boxes == "truth" else kinds or (("box", "mask") if has_masks else ("box",))
     mark = ""
     if out is not None:
-        given = {"classes": class_names, "boxes": boxes, "paste": paste, "own": masks is None, "facts": facts}
+        given = {"classes": class_names, "boxes": boxes, "paste": paste, "own": not steps.grabcut, "facts": facts}
+        given |= {name: True for name in steps.names if name != "grabcut"}
         mark = runner.fingerprint(predictor, truth, **given)
     with tempfile.TemporaryDirectory(prefix="maskx-") as nowhere:
         folder = Path(nowhere) if out is None else out
@@ -70,7 +74,8 @@ def evaluate(
             class_names=class_names,
             boxes=boxes,
             paste=paste,
-            masks=masks,
+            steps=steps,
+            pixels=pixels,
             on_image=on_image,
         )
         if out is not None:

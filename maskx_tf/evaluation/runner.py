@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,15 +14,15 @@ from maskx_tf import files
 from maskx_tf.evaluation.store import Store
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image, category_of
 from maskx_tf.files import Json, JsonView
-from maskx_tf.masks.paste import Crop, paste_crop
+from maskx_tf.masks.paste import Crop
 from maskx_tf.masks.results import coco_result
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.structures import Detections
 
 Boxes = Literal["detected", "truth"]
 EvaluationBatch = JsonView  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
-# Masks in place of the model's own: of an image's id and boxes [D, 4] in its pixels.
-MaskMaker = Callable[[int, NDArray[np.float32]], Sequence[Crop]]
+PixelSource = Callable[[int], NDArray[np.uint8]]  # the image with an id, uint8 [H, W, 3]
 LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, each of which is a graph
 
 
@@ -47,7 +48,8 @@ def run(
     class_names: tuple[str, ...],
     boxes: Boxes = "detected",
     paste: str = "continuous",
-    masks: MaskMaker | None = None,
+    steps: MaskSteps = NO_STEPS,
+    pixels: PixelSource | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> None:
     """Adds to the store every image of the batches that it has not yet; those it has are not asked about again.
@@ -60,7 +62,8 @@ def run(
         class_names: of the model.
         boxes: the model's own, or those of the truth with their true classes, which leaves the masks to judge.
         paste: the mode of `ops.paste`.
-        masks: makes masks of boxes in place of the model.
+        steps: what is made of the model's masks.
+        pixels: the original images, where steps read them.
         on_image: is called after each image.
     """
     categories = category_of(truth, class_names)
@@ -68,7 +71,7 @@ def run(
     if boxes == "detected":
         ask = _detector(predictor, categories)
     else:
-        ask = _segmenter(predictor, categories, truth, with_masks=masks is None)
+        ask = _segmenter(predictor, categories, truth, with_masks=not steps.grabcut)
     for batch in batches:
         rows = _waiting(batch, store.done, on_image)
         if not rows:
@@ -76,7 +79,8 @@ def run(
         part = _part(batch, rows)
         sizes = np.asarray(part["original_sizes"]).astype(int).tolist()
         for image_id, (height, width), found in zip(part["image_ids"].tolist(), sizes, ask(part), strict=True):
-            crops = masks(image_id, found.boxes) if masks else _pasted(found, height, width, paste)
+            image = partial(_no_pixels if pixels is None else pixels, image_id)
+            crops = steps.crops(found.boxes, found.masks, (height, width), image, paste)
             store.add(image_id, _entries(found, crops, height, width))
             on_image()
 
@@ -177,11 +181,8 @@ def _scale(part: Json) -> NDArray[np.float32]:
     return np.asarray(ratio[:, [1, 0, 1, 0]], np.float32)
 
 
-def _pasted(found: _Found, height: int, width: int, mode: str) -> list[Crop] | None:
-    if found.masks is None:
-        return None
-    pairs = zip(found.masks, found.boxes, strict=True)
-    return [paste_crop(mask, box, height, width, mode=mode) for mask, box in pairs]
+def _no_pixels(image_id: int) -> NDArray[np.uint8]:
+    raise ValueError(f"expected the pixels of image {image_id}, which a step reads, found none")
 
 
 def _entries(found: _Found, crops: Sequence[Crop] | None, height: int, width: int) -> list[Json]:

@@ -63,6 +63,7 @@ def refine(
     *,
     certain: float = 0.9,
     agreement: float = 0.6,
+    mode: str = "continuous",
 ) -> Crop:
     """A predicted mask with its outline moved to where colours change; the predicted one where GrabCut disagrees.
 
@@ -75,6 +76,7 @@ def refine(
         mask: [M, M] probabilities over the box.
         certain: the probability from which on, and below 1 less which, a pixel may not change.
         agreement: the least IoU of GrabCut's mask with the predicted one.
+        mode: how the mask is pasted, see `paste_crop`.
 
     Raises:
         BadInput: OpenCV is not installed.
@@ -84,7 +86,7 @@ def refine(
 
     image_size = image.shape[:2]
     predicted, least, most = (
-        paste_crop(mask, np.asarray(box, float), *image_size, threshold=threshold)
+        paste_crop(mask, np.asarray(box, float), *image_size, threshold=threshold, mode=mode)
         for threshold in (0.5, 1.0 - certain, certain)
     )
     start = np.where(predicted.pixels, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)

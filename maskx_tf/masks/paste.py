@@ -91,6 +91,14 @@ def _weights(low: float, high: float, first: int, last: int, side: int, clamp: b
     return np.maximum(weights, 0.0, out=weights)
 
 
+def full(crop: Crop, height: int, width: int) -> NDArray[np.bool_]:
+    """The mask in an image of this size, bool [height, width]."""
+    left, top, pixels = crop
+    image = np.zeros([height, width], bool)
+    image[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return image
+
+
 def paste(
     masks: NDArray[np.floating],
     boxes: NDArray[np.floating],
@@ -102,10 +110,18 @@ def paste(
 ) -> NDArray[np.bool_]:
     """Masks [D, M, M] at boxes [D, 4] in an image: bool [D, height, width]; only the boxes' pixels are touched."""
     result = np.zeros([len(masks), height, width], bool)
-    for image, mask, box in zip(result, masks, boxes, strict=True):
-        left, top, pixels = paste_crop(mask, box, height, width, threshold=threshold, mode=mode)
-        image[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    for index, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
+        result[index] = full(paste_crop(mask, box, height, width, threshold=threshold, mode=mode), height, width)
     return result
+
+
+def paste_crops(
+    masks: NDArray[np.floating] | None, boxes: NDArray[np.floating], size: tuple[int, int], mode: str = "continuous"
+) -> list[Crop] | None:
+    """The masks [D, M, M] of boxes [D, 4] in an image of this height and width; None if there are none."""
+    if masks is None:
+        return None
+    return [paste_crop(mask, box, *size, mode=mode) for mask, box in zip(masks, boxes, strict=True)]
 
 
 def resolve_contested(crops: Sequence[Crop], boxes: NDArray[np.floating]) -> list[Crop]:

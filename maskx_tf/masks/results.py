@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskx_tf.files import Json
-from maskx_tf.masks.paste import Crop, paste_crop
+from maskx_tf.masks.paste import Crop
 from maskx_tf.masks.rle import encode_crop
 from maskx_tf.structures import Detections
 
@@ -38,7 +38,11 @@ def coco_result(
 
 
 def coco_results(
-    found: Detections, size: tuple[int, int], image_id: int, category_ids: Sequence[int] | None, paste_mode: str
+    found: Detections,
+    size: tuple[int, int],
+    image_id: int,
+    category_ids: Sequence[int] | None,
+    crops: Sequence[Crop] | None,
 ) -> list[Json]:
     """COCO's results of one image.
 
@@ -47,12 +51,12 @@ def coco_results(
         size: height and width of the image.
         image_id: of the image.
         category_ids: the data set's id of each class 1..K; None writes the class numbers themselves.
-        paste_mode: see `masks.paste.paste`.
+        crops: the masks of the detections, in pixels of the image; None for detections without masks.
     """
     results = []
     for index, number in enumerate(found.classes):
         category = int(number) if category_ids is None else int(category_ids[int(number) - 1])
         box = found.boxes[index]
-        crop = None if found.masks is None else paste_crop(found.masks[index], box, *size, mode=paste_mode)
+        crop = None if crops is None else crops[index]
         results.append({"image_id": image_id, **coco_result(category, box, found.scores[index], crop, *size)})
     return results

@@ -100,7 +100,15 @@ def owner_of(study: StudyConfig, group: GroupConfig) -> GroupConfig:
 
 
 def learner(study: StudyConfig, cell: Cell) -> Cell:
-    """The cell whose run a cell scores: what sees all masks, or none, learns the same in every split of a detector."""
+    """The cell whose run a cell scores.
+
+    What sees all masks, or none, learns the same in every split of a detector, and what is made of a model's masks
+    when they are scored is nothing to its training.
+    """
+    plain = {"name": "", "steps": ()}
+    own = cell.method.model_copy(update=plain)
+    same = (one for one in study.methods if not one.steps and one.model_copy(update=plain) == own)
+    cell = cell._replace(method=next(same, cell.method))
     owner = owner_of(study, cell.group)
     is_same = study.synthetic is None and cell.method.masks in ("all", "none") and owner.seed == cell.group.seed
     return cell._replace(group=owner) if is_same else cell
@@ -183,6 +191,8 @@ def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
     config = cell_config(study, cell, places)
     parts: list[object] = [_settings(config), cell.method.masks, cell.method.start, cell.method.embeddings]
     parts.append(data_facts(study, cell.group))
+    if cell.method.steps:
+        parts.append(list(cell.method.steps))
     if cell.method.start != "nothing":
         parts += [detector_digest(study, cell.group, places), study.regions.per_image]
     return _checksum(parts)

@@ -67,6 +67,11 @@ class MethodConfig(Section):
         description="detector: the mask branch alone, on the group's detector. nothing: everything, end to end. "
         "grabcut: nothing is learned, GrabCut cuts out what the group's detector found.",
     )
+    steps: tuple[Literal["refine", "disjoint"], ...] = Field(
+        default=(),
+        description="What is made of the masks when they are scored: see maskx eval. The model is that of the first "
+        "method with the same settings and no steps, if there is one.",
+    )
     masks: Literal["a", "none", "all", "grabcut"] = Field(
         default="a",
         description="a: those of A alone. none: no mask. all: the oracle, which sees B's masks. "
@@ -79,6 +84,8 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _control(self) -> MethodConfig:
+        if self.start == "grabcut" and "refine" in self.steps:
+            raise impossible("steps", "no refine, for start is grabcut: there is no predicted mask", list(self.steps))
         if self.embeddings is not None and self.start != "detector":
             raise impossible(
                 "embeddings",

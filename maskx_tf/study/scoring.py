@@ -8,6 +8,7 @@ from pathlib import Path
 
 from maskx_tf.config import Config
 from maskx_tf.config.schema import Source
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study.cells import Cell, Places, source
@@ -25,14 +26,17 @@ def of_parts(
 
     GrabCut, which takes longest, has no part to be chosen by, for there is nothing about it to choose.
     """
-    cut = places.cut(cell.group) if cell.method.start == "grabcut" else None
+    is_cut = cell.method.start == "grabcut"
+    steps = MaskSteps(is_cut, "refine" in cell.method.steps, "disjoint" in cell.method.steps)
+    # What is in that folder are the masks as GrabCut cuts them.
+    kept = places.cut(cell.group) if is_cut and not cell.method.steps else None
     if study.synthetic is None:
         sources = {"test": config.data.val}
     else:
         folder = places.data(study, cell.group)
-        sources = {part: (Source(**source(folder, part)),) for part in (SCORED_PARTS[-1:] if cut else SCORED_PARTS)}
+        sources = {part: (Source(**source(folder, part)),) for part in (SCORED_PARTS[-1:] if is_cut else SCORED_PARTS)}
     predictor = evaluate.predictor_of(model, config)
-    return {part: score(config, given, predictor, classes_a, cut=cut) for part, given in sources.items()}
+    return {part: score(config, given, predictor, classes_a, steps, kept) for part, given in sources.items()}
 
 
 def score(
@@ -40,8 +44,8 @@ def score(
     sources: tuple[Source, ...],
     predictor: Predictor,
     classes_a: Collection[str],
-    *,
-    cut: Path | None = None,
+    steps: MaskSteps = NO_STEPS,
+    out: Path | None = None,
 ) -> dict[str, float]:
     """Average precision on data sets, such as {"mask/B/AP": .2}.
 
@@ -50,17 +54,17 @@ def score(
         sources: the data sets.
         predictor: of the model, with its weights.
         classes_a: names of the classes of A.
-        cut: masks are GrabCut's of the model's boxes. They stay in this folder, for other divisions of the classes and
-            for a cell that was stopped.
+        steps: what is made of the model's masks.
+        out: a folder where detections stay, for other divisions of the classes and for a cell that was stopped.
 
     Raises:
         BadInput: there is none, or something is wrong with it.
     """
     data = config.data.model_copy(update={"val": sources})
     options = evaluate.EvaluateOptions(
-        grabcut=cut is not None,
+        steps=steps,
         engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
-        out=cut,
+        out=out,
     )
     held = evaluate.open_data(data, config.model.class_names)
     metrics = evaluate.score(predictor, config.model_copy(update={"data": data}), held, classes_a, options)

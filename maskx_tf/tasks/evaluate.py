@@ -18,16 +18,21 @@ from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import evaluate as evaluation
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics
-from maskx_tf.evaluation.runner import Boxes
+from maskx_tf.evaluation.runner import Boxes, PixelSource
 from maskx_tf.evaluation.table import METRICS, as_text
 from maskx_tf.evaluation.truth import IouKind, Truth
 from maskx_tf.files import Json, write_json
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.tasks.grabcut import of_boxes
 from maskx_tf.tasks.models import ModelOrPath, is_recipe, opened
 from maskx_tf.tasks.progress import SILENT, Progress
 
+STEP_NAMES = {
+    "grabcut": "GrabCut",
+    "refine": "refined masks",
+    "disjoint": "disjoint masks",
+}  # as the model's name has them
 NO_DATA = "expected data to evaluate on, or a run whose configuration has data.val"
 
 
@@ -38,7 +43,7 @@ class EvaluateOptions:
     Attributes:
         kinds: the IoU that is measured, box or mask; None for `evaluate.kinds` of the model's configuration.
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
-        grabcut: GrabCut makes the masks of the boxes in place of the model.
+        steps: what is made of the model's masks, such as GrabCut's in their place.
         batch: images at a time; None for `evaluate.batch` of the configuration.
         engine: which evaluator computes the figures.
         out: a folder for the detections and results; an evaluation that was stopped goes on there. None writes neither.
@@ -46,7 +51,7 @@ class EvaluateOptions:
 
     kinds: Sequence[IouKind] | None = None
     boxes: Boxes = "detected"
-    grabcut: bool = False
+    steps: MaskSteps = NO_STEPS
     batch: int | None = None
     engine: Engine = "pycocotools"
     out: Path | None = None
@@ -129,7 +134,8 @@ def score(
     Raises:
         BadInput: an image cannot be read, or no class of the model occurs in the data.
     """
-    kinds = None if options.grabcut else config.evaluate.kinds
+    kinds = None if options.steps.grabcut else config.evaluate.kinds
+    options.steps.check(config.model.outputs)
     facts = {"model": config.model.model_dump(mode="json"), "score": config.evaluate.score}
     if options.out is not None:
         facts["files"] = _files(data.dataset)
@@ -147,7 +153,8 @@ def score(
             classes_a=classes_a,
             boxes=options.boxes,
             paste=config.model.detections.paste,
-            masks=of_boxes(data.dataset) if options.grabcut else None,
+            steps=options.steps,
+            pixels=_pixels(data.dataset),
             engine=options.engine,
             out=options.out,
             facts=facts,
@@ -187,13 +194,14 @@ def evaluate(
             raise BadInput(f"{model.source or model.name}: {NO_DATA}")
         held = open_data(data)
     config = model.config
-    if options.boxes == "truth" and not options.grabcut and "masks" not in config.model.outputs:
+    if options.boxes == "truth" and not options.steps.grabcut and "masks" not in config.model.outputs:
         raise BadInput(f"{model.source or model.name}: boxes of the truth: expected a model with masks, found none")
     chosen = classes_a(masks, held.dataset, data, config, model.classes_a)
     metrics = score(predictor_of(model.network, config), config, held, chosen, options, progress)
     found = Evaluation(
         metrics,
-        model.name + (" with GrabCut" if options.grabcut else ""),
+        model.name
+        + (f" with {' and '.join(STEP_NAMES[name] for name in steps)}" if (steps := options.steps.names) else ""),
         None if model.source is None or is_recipe(model.source) else model.source.resolve(),
         {"name": held.dataset.name, **_absolute(data)},
         None if chosen is None else tuple(sorted(chosen.intersection(config.model.class_names))),
@@ -240,6 +248,12 @@ def classes_a(
     else:
         return None
     return None if found >= set(dataset.class_names) else found
+
+
+def _pixels(dataset: Dataset) -> PixelSource:
+    """Gives the images as they are in their files."""
+    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
+    return lambda image_id: examples.pixels(dataset, places[image_id])
 
 
 def _absolute(data: DataConfig) -> Json:

@@ -1,10 +1,9 @@
-"""GrabCut's masks of boxes: those of a data set, to learn from, and those that a model found. The paper's baselines."""
+"""GrabCut's masks of the boxes of a data set, to learn from: the paper's baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
@@ -17,9 +16,6 @@ from maskx_tf.errors import BadInput
 from maskx_tf.masks.grabcut import require, segment
 from maskx_tf.masks.rle import encode_crop
 from maskx_tf.tasks.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from maskx_tf.evaluation.runner import MaskMaker
 
 
 def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = lambda: None) -> Dataset:
@@ -81,12 +77,3 @@ def write_cut(
     made = cut(dataset, kept, progress.advance)
     coco_write.write(made, out, source.images)
     return made
-
-
-def of_boxes(dataset: Dataset) -> MaskMaker:
-    """What cuts boxes out of the image with a number, as it is in its file."""
-    from maskx_tf.data.pipeline import examples  # brings TensorFlow, which `cut` does without
-
-    require()
-    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
-    return lambda image_id, boxes: segment(examples.pixels(dataset, places[image_id]), boxes)

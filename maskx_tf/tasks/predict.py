@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskx_tf.files import Json, make_folder, write_json
-from maskx_tf.masks.paste import paste
+from maskx_tf.masks.paste import Crop, full, paste
 from maskx_tf.masks.results import coco_results
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.prediction.images import ImageLike, View, pixels_of
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
@@ -34,12 +36,14 @@ class Prediction:
         size: its height and width.
         detections: best first, without padding; boxes [D, 4] in pixels of the image, masks [D, M, M] over the boxes.
         model: the model that was asked.
+        steps: what is made of the model's masks before they are pasted, drawn or written.
     """
 
     image: ImageLike
     size: tuple[int, int]
     detections: Detections
     model: Model
+    steps: MaskSteps = NO_STEPS
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,26 +51,39 @@ class Prediction:
         return tuple(self.model.class_names[number - 1] for number in self.detections.classes)
 
     def pasted(self, threshold: float = 0.5) -> NDArray[np.bool_]:
-        """The masks in the image, bool [D, height, width].
+        """The masks in the image, bool [D, height, width]; after steps, the threshold is theirs.
 
         Raises:
             ValueError: the model has no masks.
         """
         if self.detections.masks is None:
             raise ValueError(f"{self.model.name} has no masks")
+        if self.steps.names:
+            return np.array([full(crop, *self.size) for crop in self.crops or ()], bool).reshape(-1, *self.size)
         mode = self.model.config.model.detections.paste
         return paste(self.detections.masks, self.detections.boxes, *self.size, threshold=threshold, mode=mode)
+
+    @functools.cached_property
+    def crops(self) -> list[Crop] | None:
+        """The masks after the steps, in the pixels of the image where they can be; None if the model has none."""
+        return self._crops(self.detections, self.size, lambda: pixels_of(self.image))
 
     def drawn(self) -> NDArray[np.uint8]:
         """The image with boxes, masks and labels, uint8 [h, w, 3]. A small image is enlarged."""
         picture, found = enlarged(pixels_of(self.image), self.detections)
-        mode = self.model.config.model.detections.paste
-        return draw(picture, found, self.model.class_names, a_classes=self.model.classes_a, mode=mode)
+        height, width = picture.shape[:2]
+        crops = self.crops if (height, width) == self.size else self._crops(found, (height, width), lambda: picture)
+        return draw(picture, found, self.model.class_names, a_classes=self.model.classes_a, crops=crops)
 
     def as_coco(self, image_id: int) -> list[Json]:
         """COCO's results. Category ids are the data set's where the model knows them, or else 1..K."""
+        return coco_results(self.detections, self.size, image_id, self.model.category_ids, self.crops)
+
+    def _crops(
+        self, found: Detections, size: tuple[int, int], pixels: Callable[[], NDArray[np.uint8]]
+    ) -> list[Crop] | None:
         mode = self.model.config.model.detections.paste
-        return coco_results(self.detections, self.size, image_id, self.model.category_ids, mode)
+        return self.steps.crops(found.boxes, found.masks, size, pixels, mode)
 
 
 def predict(
@@ -75,6 +92,7 @@ def predict(
     *,
     score: float = 0.5,
     augment: bool = False,
+    steps: MaskSteps = NO_STEPS,
     progress: Progress = SILENT,
 ) -> list[Prediction]:
     """Finds and segments objects in images of any size.
@@ -84,6 +102,7 @@ def predict(
         images: one or more: arrays uint8 [H, W, 3] in RGB, Pillow images, or names of files, folders and patterns.
         score: detections from this score on are kept.
         augment: look at each image six times: mirrored or not, at 3/4, 1 and 5/4 of its size.
+        steps: what is made of the model's masks: see `masks.steps.MaskSteps`.
         progress: each image is a step.
 
     Returns:
@@ -94,7 +113,7 @@ def predict(
     """
     every = list(_each(images))
     progress.started(len(every))
-    return [*_predictions(opened(model), every, score, augment, progress)]
+    return [*_predictions(opened(model), every, score, augment, steps, progress)]
 
 
 def predict_files(
@@ -105,6 +124,7 @@ def predict_files(
     results: Path | None = None,
     score: float = 0.5,
     augment: bool = False,
+    steps: MaskSteps = NO_STEPS,
     progress: Progress = SILENT,
 ) -> int:
     """Finds and segments objects in image files, and writes what it finds. One image is in memory at a time.
@@ -116,6 +136,7 @@ def predict_files(
         results: a file for COCO's results.
         score: see `predict`.
         augment: see `predict`.
+        steps: see `predict`.
         progress: see `predict`.
 
     Returns:
@@ -129,7 +150,7 @@ def predict_files(
     count = 0
     progress.started(len(files))
     pixels = (pixels_of(file) for file in files)
-    for file, found in zip(files, _predictions(opened(model), pixels, score, augment, progress), strict=True):
+    for file, found in zip(files, _predictions(opened(model), pixels, score, augment, steps, progress), strict=True):
         count += len(found.names)
         if pictures is not None:
             make_folder(pictures)
@@ -153,12 +174,13 @@ def _each(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
 
 
 def _predictions(
-    model: Model, images: Iterable[ImageLike], score: float, augment: bool, progress: Progress
+    model: Model, images: Iterable[ImageLike], score: float, augment: bool, steps: MaskSteps, progress: Progress
 ) -> Iterator[Prediction]:
+    steps.check(model.config.model.outputs)
     model.predictor.refresh()
     for image in images:
         pixels = pixels_of(image)
         found = model.predictor.augmented(pixels, VIEWS) if augment else model.predictor(pixels)
         height, width = pixels.shape[:2]
-        yield Prediction(image, (height, width), at_least(found, score), model)
+        yield Prediction(image, (height, width), at_least(found, score), model, steps)
         progress.advance()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from maskx_tf.masks.paste import paste_crop
+from maskx_tf.masks.paste import Crop, paste_crop
 from maskx_tf.structures import Detections
 from maskx_tf.visualize.paint import (
     Area,
@@ -37,6 +37,7 @@ def draw(
     a_classes: Set[str] | None = None,
     threshold: float = 0.5,
     mode: str = "continuous",
+    crops: Sequence[Crop] | None = None,
 ) -> Picture:
     """A copy of the picture, uint8 [H, W, 3], with boxes, masks and labels.
 
@@ -52,6 +53,7 @@ def draw(
         a_classes: names of the classes with masks, all others are B; None draws all classes in one style.
         threshold: a pixel belongs to a mask from this value on.
         mode: how masks are pasted, see `ops.masks.paste`.
+        crops: a mask in pixels of the picture for each detection, all of which are valid, in place of `masks`.
 
     Raises:
         ValueError: an array of the wrong shape or type, a class without a name, a box not finite or turned over.
@@ -64,8 +66,12 @@ def draw(
     areas, surfaces = _areas(found.boxes, width, height)
     seen = [index for index, surface in enumerate(surfaces) if surface]
     upwards = sorted(seen, key=lambda index: -surfaces[index])  # so that large ones do not hide small ones
-    for index in upwards if found.masks is not None else []:
-        crop = paste_crop(found.masks[index], found.boxes[index], height, width, threshold=threshold, mode=mode)
+    for index in upwards if crops is not None or found.masks is not None else []:
+        crop = (
+            paste_crop(found.masks[index], found.boxes[index], height, width, threshold=threshold, mode=mode)
+            if crops is None
+            else crops[index]
+        )
         paint_mask(canvas, crop.pixels, (crop.left, crop.top), looks[index][0], style.line)
     pen = ImageDraw.Draw(canvas)
     for index in upwards:

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from maskx_tf.checkpoints import io
 from maskx_tf.cli import run
+from maskx_tf.config import Config
+from maskx_tf.models.build import build
 from tests.commands.test_eval import SETTINGS, WHERE
 from tests.masks.test_grabcut import scene
 
@@ -65,6 +68,22 @@ def test_mistakes_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert not Path("a.json").exists()
 
 
+def test_masks_of_a_model_are_refined_and_divided(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An evaluation goes on with its own detections, and never with those of other steps."""
+    config = Config.model_validate(SETTINGS).with_classes(("disc", "ball"))
+    io.save(build(config.model), config, "model")
+    where = [*WHERE, "--boxes", "truth", "--out", "evals"]
+    masks = []
+    for steps in ([], ["--refine"], ["--disjoint"], ["--refine", "--disjoint"]):
+        assert run(["eval", "model", *where, *steps]) == 0
+        assert "going on" not in capsys.readouterr().err
+        masks.append(Path("evals/results.json").read_text())
+    assert json.loads(Path("evals/metrics.json").read_text())["name"].endswith("with refined masks and disjoint masks")
+    assert run(["eval", "model", *where, "--refine", "--disjoint"]) == 0
+    assert "going on" in capsys.readouterr().err
+    assert masks[0] == masks[2]  # the boxes of the truth do not overlap
+
+
 def test_at_test_time_on_the_truths_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {**SETTINGS, "model": {**SETTINGS["model"], "family": "faster_rcnn"}}
     del settings["model"]["mask"]
@@ -76,5 +95,7 @@ def test_at_test_time_on_the_truths_boxes(here: Path, capsys: pytest.CaptureFixt
     assert figures["groups"]["mask"]["all"]["IoU"] == 1.0  # GrabCut's own masks
     assert "GrabCut" in figures["name"]
     capsys.readouterr()
+    assert run(["eval", "recipe.yaml", *where, "--grabcut", "--refine"]) == 2
+    assert "refine: expected no grabcut" in capsys.readouterr().err
     assert run(["eval", "recipe.yaml", *where, "--boxes", "truth"]) == 2
     assert "expected a model with masks" in capsys.readouterr().err

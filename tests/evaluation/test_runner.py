@@ -15,8 +15,10 @@ from pycocotools import mask as coco_mask
 from maskx_tf.evaluation import runner, store
 from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.evaluation.store import Store
+from maskx_tf.masks import grabcut
 from maskx_tf.masks.paste import Crop, paste
 from maskx_tf.masks.rle import encode_crop
+from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.structures import Detections
 from tests.models.small import CLASSES, IMAGE_SIZES, SIDE, config, images, small_model
@@ -157,23 +159,31 @@ def test_detections_made_otherwise_are_not_used(predictor, tmp_path) -> None:
 
     evaluate(predictor, batches(), truth(), class_names=CLASSES, out=tmp_path, facts={"score": 0.05})
     assert done(facts={"score": 0.05})
-    for options in ({"facts": {"score": 0.1}}, {"boxes": "truth", "facts": {"score": 0.05}}, {"paste": "integer"}):
+    for options in (
+        {"facts": {"score": 0.1}},
+        {"boxes": "truth", "facts": {"score": 0.05}},
+        {"paste": "integer"},
+        {"steps": MaskSteps(disjoint=True), "facts": {"score": 0.05}},
+    ):
         evaluate(predictor, batches(), truth(), class_names=CLASSES, out=tmp_path, facts={"score": 0.05})
         assert not done(**options)
 
 
-def test_a_model_without_masks_has_boxes_alone_unless_something_else_makes_masks(tmp_path) -> None:
+def test_a_model_without_masks_has_boxes_alone_unless_something_else_makes_masks(monkeypatch) -> None:
     boxes = np.array([[[10, 15, 40, 45], [0, 0, 5, 5]]] * 2, np.float32)
     found = Detections(boxes, np.full([2, 2], 0.5), np.array([[3, 0]] * 2), np.array([[True, False]] * 2))
-    fake = SimpleNamespace(detect=lambda canvas, sizes: found, model=None)
+    fake = SimpleNamespace(detect=lambda canvas, sizes: found, model=SimpleNamespace(outputs=frozenset({"boxes"})))
     batch = {key: value[:2] for key, value in next(batches()).items()}
     assert list(evaluate(fake, [batch], truth(), class_names=CLASSES).groups) == ["box"]
 
-    def masks(image_id: int, boxes: np.ndarray) -> list[Crop]:
+    def segment(image_id: int, boxes: np.ndarray) -> list[Crop]:
         assert image_id in (11, 12)
         return [Crop(20, 30, np.ones([60, 60], bool)) for _ in boxes]
 
-    metrics = evaluate(fake, [batch], truth(), class_names=CLASSES, masks=masks)
+    monkeypatch.setattr(grabcut, "segment", segment)
+    metrics = evaluate(
+        fake, [batch], truth(), class_names=CLASSES, steps=MaskSteps(grabcut=True), pixels=lambda number: number
+    )
     assert metrics.classes["mask"][0].figures["AP50"] == metrics.classes["box"][0].figures["AP50"] > 0
 
 

@@ -14,12 +14,15 @@ from pycocotools import mask as coco_mask
 from maskx_tf.cli import run
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
-from maskx_tf.masks.paste import paste
+from maskx_tf.masks.paste import paste, paste_crops
 from maskx_tf.masks.results import coco_results
+from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.models.build import build
 from maskx_tf.prediction.images import ImagePredictor, View, read_image
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
+from maskx_tf.tasks.models import opened
+from maskx_tf.tasks.predict import predict
 
 SETTINGS = {
     "family": "mask_x_rcnn",
@@ -156,7 +159,7 @@ def test_results_are_cocos() -> None:
     found = Detections(
         boxes, np.array([0.9, 0.4]), np.array([2, 1]), np.ones(2, bool), generator.random((2, 28, 28), np.float32)
     )
-    first, second = coco_results(found, (20, 30), 7, [18, 44, 90], "continuous")
+    first, second = coco_results(found, (20, 30), 7, [18, 44, 90], paste_crops(found.masks, boxes, (20, 30)))
     assert (first["image_id"], first["category_id"], second["category_id"]) == (7, 44, 18)
     assert first["bbox"] == [1.5, 2.5, 18.5, 14.75]
     pixels = coco_mask.decode(first["segmentation"]).astype(bool)
@@ -178,6 +181,25 @@ def test_command(tmp_path, monkeypatch, capsys, picture) -> None:
     with Image.open("out/4.png") as drawn:
         assert drawn.size == (480, 360)  # small pictures are enlarged before letters are put on them
     assert sorted(file.name for file in Path("out").iterdir()) == ["4.png", "5.png"]
+
+
+def test_steps_change_what_is_written_and_drawn(tmp_path, monkeypatch, picture) -> None:
+    """Refined or disjoint masks are those of the steps on the model's own boxes and masks."""
+    pytest.importorskip("cv2", reason="the extra grabcut is not installed")
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(json.dumps({"model": SETTINGS}))
+    model = opened("recipe.yaml")
+    (plain,) = predict(model, picture, score=0.0)
+    for steps in (MaskSteps(disjoint=True), MaskSteps(refine=True, disjoint=True)):
+        (found,) = predict(model, picture, score=0.0, steps=steps)
+        given = plain.detections
+        crops = steps.crops(given.boxes, given.masks, plain.size, lambda: picture)
+        masks = [coco_mask.decode(one["segmentation"]) for one in found.as_coco(1)]
+        claims = np.sum(masks, axis=0)
+        assert claims.max() == 1 < np.sum(plain.pasted(), axis=0).max()
+        np.testing.assert_array_equal(claims.sum(), sum(crop.pixels.sum() for crop in crops))
+        np.testing.assert_array_equal(found.pasted(), np.array(masks, bool))
+        assert (found.drawn() != plain.drawn()).any()
 
 
 @pytest.mark.parametrize(

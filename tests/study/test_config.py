@@ -16,6 +16,7 @@ from tests.study import small
 METHODS = [
     {**method, "start": "grabcut"} if method["name"] == "two" else method for method in small.settings()["methods"]
 ]
+GROUP = [{"name": "seed0"}]
 STUDIES = sorted((small.ROOT / "configs" / "study").glob("*.yaml"))
 
 
@@ -49,6 +50,10 @@ def test_every_cell_of_a_shipped_study_has_a_configuration(path: Path, tmp_path:
         ({"choices": [{"name": "plain", "among": ["two"]}]}, "methods: expected no name twice, found 'plain'"),
         ({"synthetic": None, "groups": [{"name": "one"}], "figures": []}, "choices: expected synthetic data"),
         ({"methods": METHODS, "groups": [{"name": "one"}]}, "choices.among: expected methods that learn"),
+        (
+            {"methods": [METHODS[0], {**METHODS[1], "steps": ["refine"]}, *METHODS[2:]]},
+            "methods[1].steps: expected no refine, for start is grabcut: there is no predicted mask",
+        ),
         ({"figures": [{"title": "size", "baseline": "x", "methods": ["two"]}]}, "figures: expected one of plain"),
     ],
 )
@@ -101,6 +106,18 @@ def test_what_sees_every_mask_or_none_learns_once_for_all_splits(tmp_path: Path)
     assert cells.cell_config(study, _cell(study, "one/without"), Places(tmp_path)).data.masks == "none"
     drawn = small.load(tmp_path)
     assert all(cells.learner(drawn, cell) == cell for cell in cells.cells_of(drawn))
+
+
+def test_steps_of_scoring_take_the_model_of_the_same_method_without(tmp_path: Path) -> None:
+    two, refined = small.settings()["methods"][1], {"name": "refined", "steps": ["refine", "disjoint"]}
+    study = small.load(tmp_path, methods=[*small.settings()["methods"], {**two, **refined}])
+    cell = _cell(study, "seed1/refined")
+    assert cells.learner(study, cell).name == "seed1/two"
+    assert cells.learner(study, _cell(study, "seed1/two")).name == "seed1/two"
+    places = Places(tmp_path)
+    assert cells.digest(study, cell, places) != cells.digest(study, cells.learner(study, cell), places)
+    alone = small.load(tmp_path, methods=[{**two, **refined}], choices=[], tables=[], figures=[], groups=GROUP)
+    assert cells.learner(alone, cells.cells_of(alone)[0]).name == "seed0/refined"
 
 
 def test_a_cell_learns_its_mask_branch_on_its_groups_detector(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ import pytest
 
 from maskx_tf.config.schema import Source
 from maskx_tf.data import opening
+from maskx_tf.masks import grabcut
+from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.models.build import build
 from maskx_tf.models.inference import Predictor
 from maskx_tf.study import cells, run, scoring
-from maskx_tf.tasks import evaluate
 from tests.study import small
+
+CUT = MaskSteps(grabcut=True)
 
 
 def test_boxes_are_cut_once_for_all_divisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,14 +29,14 @@ def test_boxes_are_cut_once_for_all_divisions(tmp_path: Path, monkeypatch: pytes
     predictor = Predictor(build(config.model), config.model.input.canvas)
     sources = (Source(**cells.source(places.data(study, cell.group), "val")),)
     cut = places.cut(cell.group)
-    first = scoring.score(config, sources, predictor, set(names[:5]), cut=cut)
+    first = scoring.score(config, sources, predictor, set(names[:5]), CUT, cut)
     assert {"mask/A/AP", "mask/B/AP", "box/all/AP"} <= set(first)
 
     def nothing_more(*_: object) -> None:
         raise AssertionError("it cuts again")
 
-    monkeypatch.setattr(evaluate, "of_boxes", lambda dataset: nothing_more)
-    again = scoring.score(config, sources, predictor, set(names[5:]), cut=cut)
+    monkeypatch.setattr(grabcut, "segment", nothing_more)
+    again = scoring.score(config, sources, predictor, set(names[5:]), CUT, cut)
     assert (again["mask/A/AP"], again["mask/B/AP"]) == (first["mask/B/AP"], first["mask/A/AP"])
     with pytest.raises(AssertionError, match="it cuts again"):
-        scoring.score(config, sources, predictor, set(names[5:]), cut=tmp_path / "other")
+        scoring.score(config, sources, predictor, set(names[5:]), CUT, tmp_path / "other")
