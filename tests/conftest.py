@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
+
+# The background jobs of a shell ignore Ctrl-C, and pass that on to what they start. Tests of interrupts need it as usual.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every run and machine: a failure is a change of the code. No deadline: these are busy machines.
 settings.register_profile("maskx", derandomize=True, deadline=None, max_examples=50, database=None)

@@ -14,12 +14,13 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import maskx_tf
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 
 EXAMPLE = "Example: maskx doctor --json"
 GIB = 2**30
@@ -47,13 +48,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON instead of
         raise BadInput(f"this machine is not ready: {'; '.join(report['needed'])}")
 
 
-def examine() -> dict[str, Any]:
+def examine() -> Json:
     """Everything that `maskx doctor` reports, as plain data."""
     editable = _is_editable()
     packages = _packages(editable)
     tensorflow = _tensorflow()
     total, free = _memory()
-    report: dict[str, Any] = {
+    report: Json = {
         "maskx": maskx_tf.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -71,7 +72,7 @@ def examine() -> dict[str, Any]:
     return report | {"needed": _needed(report), "advice": _advice(report)}
 
 
-def describe(report: dict[str, Any]) -> str:
+def describe(report: Json) -> str:
     """The report as text."""
     lines = [f"maskx {report['maskx']}, Python {report['python']}, {report['system']}", ""]
     group = None
@@ -124,7 +125,7 @@ def _is_editable() -> bool:
     return bool(json.loads(origin or "{}").get("dir_info", {}).get("editable"))
 
 
-def _packages(editable: bool) -> list[dict[str, Any]]:
+def _packages(editable: bool) -> list[Json]:
     """The packages that our own metadata asks for, those of the extras last; the contributors' in a clone alone."""
     try:
         requirements = metadata.requires("maskx_tf") or []
@@ -161,7 +162,7 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple([*numbers, 0, 0, 0][:3])
 
 
-def _tensorflow() -> dict[str, Any]:
+def _tensorflow() -> Json:
     """What TensorFlow says of this machine, or {"error": why it says nothing}."""
     try:
         probe = subprocess.run(
@@ -178,7 +179,7 @@ def _tensorflow() -> dict[str, Any]:
         return {"error": f"TensorFlow was ended by {signal.Signals(-probe.returncode).name}"}
     if probe.returncode:
         return {"error": (probe.stderr.strip().splitlines() or ["TensorFlow did not start"])[-1]}
-    answer: dict[str, Any] = json.loads(probe.stdout.splitlines()[-1])
+    answer: Json = json.loads(probe.stdout.splitlines()[-1])
     return answer
 
 
@@ -233,12 +234,12 @@ def _read(path: str) -> str:
         return ""
 
 
-def _unfit(report: dict[str, Any]) -> set[str | None]:
+def _unfit(report: Json) -> set[str | None]:
     """The extras of which something is missing; None stands for what is always needed."""
     return {package["extra"] for package in report["packages"] if not package["fits"]}
 
 
-def _install(report: dict[str, Any], extra: str | None = None) -> str:
+def _install(report: Json, extra: str | None = None) -> str:
     """The command that installs what is missing of an extra, or of what is always needed."""
     if report["editable"]:
         what = f"'.[{extra}]'" if extra else "."
@@ -247,7 +248,7 @@ def _install(report: dict[str, Any], extra: str | None = None) -> str:
     return "pip install " + " ".join(f"'{package['name']}{package['wanted']}'" for package in missing)
 
 
-def _needed(report: dict[str, Any]) -> list[str]:
+def _needed(report: Json) -> list[str]:
     """What has to be done before anything works."""
     needed = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
@@ -270,7 +271,7 @@ def _needed(report: dict[str, Any]) -> list[str]:
     return needed
 
 
-def _advice(report: dict[str, Any]) -> list[str]:
+def _advice(report: Json) -> list[str]:
     """What would make more possible, or better."""
     advice = [
         f"for extra {extra} ({EXTRAS.get(extra, 'optional')}): {_install(report, extra)}"

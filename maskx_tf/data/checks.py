@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, clip, is_usable
@@ -15,6 +14,7 @@ from maskx_tf.data.images import IMAGE_TYPES, is_annotated_unturned, load_pixels
 from maskx_tf.data.problems import PROBLEM_KINDS, Problem, Report, noted
 from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 
 EXAMPLES = 5  # of each kind, that are kept
 BEYOND = 1.0  # pixels by which a box may reach beyond its image: rounding
@@ -41,7 +41,7 @@ class Findings:
         """How many would make training wrong."""
         return sum(count for kind, count in self.counts.items() if PROBLEM_KINDS[kind].wrong)
 
-    def as_data(self) -> list[dict[str, Any]]:
+    def as_data(self) -> list[Json]:
         """All kinds that were found, the wrong ones first, as plain data."""
         kinds = sorted(self.counts, key=lambda kind: (not PROBLEM_KINDS[kind].wrong, list(PROBLEM_KINDS).index(kind)))
         return [

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
 
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, Instance, area_of
+from maskx_tf.files import Json, JsonView
 
 SMALL_AREA, LARGE_AREA = 32**2, 96**2  # square pixels: COCO's bounds
 
@@ -20,7 +19,7 @@ def a_set(dataset: Dataset, policy: splits.Policy) -> frozenset[str]:
     return frozenset(name for label, name in enumerate(dataset.class_names, 1) if label in seen and name in allowed)
 
 
-def count(dataset: Dataset, policy: splits.Policy = "all") -> dict[str, Any]:
+def count(dataset: Dataset, policy: splits.Policy = "all") -> Json:
     """The figures, as plain data; masks are those that training may see."""
     seen = splits.apply(dataset, policy)
     a_names = a_set(seen, "all")
@@ -44,7 +43,7 @@ def count(dataset: Dataset, policy: splits.Policy = "all") -> dict[str, Any]:
     }
 
 
-def _figures(instances: list[Instance]) -> dict[str, Any]:
+def _figures(instances: list[Instance]) -> Json:
     areas = [area_of(one.box) for one in instances]
     return {
         "instances": len(instances),
@@ -57,7 +56,7 @@ def _figures(instances: list[Instance]) -> dict[str, Any]:
     }
 
 
-def as_table(figures: Mapping[str, Any]) -> str:
+def as_table(figures: JsonView) -> str:
     """The figures as lines of text, the most frequent class first."""
     columns = ("instances", "with_masks", "crowds", "small", "medium", "large", "median_side")
     head = ["class", "set", *(column.replace("_", " ") for column in columns)]

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from maskx_tf.layers.parts import LayerConfig
+
 Batch = dict[str, tf.Tensor]
 LeafShape = tuple[int | None, ...] | None
 
@@ -40,7 +42,7 @@ class DictModel(keras.Model):
     tuples (dict,). A graph is traced for each canvas size, because the layers need static sizes.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
         policy = self.dtype_policy
         if policy.variable_dtype != "float32":
@@ -52,24 +54,31 @@ class DictModel(keras.Model):
 
     def fit(
         self,
-        x: Any = None,
-        y: Any = None,
-        *args: Any,
-        sample_weight: Any = None,
-        class_weight: Any = None,
-        **kwargs: Any,
+        x: object = None,
+        y: object = None,
+        *args: object,
+        sample_weight: object = None,
+        class_weight: object = None,
+        **kwargs: object,
     ) -> Any:
         refuse(y=y, sample_weight=sample_weight, class_weight=class_weight)
         _, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(kwargs.get("validation_data"))
         refuse(y=val_y, sample_weight=val_weight)
         return super().fit(x, None, *args, **kwargs)
 
-    def evaluate(self, x: Any = None, y: Any = None, *args: Any, sample_weight: Any = None, **kwargs: Any) -> Any:
+    def evaluate(
+        self, x: object = None, y: object = None, *args: object, sample_weight: object = None, **kwargs: object
+    ) -> Any:
         refuse(y=y, sample_weight=sample_weight)
         return super().evaluate(x, None, *args, **kwargs)
 
     def train_on_batch(
-        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
+        self,
+        x: object,
+        y: object = None,
+        sample_weight: object = None,
+        class_weight: object = None,
+        return_dict: bool = False,
     ) -> Any:
         refuse(y=y, sample_weight=sample_weight, class_weight=class_weight)
         return super().train_on_batch(x, return_dict=return_dict)
@@ -120,24 +129,24 @@ class DictModel(keras.Model):
 
         setattr(self, name, choose)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> LayerConfig:
         raise NotImplementedError(NO_CONFIG)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+    def from_config(cls, config: LayerConfig, custom_objects: object = None) -> Any:
         del config, custom_objects
         raise NotImplementedError(NO_CONFIG)
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    def save(self, *args: object, **kwargs: object) -> None:
         del args, kwargs
         raise NotImplementedError(NO_CONFIG)  # before Keras writes a part of a file
 
-    def export(self, *args: Any, **kwargs: Any) -> None:
+    def export(self, *args: object, **kwargs: object) -> None:
         del args, kwargs
         raise NotImplementedError(NO_EXPORT)
 
 
-def refuse(**arguments: Any) -> None:
+def refuse(**arguments: object) -> None:
     """Refuses arguments of Keras' methods that were given.
 
     Raises:
@@ -148,7 +157,7 @@ def refuse(**arguments: Any) -> None:
             raise ValueError(f"{name} is not supported: {REFUSED[name]}")
 
 
-def batch_of(data: Any) -> Batch:
+def batch_of(data: object) -> Batch:
     """The dict of a batch, as any of Keras' methods hands it to a step.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -63,7 +63,7 @@ class Trainable(DictModel):
         learning: may be replaced until `compile`.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.learning = Learning()
         self._loss_weights: dict[str, float] = {}
@@ -84,12 +84,12 @@ class Trainable(DictModel):
 
     def compile(
         self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
+        optimizer: str | keras.optimizers.Optimizer = "rmsprop",
+        loss: object = None,
         loss_weights: Mapping[str, float] | None = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        **kwargs: Any,
+        metrics: object = None,
+        weighted_metrics: object = None,
+        **kwargs: object,
     ) -> None:
         """Prepares for `fit` and `evaluate`.
 
@@ -121,7 +121,7 @@ class Trainable(DictModel):
         """The running means that a step returns; `reset_metrics` starts them again."""
         return list(self._means.values())
 
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+    def train_step(self, data: object) -> dict[str, tf.Tensor]:
         """Makes one update; none, on any device, if the loss or the norm of the gradient is not finite."""
         context = tf.distribute.get_replica_context()
         share = self._share_of(batch_of(data), context)
@@ -137,7 +137,7 @@ class Trainable(DictModel):
         update(self.optimizer, variables, gradients, finite, statistics)
         return self._report({**values, "gradient_norm": norm})
 
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+    def test_step(self, data: object) -> dict[str, tf.Tensor]:
         """The losses alone; nothing changes."""
         context = tf.distribute.get_replica_context()
         statistics = self._statistics()
@@ -156,7 +156,7 @@ class Trainable(DictModel):
 
         return tf.map_fn(of_place, first + tf.range(count))
 
-    def _share_of(self, batch: Batch, context: Any) -> DeviceShare:
+    def _share_of(self, batch: Batch, context: tf.distribute.ReplicaContext) -> DeviceShare:
         """This device's images with their seeds, whose places follow those of the devices before it."""
         step, count = self.optimizer.iterations, tf.shape(next(iter(batch.values())))[0]
         if context.num_replicas_in_sync == 1:
@@ -178,7 +178,7 @@ class Trainable(DictModel):
         return [(variable, tf.identity(variable.value)) for variable in variables]
 
     def _gradients(
-        self, share: DeviceShare, variables: list[keras.Variable], context: Any
+        self, share: DeviceShare, variables: list[keras.Variable], context: tf.distribute.ReplicaContext
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """This device's gradients, scaled as the optimizer wants them, and the losses over all devices."""
         count = self.learning.accumulate
@@ -201,7 +201,9 @@ class Trainable(DictModel):
             values.append(self._summed(losses, context))
         return totals, {name: tf.add_n([one[name] for one in values]) / count for name in values[0]}
 
-    def _losses_of(self, share: DeviceShare, context: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _losses_of(
+        self, share: DeviceShare, context: tf.distribute.ReplicaContext
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """What this device has of the weighted loss, and of each loss: their sums over devices are the losses."""
         losses = self.batch_losses(share.batch, share.seeds)
         totals = tf.where(share.any_images, tf.stack([loss.total for loss in losses.values()]), 0.0)
@@ -220,7 +222,7 @@ class Trainable(DictModel):
         risen = {name: tf.minimum(step / steps, 1.0) for name, steps in over.items()}
         return tf.stack([self._loss_weights.get(name, 1.0) * risen.get(name, tf.ones([])) for name in names])
 
-    def _summed(self, losses: dict[str, tf.Tensor], context: Any) -> dict[str, tf.Tensor]:
+    def _summed(self, losses: dict[str, tf.Tensor], context: tf.distribute.ReplicaContext) -> dict[str, tf.Tensor]:
         """The weighted loss and each loss, over all devices."""
         values = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(list(losses.values())))
         named = dict(zip(losses, tf.unstack(values, num=len(losses)), strict=True))
@@ -238,7 +240,7 @@ class Trainable(DictModel):
             return {name: value[None] for name, value in means.items()}
         return means
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+    def _maybe_symbolic_build(self, iterator: object = None, data_batch: object = None) -> None:
         """Builds the optimizer; the layers stand. Keras' own way fails under MultiWorkerMirroredStrategy."""
         del iterator, data_batch
         if self.optimizer is not None and not self.optimizer.built:

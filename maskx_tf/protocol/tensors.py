@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskx_tf.protocol.messages import TensorProto
 
@@ -48,7 +47,7 @@ MOST_BYTES = 2**30
 MOST_AXES = 32
 
 
-def to_proto(array: NDArray[Any]) -> Any:
+def to_proto(array: np.ndarray) -> Any:
     """The message of an array; of type object, it holds bytes.
 
     Raises:
@@ -67,7 +66,7 @@ def to_proto(array: NDArray[Any]) -> Any:
     return message
 
 
-def from_proto(message: Any, most_bytes: int = MOST_BYTES) -> NDArray[Any]:
+def from_proto(message: Any, most_bytes: int = MOST_BYTES) -> np.ndarray:
     """The array of a message; of strings, an array of objects.
 
     Args:
@@ -96,7 +95,7 @@ def _is_whole(message: Any) -> bool:
     return len(message.tensor_content) % np.dtype(TYPES[message.dtype]).itemsize == 0
 
 
-def _repeated(message: Any, kind: Any, count: int, most_bytes: int) -> NDArray[Any]:
+def _repeated(message: Any, kind: Any, count: int, most_bytes: int) -> np.ndarray:
     """Values of the field for this type; the last one stands for all that are missing."""
     values: Any = getattr(message, FIELDS.get(message.dtype, "int_val"))
     if len(values) > count or (count and not values):

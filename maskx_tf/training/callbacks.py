@@ -59,7 +59,7 @@ class Stopped:
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def heard(number: int, frame: Any) -> None:
+        def heard(number: int, frame: object) -> None:
             self.by = number
             say("stopping after this step; once more to stop at once")
             for each, handler in before.items():
@@ -114,7 +114,7 @@ class Keeper(keras.callbacks.Callback):
         self.agreement = agreement
         self.figures: dict[str, float] = {}
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.step += 1
         self._check({name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()})
         train = self.config.train

@@ -33,14 +33,14 @@ class SGD(keras.optimizers.SGD):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         bias_rate_factor: float = 1.0,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         kwargs.setdefault("name", "SGD")
         super().__init__(learning_rate, momentum=momentum, **kwargs)
         self.decay = weight_decay
         self.bias_rate_factor = bias_rate_factor
 
-    def build(self, variables: list[Any]) -> None:
+    def build(self, variables: list[keras.Variable]) -> None:
         """Makes the buffers, one for each variable whatever the momentum is."""
         if not self.built:
             super().build(variables)
@@ -50,7 +50,7 @@ class SGD(keras.optimizers.SGD):
             if not self.momentum:
                 self.momentums = self.add_optimizer_variables(variables, "momentum")
 
-    def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: tf.Tensor) -> None:
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
         buffer = self.momentums[index]
         moved = self.momentum * tf.convert_to_tensor(buffer) + gradient
@@ -70,7 +70,7 @@ def is_bias(path: str) -> bool:
     return name == "bias" or name.endswith("_bias")
 
 
-def is_kernel(variable: Any) -> bool:
+def is_kernel(variable: keras.Variable) -> bool:
     """Whether a variable decays: kernels do; biases, and the scales and offsets of norms, do not."""
     return len(variable.shape) > 1 and not is_bias(variable.path)
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +21,7 @@ from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.pipeline.examples import Examples
 from maskx_tf.data.pipeline.sample import Sample, as_sample
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json, JsonView
 from maskx_tf.structures import COMMON_FIELDS, MASK_SIDE, Field, with_flags
 
 RECORDS_VERSION = 1
@@ -96,7 +96,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> Json:
     """The index of a folder, checked.
 
     Raises:
@@ -113,7 +113,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _check(index: Mapping[str, Any]) -> None:
+def _check(index: JsonView) -> None:
     for key, expected in (("version", RECORDS_VERSION), ("mask_side", MASK_SIDE)):
         if index.get(key) != expected:
             raise records.unfit(key, f"{expected}: write the records anew", index.get(key))
@@ -123,7 +123,7 @@ def _check(index: Mapping[str, Any]) -> None:
         check_shard(records.mapping(shard, f"shards[{number}]"))
 
 
-def check_shard(shard: Mapping[str, Any]) -> None:
+def check_shard(shard: JsonView) -> None:
     """Whether this is what the index says of a shard; raises Unfit."""
     for key in ("file", "sha256", "fingerprint"):
         records.text(shard, key)

@@ -7,7 +7,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ from maskx_tf.data.pipeline.examples import Examples, InstanceArrays, fields_of,
 from maskx_tf.data.pipeline.tfrecords import INDEX, LISTS, RECORDS_VERSION
 from maskx_tf.data.pipeline.workers import in_processes, nothing
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.structures import MASK_SIDE, Field
 
 PER_SHARD = 500  # images: about 80 MB of usual photos
@@ -47,7 +48,7 @@ def write(
     started: Callable[[int], None] = lambda images: None,
     advance: Callable[[], None] = nothing,
     prepare: Callable[[], None] = nothing,
-) -> dict[str, Any]:
+) -> Json:
     """Writes a data set, or what is still missing of it.
 
     Args:
@@ -148,7 +149,7 @@ def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
     return digest.hexdigest()
 
 
-def _kept(out: Path, tasks: list[_ShardTask]) -> dict[str, dict[str, Any]]:
+def _kept(out: Path, tasks: list[_ShardTask]) -> dict[str, Json]:
     """What an earlier call finished, by the names of the files; it makes the folder where there is none.
 
     Raises:
@@ -173,7 +174,7 @@ def _kept(out: Path, tasks: list[_ShardTask]) -> dict[str, dict[str, Any]]:
     return kept
 
 
-def _finished(out: Path, present: list[str]) -> Iterator[dict[str, Any]]:
+def _finished(out: Path, present: list[str]) -> Iterator[Json]:
     """What the index says of each shard, or, without one, what stands beside each shard."""
     if INDEX in present:
         yield from tfrecords.read_index(out)["shards"]
@@ -188,7 +189,7 @@ def _finished(out: Path, present: list[str]) -> Iterator[dict[str, Any]]:
             yield shard
 
 
-def _write_shard(task: _ShardTask, step: Callable[[], None]) -> dict[str, Any]:
+def _write_shard(task: _ShardTask, step: Callable[[], None]) -> Json:
     """Writes one shard and what the index is to say of it."""
     totals = dict.fromkeys(("images", "instances", "with_masks", "bytes"), 0)
     lists: dict[str, list[int]] = {key: [] for key in LISTS}

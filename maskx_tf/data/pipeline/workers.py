@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 
 POLL = 0.2  # seconds from one look at the progress to the next
 
@@ -81,7 +82,7 @@ def _enter(count: Any, stop: Any, prepare: Callable[[], None]) -> None:
     prepare()
 
 
-_shared: dict[str, Any] = {}  # what the parent gave to this process
+_shared: Json = {}  # what the parent gave to this process
 
 
 def _run(function: Callable[[Job, Callable[[], None]], Made], task: Job) -> Made:

@@ -85,7 +85,7 @@ def output_filter(parts: tuple[str, ...] | None) -> list[str]:
     return [*ALWAYS, *(PARTS[part] for part in parts)]
 
 
-def of_image(outputs: Mapping[str, NDArray[Any]], index: int) -> Answer:
+def of_image(outputs: Mapping[str, np.ndarray], index: int) -> Answer:
     """The answer for one image of a batch.
 
     Raises:

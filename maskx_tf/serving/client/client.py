@@ -14,7 +14,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +89,7 @@ class Client:
     def segment(
         self,
         file: bytes,
-        boxes: NDArray[Any],
+        boxes: np.ndarray,
         size: tuple[int, int],
         *,
         parts: Sequence[str] | None = None,
@@ -143,7 +142,7 @@ class Client:
     def _ask(
         self,
         signature: str,
-        inputs: dict[str, NDArray[Any]],
+        inputs: dict[str, np.ndarray],
         count: int,
         parts: Sequence[str] | None,
         timeout: float | None,

@@ -16,14 +16,13 @@ from urllib.parse import quote
 
 import grpc
 import numpy as np
-from numpy.typing import NDArray
 
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto, to_proto
 from maskx_tf.serving.client.answers import OUTPUT_TYPES
 from maskx_tf.serving.status import DEADLINE_EXCEEDED, HTTP_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, ServingError
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, np.ndarray]
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts, doubled each time
 T = TypeVar("T")
 
@@ -210,7 +209,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=None if tls.roots is None else tls.roots.decode())
 
 
-def _to_json(array: NDArray[Any]) -> Any:
+def _to_json(array: np.ndarray) -> Any:
     if array.dtype != np.object_:
         return array.tolist()
     return [{"b64": base64.b64encode(item).decode()} for item in array.ravel()]

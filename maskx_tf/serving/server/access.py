@@ -9,6 +9,8 @@ import re
 import time
 from typing import Any
 
+from maskx_tf.files import Json
+
 log = logging.getLogger("maskx.serving.access")
 # https://www.w3.org/TR/trace-context: version, trace, span of the caller, flags; ids of zeros alone are none.
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
@@ -28,7 +30,7 @@ class Record:
 
     def __init__(self, port: str, client: str, method: str, path: str, traceparent: str | None) -> None:
         self._start = time.monotonic()
-        self._fields: dict[str, Any] = {"port": port, "client": client, "method": method[:LONGEST_ENTRY]}
+        self._fields: Json = {"port": port, "client": client, "method": method[:LONGEST_ENTRY]}
         if path:
             self._fields["path"] = path[:LONGEST_ENTRY]
         found = TRACEPARENT.fullmatch(traceparent or "")

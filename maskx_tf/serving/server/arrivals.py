@@ -49,19 +49,19 @@ class Arrivals(grpc.ServerInterceptor):
         method = handler_call_details.method.removeprefix("/")
         parse, serialize = handler.request_deserializer or bytes, handler.response_serializer
 
-        def arrived(requests: Iterator[bytes], context: Any) -> Iterator[Any]:
+        def arrived(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with Share(self._budget) as share:
                 while (data := self._receive(requests, context)) is not None:
                     share.set(len(data))
                     yield _parsed(parse, data)
 
-        def unary(requests: Iterator[bytes], context: Any) -> Any:
+        def unary(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with _reported(method, context):
                 for message in arrived(requests, context):
                     return handler.unary_unary(message, context)
                 raise ServingError(codes.INVALID_ARGUMENT, "the request has no message")
 
-        def stream(requests: Iterator[bytes], context: Any) -> Iterator[Any]:
+        def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with _reported(method, context), _one_of(self._dialogues if handler.request_streaming else self._watches):
                 if handler.request_streaming:
                     yield from handler.stream_stream(arrived(requests, context), context)
@@ -72,7 +72,7 @@ class Arrivals(grpc.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(stream, None, serialize)
         return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
 
-    def _receive(self, requests: Iterator[bytes], context: Any) -> bytes | None:
+    def _receive(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
         """The next message; None at the end."""
         until = time.monotonic() + ARRIVAL
         if not self._arriving.acquire(timeout=ARRIVAL):
@@ -107,7 +107,7 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 @contextmanager
-def _reported(method: str, context: Any) -> Iterator[None]:
+def _reported(method: str, context: grpc.ServicerContext) -> Iterator[None]:
     """Makes a status of an error, and writes the access log."""
     traces = [str(value) for key, value in context.invocation_metadata() if key == "traceparent"]
     record = Record("grpc", context.peer(), method, "", traces[0] if traces else None)

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf import text_format  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
 from maskx_tf.errors import BadInput
 from maskx_tf.protocol.messages import BatchingParameters
 from maskx_tf.serving.status import DEADLINE_EXCEEDED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, ServingError
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, np.ndarray]
 
 
 class Parameters(NamedTuple):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskx_tf.serving.status import RESOURCE_EXHAUSTED, ServingError
 
@@ -66,6 +64,6 @@ class Share:
         self.set(0)
 
 
-def size_of(array: NDArray[Any]) -> int:
+def size_of(array: np.ndarray) -> int:
     """The bytes of an array, and of the files in it."""
     return array.nbytes + (sum(map(len, array.ravel())) if array.dtype == np.object_ else 0)

@@ -94,7 +94,7 @@ class GrpcPort:
         ended: threading.Event = self._server.stop(seconds)
         return ended
 
-    def _predict(self, data: bytes, context: Any) -> Any:
+    def _predict(self, data: bytes, context: grpc.ServicerContext) -> Any:
         spec, signature, inputs, outputs = result(self._parser.submit(outcome, self._read, data).result())
 
         def on_task(task: Task) -> None:
@@ -133,7 +133,7 @@ class GrpcPort:
         spec = request.model_spec
         return _spec(spec), spec.signature_name, inputs, list(request.output_filter)
 
-    def _metadata(self, data: bytes, context: Any) -> Any:
+    def _metadata(self, data: bytes, context: grpc.ServicerContext) -> Any:
         request = _parse_small(messages.GetModelMetadataRequest, data)
         if list(request.metadata_field) != [messages.SIGNATURE_DEF]:
             reason = f"expected the metadata_field {messages.SIGNATURE_DEF!r} and no other"
@@ -145,7 +145,7 @@ class GrpcPort:
             entry.value = signature_map(version).SerializeToString()
         return response
 
-    def _status(self, data: bytes, context: Any) -> Any:
+    def _status(self, data: bytes, context: grpc.ServicerContext) -> Any:
         request = _parse_small(messages.GetModelStatusRequest, data)
         response = messages.GetModelStatusResponse()
         for number, state, problem in self._service.model_states(*_spec(request.model_spec)):
@@ -155,7 +155,7 @@ class GrpcPort:
         return response
 
     def _refuse(self, method: str) -> Reply:
-        def refuse(data: bytes, context: Any) -> Any:
+        def refuse(data: bytes, context: grpc.ServicerContext) -> Any:
             reason = f"the model has no signatures for {method}: use Predict"
             raise ServingError(codes.INVALID_ARGUMENT, reason)
 
@@ -175,7 +175,7 @@ class _Health(health.HealthServicer):
         for name in SERVICE_NAMES:
             self.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
-    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:  # noqa: N802
+    def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Any = None) -> Any:  # noqa: N802
         if request.service not in SERVICE_NAMES:
             context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return super().Watch(request, context, send_response_callback)

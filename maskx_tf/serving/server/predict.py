@@ -14,7 +14,6 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 import anyio
 import numpy as np
 from anyio.to_thread import run_sync
-from numpy.typing import NDArray
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -202,7 +201,7 @@ def _inputs(request: rest_json.Body, version: Version) -> Arrays:
     return {name: _cast(name, array, specs[name]) if name in specs else array for name, array in columns.items()}
 
 
-def _cast(name: str, array: NDArray[Any], spec: Any) -> NDArray[Any]:
+def _cast(name: str, array: np.ndarray, spec: Any) -> np.ndarray:
     kind = np.dtype(np.object_ if spec.dtype.name == "string" else spec.dtype.as_numpy_dtype)
     if array.dtype == kind or not array.size:
         return array.astype(kind)

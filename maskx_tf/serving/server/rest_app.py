@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from maskx_tf.files import Json
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import NAMES
 from maskx_tf.serving import status as codes
@@ -106,7 +107,7 @@ def _require(scope: Scope, *methods: str) -> None:
         raise HTTPException(405, headers={"Allow": ", ".join(methods)})
 
 
-def _status(service: Service, model: Model) -> dict[str, Any]:
+def _status(service: Service, model: Model) -> Json:
     states = [
         {
             "version": str(number),
@@ -118,7 +119,7 @@ def _status(service: Service, model: Model) -> dict[str, Any]:
     return {"model_version_status": states}
 
 
-def _metadata(service: Service, model: Model) -> dict[str, Any]:
+def _metadata(service: Service, model: Model) -> Json:
     with service.versions.using(*model) as version:
         signatures = {
             name: {
@@ -134,7 +135,7 @@ def _metadata(service: Service, model: Model) -> dict[str, Any]:
         }
 
 
-def _info(name: str, spec: Any) -> dict[str, Any]:
+def _info(name: str, spec: Any) -> Json:
     sizes = [{"size": str(-1 if size is None else size), "name": ""} for size in spec.shape.as_list()]
     kind = NAMES[spec.dtype.as_datatype_enum]
     return {"dtype": kind, "tensor_shape": {"dim": sizes, "unknown_rank": False}, "name": name}

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from maskx_tf.files import Json
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.status import ServingError, too_large
 
@@ -44,7 +44,7 @@ class Body(NamedTuple):
     signature: str
     in_rows: bool
     named: bool
-    columns: dict[str, NDArray[Any]]
+    columns: dict[str, np.ndarray]
 
 
 def parse(body: bytes | bytearray) -> Body:
@@ -105,7 +105,7 @@ def parse_apart(body: bytes | bytearray, seconds: float) -> Body:
     return Body(*found)
 
 
-def answer(outputs: Mapping[str, NDArray[Any]], *, in_rows: bool) -> bytes:
+def answer(outputs: Mapping[str, np.ndarray], *, in_rows: bool) -> bytes:
     """The body of an answer."""
     # One image after the other, so that other threads have their turn between them.
     texts = {name: [json.dumps(_plain(name, row)) for row in value] for name, value in outputs.items()}
@@ -132,7 +132,7 @@ def _columns(rows: Any) -> Any:
     return {name: [row[name] for row in rows] for name in first}
 
 
-def _array(name: str, values: Any) -> NDArray[Any]:
+def _array(name: str, values: Any) -> np.ndarray:
     where = f"{name!r}: " if name else ""
     if isinstance(values, list) and values and all(isinstance(value, (str, dict)) for value in values):
         array = np.empty(len(values), np.object_)
@@ -149,7 +149,7 @@ def _array(name: str, values: Any) -> NDArray[Any]:
     return array
 
 
-def _bytes(where: str, value: str | dict[str, Any]) -> bytes:
+def _bytes(where: str, value: str | Json) -> bytes:
     try:
         if isinstance(value, str):
             return value.encode()  # but for half of a surrogate pair, which is no character

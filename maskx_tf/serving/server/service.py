@@ -136,7 +136,7 @@ class Service:
 
     def _in_slices(
         self, key: tuple[Version, str], inputs: Arrays, deadline: float, on_task: OnTask
-    ) -> dict[str, np.ndarray[Any, Any]]:
+    ) -> dict[str, np.ndarray]:
         """The outputs of a request, of which no more rows are run at a time than a batch holds."""
         rows = len(next(iter(inputs.values())))
         pending: deque[Task] = deque()

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Json
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto
 from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError, quoted
@@ -48,7 +48,7 @@ class Version:
         self.users = 0
         self._warm_up(path / WARM_UP)
 
-    def run(self, signature: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of a signature."""
         tensors = {name: tf.constant(value) for name, value in inputs.items()}
         return {name: np.asarray(value.numpy()) for name, value in self._signatures[signature](**tensors).items()}
@@ -264,9 +264,9 @@ def require_versions(base: Path) -> None:
         raise BadInput(f"{base}: expected versions such as {base / '1' / SAVED_MODEL}, found none")
 
 
-def _read_labels(path: Path) -> list[dict[str, Any]]:
+def _read_labels(path: Path) -> list[Json]:
     file = path / "assets" / "labels.json"
     if not file.exists():  # a SavedModel of another origin
         return []
-    labels: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    labels: list[Json] = json.loads(file.read_text(encoding="utf-8"))
     return labels
