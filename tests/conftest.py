@@ -6,7 +6,7 @@ import signal
 
 from hypothesis import settings
 
-# The background jobs of a shell ignore Ctrl-C, and pass that on to what they start. Tests of interrupts need it as usual.
+# A shell's background jobs ignore Ctrl-C and pass that on to what they start, but tests need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
