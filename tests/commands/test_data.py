@@ -166,7 +166,7 @@ def test_split(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         "A, 1 classes: dog\n\nB, 1 classes: traffic light\n"
     )
     assert "did you mean 'dog'?" in refused(capsys, "split", "[dgo]")
-    assert "expected all, oracle, voc" in refused(capsys, "split", "E1_A21")
+    assert "expected all, none, oracle, voc" in refused(capsys, "split", "E1_A21")
 
 
 def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
