@@ -50,8 +50,9 @@ class Runner:
         rounding = facts.get("rounding", "exact")  # which folders from before there was a choice do not name
         canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"], rounding)
         is_integer = facts["form"] == "int8"
-        pixels = normalise(canvas, size, **facts["pixels"]) if is_integer else canvas.astype(np.float32)
-        outputs = self._run({"image": pixels[None], "size": size[None]})
+        pixels = canvas.astype(np.float32)
+        seen = normalise(canvas, size, **facts["pixels"]) if is_integer else pixels
+        outputs = self._run({"image": seen[None], "pixels": pixels[None], "size": size[None]})
         count = int(outputs["count"][0])
         height, width = image.shape[:2]
         ratio = np.array([width / size[1], height / size[0]] * 2, np.float32)

@@ -7,6 +7,9 @@ parts     detector: image -> boxes, scores, classes and feature maps; masks: fea
 int8      features, every operator of it in integers: normalised image -> feature maps; heads: feature maps -> boxes,
           scores, classes, masks. What chooses boxes loops, and LiteRT's calibration crashes on loops; what normalises
           compares, and its comparisons of integers crash at some scales: both stay outside of the integers.
+
+Where the mask head reads pixels, masks and heads also take `pixels`, the image before it is normalised; masks takes its
+size, too.
 """
 
 from __future__ import annotations
@@ -122,8 +125,11 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     maps = tf.function(features, autograph=False).get_concrete_function(*image.values()).structured_outputs
     some_maps = {f"map_{index}": tf.TensorSpec(one.shape, one.dtype, f"map_{index}") for index, one in enumerate(maps)}
 
-    def heads(size: tf.Tensor, **levels: tf.Tensor) -> GraphOutputs:
-        scene = Scene(None, size, [levels[name] for name in some_maps])
+    reads_pixels = "masks" in model.outputs and model.mask.reads_pixels
+    pixels = {"pixels": tf.TensorSpec(image["image"].shape, name="pixels")} if reads_pixels else {}
+
+    def heads(size: tf.Tensor, pixels: tf.Tensor | None = None, **levels: tf.Tensor) -> GraphOutputs:
+        scene = Scene(pixels, size, [levels[name] for name in some_maps])
         return _named(model.complete(scene, model.detect(scene), prepared))
 
     def maps_of_normal(image: tf.Tensor) -> GraphOutputs:
@@ -132,7 +138,7 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     if precision == "int8":
         return [
             Graph("features", maps_of_normal, {"image": image["image"]}, "int8"),
-            Graph("heads", heads, {"size": image["size"], **some_maps}, "dynamic"),
+            Graph("heads", heads, {"size": image["size"], **pixels, **some_maps}, "dynamic"),
         ]
 
     def detector(image: tf.Tensor, size: tf.Tensor) -> GraphOutputs:
@@ -143,13 +149,20 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     # The mask head reads the finer maps alone, and LiteRT wants no input that nothing reads.
     read = dict(list(some_maps.items())[: len(model.mask.pool.strides)])
 
-    def masks(boxes: tf.Tensor, classes: tf.Tensor, **levels: tf.Tensor) -> GraphOutputs:
-        scene = Scene(None, None, [levels[name] for name in read])
+    def masks(
+        boxes: tf.Tensor,
+        classes: tf.Tensor,
+        pixels: tf.Tensor | None = None,
+        size: tf.Tensor | None = None,
+        **levels: tf.Tensor,
+    ) -> GraphOutputs:
+        scene = Scene(pixels, size, [levels[name] for name in read])
         return {"masks": model.complete(scene, Detections(boxes, None, classes, None), prepared).masks}
 
     given = {
         "boxes": tf.TensorSpec([1, limit, 4], name="boxes"),
         "classes": tf.TensorSpec([1, limit], tf.int32, "classes"),
+        **({**pixels, "size": image["size"]} if pixels else {}),
     }
     return [
         Graph("detector", detector, image, precision),

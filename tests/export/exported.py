@@ -32,6 +32,28 @@ def model() -> tuple[RCNN, ModelConfig]:
 
 
 @functools.cache
+def fine_model() -> tuple[RCNN, ModelConfig]:
+    """One whose mask head reads pixels and draws 64 x 64 masks, and which finds as much as a model may."""
+    mask = {"channels": 16, "convs": 1, "trunk": "hourglass", "pixels": True, "margin": 0.1}
+    settings = config(
+        backbone={"name": "resnet_small", "frozen_stages": 0},
+        mask=mask,
+        roi={"mask_size": 32},
+        rpn={"pre_nms_test": 200, "post_nms_test": 200, "nms_iou": 0.9},
+        detections={"limit": 100, "score": 0.0, "nms_iou": 0.9},
+    )
+    return small_model(settings), settings
+
+
+@functools.cache
+def fine_folder() -> Path:
+    network, settings = fine_model()
+    path = folder() / "fine"
+    checkpoints.save(network, Config(model=settings), path, category_ids=CATEGORY_IDS)
+    return path
+
+
+@functools.cache
 def folder() -> Path:
     """A place for the session's exports."""
     path = Path(tempfile.mkdtemp(prefix="maskx-exports-"))

@@ -21,7 +21,7 @@ from maskx_tf.export.source import open_source
 from maskx_tf.ops.images import letterbox, normalise
 from maskx_tf.prediction.images import ImagePredictor
 from tests import disk
-from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
+from tests.export.exported import SIZES, encoded, fine_folder, fine_model, folder, model, model_folder, picture
 from tests.models.small import assert_same_detections
 
 pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert (the extra litert) is missing")
@@ -84,6 +84,33 @@ def test_detections_are_those_of_the_python_model(parts) -> None:
     runner, predictor = device.Runner(written("float32", parts)), ImagePredictor(*model())
     for pixels in PICTURES:
         assert_same_detections(runner(pixels), predictor(pixels), pixels=0.5, tolerance=1 / 255)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["whole", "parts", "int8"])
+def test_a_mask_head_that_reads_pixels(form, tmp_path) -> None:
+    """Its graphs get the image as it is, also next to maps and where the first graph gets it normalised."""
+    source = open_source(fine_folder(), portable=True)
+    shape = {"canvas": (64, 64), "short_side": 64, "long_side": 64}
+    examples = [device.letterbox(pixels, **shape) for pixels in PICTURES]
+    precision = "int8" if form == "int8" else "float32"
+    litert.write(source, tmp_path / form, precision=precision, parts=form == "parts", images=examples)
+    runner, predictor = device.Runner(tmp_path / form), ImagePredictor(*fine_model())
+    for pixels in PICTURES[:2]:
+        found = runner(pixels)
+        assert found.masks.shape[1:] == (64, 64)
+        if form != "int8":
+            assert_same_detections(found, predictor(pixels), pixels=0.5, tolerance=1 / 255)
+    if form == "int8":  # the maps are rounded, and with them the boxes; of these, another picture is another mask
+        heads = runner._graphs["heads"]
+        canvas, size = examples[0]
+        normal = device.normalise(canvas, size, **runner.facts["pixels"])
+        maps = runner._graphs["features"](image=normal[None])
+        seen, dark = (
+            heads(size=size[None], pixels=one[None].astype(np.float32), **maps) for one in (canvas, 0 * canvas)
+        )
+        np.testing.assert_array_equal(seen["boxes"], dark["boxes"])
+        assert np.abs(seen["masks"] - dark["masks"]).max() > 0.01
 
 
 @pytest.mark.slow

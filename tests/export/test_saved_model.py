@@ -31,6 +31,8 @@ from tests.export.exported import (
     detections,
     encoded,
     exported,
+    fine_folder,
+    fine_model,
     folder,
     model,
     model_folder,
@@ -61,6 +63,20 @@ def test_detections_are_those_of_the_python_model() -> None:
     names = dict(zip((0, *CATEGORY_IDS), (b"", b"cat", b"dog", b"horse"), strict=True))
     classes = outputs["detection_classes"].numpy()
     np.testing.assert_array_equal(np.vectorize(names.get)(classes), outputs["detection_class_names"])
+
+
+def test_a_mask_head_that_reads_pixels_and_a_full_answer() -> None:
+    """The answer of a model with 64 x 64 masks is the Python model's; 100 detections stay below half a megabyte."""
+    out = folder() / "fine-saved"
+    assert cli.run(["export", "saved-model", str(fine_folder()), "--out", str(out)]) == 0
+    ask = tf.saved_model.load(str(out / "1")).signatures["serving_default"]
+    outputs = ask(image_bytes=tf.constant(FILES[:1]))
+    assert outputs["detection_masks"].shape == (1, 100, 64, 64)
+    assert outputs["num_detections"].numpy().tolist() == [100]
+    assert sum(tf.make_tensor_proto(value).ByteSize() for value in outputs.values()) < 500_000
+    for index in (0, 1):
+        found = detections(ask(image_bytes=tf.constant(FILES[index : index + 1])), 0)
+        assert_same_detections(found, ImagePredictor(*fine_model())(PICTURES[index]), tolerance=1.01 / 255, pixels=1e-2)
 
 
 def test_a_batch_equals_single_requests() -> None:
