@@ -38,7 +38,7 @@ from maskx_tf.commands import (
     vocabulary,
 )
 from maskx_tf.commands import eval as evaluate
-from maskx_tf.commands.data import grabcut, records
+from maskx_tf.commands.data import pseudo, records
 from maskx_tf.errors import BadInput, visible
 
 BAD_INPUT, BUG = 2, 1
@@ -65,7 +65,7 @@ app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=ask.EXAMPLE)(ask.ask)
 data.app.command(epilog=records.EXAMPLE)(records.records)
-data.app.command(epilog=grabcut.EXAMPLE)(grabcut.grabcut)
+data.app.command(epilog=pseudo.EXAMPLE)(pseudo.pseudo)
 app.add_typer(data.app)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(export.app)

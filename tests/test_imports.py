@@ -53,7 +53,7 @@ WITHOUT_TENSORFLOW = {
     "data/opening.py": False,
     "data/formats/readers.py": True,
     "tasks/images.py": True,
-    "tasks/grabcut.py": False,
+    "tasks/pseudo.py": False,
     "tasks/pictures.py": True,
     "tasks/report.py": False,
     "cli.py": False,

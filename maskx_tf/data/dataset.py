@@ -64,6 +64,8 @@ class Instance(NamedTuple):
         crowd: it stands for several objects, and is nobody's target.
         segmentation: its mask, or None if it is known by its box alone.
         id: of its annotation, as the file has it.
+        mask_source: what made its mask, such as grabcut; None for a true mask. Evaluation takes true masks alone.
+        mask_quality: of a made mask, 0..1.
         points: by the names of the data set's point sets, [P, 3]: x and y in pixels of the image, and a label, 0 for a
             point that is not there. A set that is unknown is left out.
     """
@@ -73,12 +75,18 @@ class Instance(NamedTuple):
     crowd: bool = False
     segmentation: Segmentation | None = None
     id: Id = 0
+    mask_source: str | None = None
+    mask_quality: float | None = None
     points: Mapping[str, NDArray[np.float32]] = NO_POINTS
 
     @property
     def has_mask(self) -> bool:
         """Whether training may see its mask: the one place where this is decided."""
         return self.segmentation is not None
+
+    def with_mask(self, segmentation: Segmentation | None) -> Instance:
+        """The same instance with another mask, which is true, or with none."""
+        return self._replace(segmentation=segmentation, mask_source=None, mask_quality=None)
 
 
 class ImageRecord(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from maskx_tf.config import schema
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.formats import readers
-from maskx_tf.data.formats.join import Renaming, join, ordered, read_names
+from maskx_tf.data.formats.join import Renaming, ordered, read_names
 from maskx_tf.errors import BadInput
 
 if TYPE_CHECKING:
@@ -45,24 +45,23 @@ def training_examples(data: schema.DataConfig, dataset: Dataset) -> Examples:
     return tfrecords_write.open_written(dataset, Path(data.records))
 
 
-def validation_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Dataset:
-    """The whole truth about `data.val`, joined and renamed, with every mask.
+def validation_set(
+    data: schema.DataConfig, class_names: Sequence[str] = (), say: Callable[[str], None] = lambda text: None
+) -> Dataset:
+    """The whole truth about `data.val`, joined and renamed, with every mask that no program made.
 
     Args:
         data: the section of the configuration.
         class_names: those of the model; classes that it does not know are left out, for it cannot be asked for them.
             Empty: the classes of the data, in their order.
+        say: receives a line if masks are left out.
 
     Raises:
         BadInput: something is wrong with the data, or it shows no class of the model.
     """
     if not data.val:
         raise BadInput("data.val: expected data sets to evaluate on, found none")
-    datasets = [readers.whole(source) for source in _sources(data.val)]
-    known = {name for dataset in datasets for name in dataset.class_names}
-    # The file of names speaks of the training data; validation may lack some of its classes.
-    names = {old: new for old, new in (_names(data) or {}).items() if old in known}
-    joined = join(datasets, names)
+    joined = readers.for_evaluation(_sources(data.val), _names(data), say)
     if not class_names:
         return joined
     if not set(joined.class_names) & set(class_names):

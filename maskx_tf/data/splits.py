@@ -109,7 +109,7 @@ def apply(dataset: Dataset, policy: Policy) -> Dataset:
     kept = {label for label, name in enumerate(dataset.class_names, 1) if name in names}
 
     def strip(image: ImageRecord) -> ImageRecord:
-        instances = (one if one.label in kept else one._replace(segmentation=None) for one in image.instances)
+        instances = (one if one.label in kept else one.with_mask(None) for one in image.instances)
         return image._replace(instances=tuple(instances))
 
     return dataset._replace(images=tuple(strip(image) for image in dataset.images))

@@ -124,8 +124,8 @@ def targets(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Seq
 
 def _quality(pixels: NDArray[np.bool_]) -> float:
     least, most = LEARNED_SHARES
-    reach = _reach(pixels)
-    return reach if reach >= LEARNED_REACH and least < pixels.mean() < most else 0.0
+    share = reach(pixels)
+    return share if share >= LEARNED_REACH and least < pixels.mean() < most else 0.0
 
 
 def _whole_pixels(box: NDArray[np.floating], height: int, width: int) -> tuple[int, int, int, int]:
@@ -143,7 +143,7 @@ def _segment(image: NDArray[np.uint8], left: int, top: int, right: int, bottom: 
     everything = np.ones([bottom - top, right - left], bool)
     start = np.full(everything.shape, cv2.GC_PR_FGD, np.uint8)
     pixels = _cut(image, left, top, start)
-    return Crop(left, top, everything if pixels is None or _reach(pixels) < LEAST_REACH else pixels)
+    return Crop(left, top, everything if pixels is None or reach(pixels) < LEAST_REACH else pixels)
 
 
 def _cut(image: NDArray[np.uint8], left: int, top: int, start: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
@@ -185,7 +185,7 @@ def _cut(image: NDArray[np.uint8], left: int, top: int, start: NDArray[np.uint8]
     return found[inside] >= 0.5
 
 
-def _reach(pixels: NDArray[np.bool_]) -> float:
+def reach(pixels: NDArray[np.bool_]) -> float:
     """The share of the pixels that lies in the box around those that are set."""
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
     if not rows.size:

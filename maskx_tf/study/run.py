@@ -27,7 +27,7 @@ from maskx_tf.study import controls, regions, results, scoring
 from maskx_tf.study.cells import Cell, Places
 from maskx_tf.study.config import StudyConfig
 from maskx_tf.synthetic.generate import generate
-from maskx_tf.tasks import grabcut, train
+from maskx_tf.tasks import pseudo, train
 from maskx_tf.training import fit, start
 from maskx_tf.training.callbacks import Hooks
 
@@ -118,7 +118,7 @@ def run_cell(group: Group) -> Json:
     begin = time.monotonic()
     classes_a = a_of(group)
     if cell.method.masks == "grabcut":
-        cut_masks(group, classes_a)
+        cut_masks(group)
     config = group.config()
     if cell.method.start == "grabcut":
         folder = places.detector(cell.group)
@@ -238,7 +238,7 @@ def _seen(group: Group) -> Dataset:
     return opening.training_set(config.data, config.model.class_names)
 
 
-def cut_masks(group: Group, classes_a: frozenset[str]) -> None:
+def cut_masks(group: Group) -> None:
     """Writes a group's annotations with GrabCut's masks for B."""
     path, facts = group.places.grabcut(group.cell.group), cells_.data_facts(group.study, group.cell.group)
     fresh(path, repr(facts), group.say)
@@ -246,7 +246,7 @@ def cut_masks(group: Group, classes_a: frozenset[str]) -> None:
         return
     group.say("cutting masks for B out of its boxes")
     plain = cells_.cell_config(group.study, group.cell, group.places)
-    coco_write.write(grabcut.cut(_seen(group), classes_a), path, Path(plain.data.train[0].images))
+    coco_write.write(pseudo.fill(_seen(group), pseudo.GrabCutMaker()).dataset, path, Path(plain.data.train[0].images))
 
 
 def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[regions.Regions, regions.VisibleMasks]:

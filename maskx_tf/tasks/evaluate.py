@@ -102,9 +102,9 @@ class Evaluation(NamedTuple):
         return as_text(self.as_json())
 
 
-def open_data(data: DataConfig, class_names: Sequence[str] = ()) -> EvaluationData:
+def open_data(data: DataConfig, class_names: Sequence[str] = (), progress: Progress = SILENT) -> EvaluationData:
     """Opens `data.val`; see `data.opening.validation_set`."""
-    dataset = opening.validation_set(data, class_names)
+    dataset = opening.validation_set(data, class_names, progress.say)
     return EvaluationData(dataset, coco_write.as_coco(dataset, Path()), examples.from_dataset(dataset, cache_mib=0))
 
 
@@ -185,14 +185,14 @@ def evaluate(
     """
     if sources:
         data = DataConfig(val=tuple(sources))
-        held = open_data(data)
+        held = open_data(data, progress=progress)
         model = opened(model, held.dataset.class_names)
     else:
         model = opened(model)
         data = model.config.data
         if not data.val:
             raise BadInput(f"{model.source or model.name}: {NO_DATA}")
-        held = open_data(data)
+        held = open_data(data, progress=progress)
     config = model.config
     if options.boxes == "truth" and not options.steps.grabcut and "masks" not in config.model.outputs:
         raise BadInput(f"{model.source or model.name}: boxes of the truth: expected a model with masks, found none")

@@ -1,9 +1,13 @@
-"""GrabCut's masks of the boxes of a data set, to learn from: the paper's baseline."""
+"""Makes masks of boxes, to learn from: GrabCut's, which are the paper's baseline, or those of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
@@ -13,67 +17,137 @@ from maskx_tf.data.images import load_pixels
 from maskx_tf.data.problems import Report, refuse
 from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
-from maskx_tf.masks.grabcut import require, segment
+from maskx_tf.masks import grabcut
 from maskx_tf.masks.rle import encode_crop
 from maskx_tf.tasks.progress import SILENT, Progress
 
 
-def cut(dataset: Dataset, kept: Collection[str], advance: Callable[[], None] = lambda: None) -> Dataset:
-    """The data set with GrabCut's masks in place of its own, but for classes that keep theirs.
+class Maker(Protocol):
+    """Makes masks of boxes.
 
-    Crowds have none: their boxes hold many objects. Nor do boxes of which nothing lies in the image.
+    Attributes:
+        name: what `mask_source` says.
+        in_threads: whether several threads may ask.
+    """
+
+    name: str
+    in_threads: bool
+
+    def __call__(self, pixels: NDArray[np.uint8], instances: list[Instance]) -> list[grabcut.CutTarget]:
+        """A mask of each instance's box, with its quality, in an image uint8 [H, W, 3]."""
+        ...
+
+
+class GrabCutMaker:
+    """GrabCut's masks; their quality is what `masks.grabcut.targets` says."""
+
+    name, in_threads = "grabcut", True
+
+    def __call__(self, pixels: NDArray[np.uint8], instances: list[Instance]) -> list[grabcut.CutTarget]:
+        """A mask of each instance's box, with its quality."""
+        return grabcut.targets(pixels, [one.box for one in instances])
+
+
+class Filled(NamedTuple):
+    """What was written.
+
+    Attributes:
+        dataset: the data set.
+        known: instances whose masks were there.
+        made: instances that got one.
+        left: instances that got none, for the quality was too low or there is nothing to see.
+    """
+
+    dataset: Dataset
+    known: int
+    made: int
+    left: int
+
+
+def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[], None] = lambda: None) -> Filled:
+    """The data set with made masks where instances have none.
+
+    Crowds get none: their boxes hold many objects. Nor do boxes of which nothing lies in the image.
 
     Args:
         dataset: its images are read.
-        kept: names of the classes that keep their masks.
+        maker: makes the masks.
+        least: masks of a lower quality are left out.
         advance: is called after each image.
 
     Raises:
-        BadInput: an image cannot be read, or OpenCV is not installed.
+        BadInput: an image cannot be read, or something is not installed.
     """
-    require()
+    if isinstance(maker, GrabCutMaker):
+        grabcut.require()
 
-    def one_image(place: int, report: Report) -> ImageRecord:
+    def one_image(image: ImageRecord, report: Report) -> ImageRecord:
         del report
-        image = dataset.images[place]
+        waiting = [one for one in image.instances if not one.has_mask and not one.crowd]
+        if not waiting:
+            return image
         try:
             pixels = load_pixels(image)
         except Unfit as problem:
             raise BadInput(f"{image.file!s}: image {image.id} of {dataset.name}: {problem}") from None
+        made = iter(maker(pixels, waiting))
 
         def masked(one: Instance) -> Instance:
-            if dataset.class_names[one.label - 1] in kept:
+            if one.has_mask or one.crowd:
                 return one
-            crop = segment(pixels, [one.box])[0]
-            is_seen = crop.pixels.any() and not one.crowd
-            return one._replace(segmentation=encode_crop(crop, image.height, image.width) if is_seen else None)
+            crop, quality = next(made)
+            if quality < least or not crop.pixels.any():
+                return one
+            mask = encode_crop(crop, image.height, image.width)
+            return one._replace(segmentation=mask, mask_source=maker.name, mask_quality=round(quality, 4))
 
         return image._replace(instances=tuple(map(masked, image.instances)))
 
+    found: Iterable[ImageRecord]
+    if maker.in_threads:
+        found = in_threads(one_image, dataset.images, refuse)
+    else:
+        found = (one_image(image, refuse) for image in dataset.images)
     records = []
-    for record in in_threads(one_image, range(len(dataset.images)), refuse):
+    for record in found:
         records.append(record)
         advance()
-    return dataset._replace(images=tuple(records))
+    known, having, total = (
+        sum(test(one) for image in images for one in image.instances)
+        for images, test in ((dataset.images, _has_mask), (records, _has_mask), (records, _is_one))
+    )
+    return Filled(dataset._replace(images=tuple(records)), known, having - known, total - having)
 
 
-def write_cut(
-    source: readers.DataFiles, out: Path, keep: splits.Policy | None = None, progress: Progress = SILENT
-) -> Dataset:
-    """Writes a data set as a COCO file, with GrabCut's masks; see `cut`.
+def write_filled(
+    source: readers.DataFiles,
+    out: Path,
+    maker_for: Callable[[tuple[str, ...]], Maker],
+    *,
+    least: float = 0.0,
+    policy: splits.Policy = "all",
+    progress: Progress = SILENT,
+) -> Filled:
+    """Writes a data set as a COCO file, with made masks; see `fill`.
 
     Args:
         source: the data set.
         out: the file.
-        keep: the policy whose classes keep the masks that they have; None: no class does.
+        maker_for: what makes the masks, for the names of the classes.
+        least: see `fill`.
+        policy: the classes that keep the masks which the data set has; those of others are made.
         progress: each image is a step.
-
-    Returns:
-        What was written.
     """
-    dataset = readers.read(source)
-    kept = frozenset[str]() if keep is None else splits.a_classes(keep, dataset.class_names)
+    dataset = splits.apply(readers.read(source), policy)
     progress.started(len(dataset.images))
-    made = cut(dataset, kept, progress.advance)
-    coco_write.write(made, out, source.images)
-    return made
+    filled = fill(dataset, maker_for(dataset.class_names), least, progress.advance)
+    coco_write.write(filled.dataset, out, source.images)
+    return filled
+
+
+def _has_mask(one: Instance) -> bool:
+    return one.has_mask
+
+
+def _is_one(one: Instance) -> bool:
+    return not one.crowd or one.has_mask

@@ -80,7 +80,7 @@ def train(
     )
     hooks = Hooks(say=progress.say, advance=progress.at)
     if config.data.val:
-        watcher = Watcher(config, classes_a)
+        watcher = Watcher(config, classes_a, progress)
         hooks = hooks._replace(evaluate=watcher.evaluate, picture=watcher.picture)
     batches, meta = image_batches(config, dataset), meta_of(dataset, classes_a)
     with pipeline.bad_input():
@@ -129,12 +129,13 @@ class Watcher:
     Args:
         config: of the run, with the class names.
         classes_a: names of the classes of A.
+        progress: receives a line if masks of the data are no truth.
     """
 
-    def __init__(self, config: Config, classes_a: frozenset[str]) -> None:
+    def __init__(self, config: Config, classes_a: frozenset[str], progress: Progress) -> None:
         self._config = config
         self._classes_a = classes_a
-        self._data = evaluate.open_data(config.data, config.model.class_names)
+        self._data = evaluate.open_data(config.data, config.model.class_names, progress)
         self._predictor: Predictor | None = None
 
     def evaluate(self, model: RCNN) -> tuple[dict[str, float], float | None]:

@@ -209,6 +209,16 @@ def test_masks_of_a_second_file(tmp_path: Path) -> None:
     for policy, expected in (("all", {100, 101, 105}), ("oracle", {100, 101, 104, 105})):
         assert {key for key, one in instances(for_training([source], policy)).items() if one.has_mask} == expected
     assert instances(for_evaluation([source]))[104].has_mask
+    made = coco_data()
+    for one in made["annotations"]:
+        one |= {"segmentation": LIST, "mask_source": "grabcut", "mask_quality": 0.9}
+    write_json(tmp_path / "a.json", made)
+    assert {key for key, one in instances(for_evaluation([source])).items() if one.has_mask} == {104}
+    made["annotations"][0]["mask_quality"] = 2
+    write_json(tmp_path / "a.json", made)
+    with pytest.raises(BadInput, match="mask_quality: expected a number from 0 to 1, found 2"):
+        read(source)
+    write_json(tmp_path / "a.json", coco_data())
     with pytest.raises(BadInput, match="masks: oracle: expected a data set with masks_b"):
         for_training([source._replace(masks_b=None)], "oracle")
     apart["annotations"][0]["image_id"] = 2

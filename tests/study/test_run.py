@@ -146,7 +146,7 @@ def test_grabcut_stands_in_for_the_masks_of_b(tmp_path: Path) -> None:
     group = run.Group(study, cell, places, lambda text: None)
     run.prepare_data(group)
     classes_a = run.a_of(group)
-    run.cut_masks(group, classes_a)
+    run.cut_masks(group)
     plain = opening.training_set(group._replace(cell=small.as_everyone(cell)).config().data)
     made = opening.training_set(group.config().data)
     assert made.class_names == plain.class_names

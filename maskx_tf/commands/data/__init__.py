@@ -207,11 +207,11 @@ def convert(
     from maskx_tf.data import splits
     from maskx_tf.data.formats import coco_write
     from maskx_tf.data.formats.join import read_names
-    from maskx_tf.data.formats.readers import DataFiles, for_evaluation
+    from maskx_tf.data.formats.readers import DataFiles, for_a_look
 
     new_names: Renaming | None = None if names is None else read_names(names)
     dataset = splits.apply(
-        for_evaluation([DataFiles(images, annotations, form, outside=outside)], new_names), splits.parse_text(masks)
+        for_a_look([DataFiles(images, annotations, form, outside=outside)], new_names), splits.parse_text(masks)
     )
     coco_write.write(dataset, out, images)
     size = _size(dataset)
@@ -220,10 +220,10 @@ def convert(
 
 def _opened(source: DataFiles, policy: splits.Policy) -> tuple[Dataset, Dataset]:
     """A data set with the masks among which the policy chooses, and with all: those kept apart are for `oracle`."""
-    from maskx_tf.data.formats.readers import check_policy, for_evaluation, with_masks_b
+    from maskx_tf.data.formats.readers import check_policy, for_a_look, with_masks_b
 
     check_policy([source], policy)
-    known = for_evaluation([source._replace(masks_b=None)])
+    known = for_a_look([source._replace(masks_b=None)])
     every = with_masks_b(known, source)
     return every if policy == "oracle" else known, every
 

@@ -1,40 +1,58 @@
-"""`maskx data grabcut`: a data set whose masks are what GrabCut makes of its boxes."""
+"""`maskx data pseudo`: a data set whose missing masks are made by a model, or by GrabCut."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskx_tf.commands.data import Annotations, Format, Images, Outside
+from maskx_tf.commands.data import Annotations, Format, Images, Masks, Outside
 from maskx_tf.commands.progress import progress as progress_bar
+from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
 
-EXAMPLE = "Example: maskx data grabcut --images photos --annotations boxes.json --out grabcut.json --keep voc"
+if TYPE_CHECKING:
+    from maskx_tf.tasks.pseudo import Maker
+
+EXAMPLE = "Example: maskx data pseudo --images photos --annotations boxes.json --out all.json --model runs/mine"
 
 
-def grabcut(
+def pseudo(
     images: Images,
     annotations: Annotations,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The COCO file to write.")],
+    model: Annotated[str | None, typer.Option("--model", metavar="DIR", help="The model that makes the masks.")] = None,
+    grabcut: Annotated[bool, typer.Option("--grabcut", help="GrabCut makes the masks.")] = False,
+    least: Annotated[
+        float, typer.Option("--least", metavar="QUALITY", min=0.0, max=1.0, help="Leave out masks of less; 0: none.")
+    ] = 0.5,
     form: Format = "coco",
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            "--keep",
-            metavar="POLICY",
-            help="Classes that keep the masks they have, as --masks of maskx data check has it; unless given, none.",
-        ),
-    ] = None,
+    masks: Masks = "all",
     outside: Outside = False,
 ) -> None:
-    """Write a COCO file with GrabCut's masks of the boxes. The paper's baseline is trained on it."""
+    """Write a COCO file with made masks for boxes without one. They are marked, and evaluation does not use them."""
     from maskx_tf.data import splits
     from maskx_tf.data.formats.readers import DataFiles
-    from maskx_tf.tasks.grabcut import write_cut
+    from maskx_tf.tasks.pseudo import write_filled
 
-    policy = None if keep is None else splits.parse_text(keep)
-    with progress_bar("cutting") as bar:
-        made = write_cut(DataFiles(images, annotations, form, outside=outside), out, policy, bar)
-    count = sum(one.has_mask for image in made.images for one in image.instances)
-    print(f"wrote {out}: {len(made.images)} images, {count} instances with masks")
+    if (model is None) != grabcut:
+        raise BadInput("expected one of --model DIR and --grabcut")
+    source, policy = DataFiles(images, annotations, form, outside=outside), splits.parse_text(masks)
+    with progress_bar("making masks") as bar:
+        found = write_filled(source, out, _maker_for(model), least=least, policy=policy, progress=bar)
+    print(f"wrote {out}: {found.made} masks made, {found.known} as they were, {found.left} instances without")
+
+
+def _maker_for(model: str | None) -> Callable[[tuple[str, ...]], Maker]:
+    """What makes the masks, for the names of the classes; GrabCut, where there is no model."""
+    if model is None:
+        from maskx_tf.tasks.pseudo import GrabCutMaker
+
+        return lambda class_names: GrabCutMaker()
+    import_tensorflow()
+    from maskx_tf.tasks.model_masks import ModelMaker
+
+    return partial(ModelMaker, model)

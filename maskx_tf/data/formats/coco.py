@@ -59,9 +59,9 @@ def attach_masks(dataset: Dataset, path: Path, report: Report = refuse) -> Datas
             masks[key] = segmentations.read(entry.get("segmentation"), images[key[0]], where, report)
 
     def complete(image: ImageRecord) -> ImageRecord:
-        instances = (
-            one._replace(segmentation=masks.get((image.id, one.id), one.segmentation)) for one in image.instances
-        )
+        keys = ((image.id, one.id) for one in image.instances)
+        pairs = zip(keys, image.instances, strict=True)
+        instances = (one.with_mask(masks[key]) if key in masks else one for key, one in pairs)
         return image._replace(instances=tuple(instances))
 
     return dataset._replace(images=tuple(complete(image) for image in dataset.images))
@@ -145,4 +145,8 @@ def _instance(entry: JsonView, image: ImageRecord, label: int, where: str, repor
     if crowd not in (0, 1, None):
         raise fields.unfit("iscrowd", "0 or 1", crowd)
     segmentation = segmentations.read(entry.get("segmentation"), image, where, report)
-    return Instance((x, y, x + width, y + height), label, bool(crowd), segmentation, fields.identity(entry, "id"))
+    instance = Instance((x, y, x + width, y + height), label, bool(crowd), segmentation, fields.identity(entry, "id"))
+    if segmentation is None or entry.get("mask_source") is None:
+        return instance
+    quality = None if entry.get("mask_quality") is None else fields.number(entry, "mask_quality", 0, 1)
+    return instance._replace(mask_source=fields.text(entry, "mask_source"), mask_quality=quality)

@@ -55,7 +55,9 @@ def _annotation(one: Instance, image: ImageRecord) -> Json:
         return entry
     written = _written(one.segmentation, image)
     mask = written if isinstance(written, dict) else rle.encode(bitmap(one.segmentation, image.height, image.width))
-    return entry | {"segmentation": written, "area": rle.area(mask)}
+    entry |= {"segmentation": written, "area": rle.area(mask)}
+    made = {"mask_source": one.mask_source, "mask_quality": one.mask_quality}
+    return entry | {key: value for key, value in made.items() if value is not None}
 
 
 def _written(segmentation: Segmentation, image: ImageRecord) -> list[list[float]] | Json:

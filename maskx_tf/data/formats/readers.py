@@ -91,8 +91,23 @@ def with_masks_b(dataset: Dataset, source: DataFiles, report: Report = refuse) -
 
 
 def whole(source: DataFiles) -> Dataset:
-    """The whole truth about a data set: every box as it was, and every mask."""
+    """All that a data set has: every box as it was, and every mask."""
     return with_masks_b(read(source), source)
+
+
+def truth(source: DataFiles, say: Callable[[str], None] = lambda text: None) -> Dataset:
+    """All that is true about a data set: `say` receives a line if masks that a program made are left out."""
+    dataset = whole(source)
+    made = [one.mask_source for image in dataset.images for one in image.instances if one.mask_source is not None]
+    if not made:
+        return dataset
+    say(f"{dataset.name}: {len(made)} masks with mask_source ({', '.join(sorted(set(made)))}) are not taken for truth")
+
+    def stripped(image: ImageRecord) -> ImageRecord:
+        instances = (one if one.mask_source is None else one.with_mask(None) for one in image.instances)
+        return image._replace(instances=tuple(instances))
+
+    return dataset._replace(images=tuple(map(stripped, dataset.images)))
 
 
 def check_policy(sources: Sequence[DataFiles], policy: splits.Policy) -> None:
@@ -142,6 +157,18 @@ def for_training(
     return for_learning(splits.apply(joined, policy))
 
 
-def for_evaluation(sources: Sequence[DataFiles], names: Renaming | None = None) -> Dataset:
-    """The whole truth about these data sets, joined by class name: every box as it was, and every mask."""
+def for_evaluation(
+    sources: Sequence[DataFiles], names: Renaming | None = None, say: Callable[[str], None] = lambda text: None
+) -> Dataset:
+    """The truth about these data sets, joined by class name: every box as it was, and every mask that is true.
+
+    New names are those of the training data; these data may lack some of its classes.
+    """
+    datasets = [truth(source, say) for source in sources]
+    known = {name for dataset in datasets for name in dataset.class_names}
+    return join(datasets, {old: new for old, new in (names or {}).items() if old in known})
+
+
+def for_a_look(sources: Sequence[DataFiles], names: Renaming | None = None) -> Dataset:
+    """All that these data sets have, joined by class name, with the masks that a program made."""
     return join([whole(source) for source in sources], names)

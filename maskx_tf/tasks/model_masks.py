@@ -1,0 +1,56 @@
+"""Makes masks of boxes with a model."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskx_tf.data.dataset import Instance
+from maskx_tf.errors import BadInput
+from maskx_tf.masks import grabcut
+from maskx_tf.masks.paste import Crop, paste_crop
+from maskx_tf.tasks.models import ModelOrPath, opened
+
+
+class ModelMaker:
+    """A model's masks of the true boxes and classes; none for classes that it does not know.
+
+    Their quality is how much of its box a mask reaches over, times the mean probability of its cells.
+
+    Args:
+        model: an open model, or the path of one.
+        class_names: of the data set.
+
+    Raises:
+        BadInput: the model has no masks, or knows no class of the data.
+    """
+
+    in_threads = False
+
+    def __init__(self, model: ModelOrPath, class_names: tuple[str, ...]) -> None:
+        self._model = opened(model, class_names)
+        self.name = self._model.name
+        if "masks" not in self._model.config.model.outputs:
+            raise BadInput(f"{self.name}: expected a model with masks, found none")
+        numbers = {name: number for number, name in enumerate(self._model.class_names, 1)}
+        self._numbers = [numbers.get(name, 0) for name in class_names]
+        if not any(self._numbers):
+            raise BadInput(f"{self.name}: expected a class of the data, such as {class_names[0]}, found none")
+
+    def __call__(self, pixels: NDArray[np.uint8], instances: list[Instance]) -> list[grabcut.CutTarget]:
+        """A mask of each instance's box, with its quality."""
+        boxes = np.array([one.box for one in instances], np.float32)
+        classes = np.array([self._numbers[one.label - 1] for one in instances], np.int32)
+        known = np.flatnonzero(classes)
+        nothing = grabcut.CutTarget(Crop(0, 0, np.zeros([0, 0], bool)), 0.0)
+        made = [nothing] * len(instances)
+        if not known.size:
+            return made
+        masks = self._model.predictor.segment(pixels, boxes[known], classes[known]).masks
+        mode = self._model.config.model.detections.paste
+        for index, mask in zip(known, masks, strict=True):
+            crop = paste_crop(mask, boxes[index], *pixels.shape[:2], mode=mode)
+            inside = mask >= 0.5
+            confidence = float(mask[inside].mean()) if inside.any() else 0.0
+            made[index] = grabcut.CutTarget(crop, grabcut.reach(crop.pixels) * confidence)
+        return made
