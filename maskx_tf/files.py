@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import socket
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BufferedReader, StringIO, TextIOWrapper
+from io import BufferedReader, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -275,48 +273,6 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 
 @contextmanager
-def locked(path: AnyPath) -> Iterator[None]:
-    """Holds a lock file during the block, so that two processes do not write one folder.
-
-    The system lets go of the lock when the process ends, whatever ends it: a file that stays locks nothing. On a disk
-    without locks, as some network disks are, nothing is held.
-
-    Raises:
-        BadInput: another process holds it, or it cannot be written.
-    """
-    place = Path(path)
-    with writing(path):
-        file = _locked_file(place)
-    with file:
-        with writing(path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-        try:
-            yield
-        finally:
-            place.unlink(missing_ok=True)
-
-
-def _locked_file(place: Path) -> TextIOWrapper:
-    while True:
-        file = open(place, "a+", encoding="utf-8")  # noqa: SIM115, the caller closes it
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                file.seek(0)
-                holder = file.read(100).strip() or "another process"
-            raise BadInput(f"{place.parent}: expected a folder that is not in use, found {holder} at work") from None
-        except OSError:
-            return file
-        # Between opening and locking, the holder may have removed the file: then the lock is on nothing.
-        if place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno())):
-            return file
-        file.close()
-
-
-@contextmanager
 def writing(path: AnyPath) -> Iterator[None]:
     """Explains what the system objects to while the block writes a path.
 
@@ -349,10 +305,13 @@ def _temporary(place: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Waits until a file, or the names in a folder, are on the disk, where the disk can tell."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # as some network disks say of folders
+            raise
     finally:
         os.close(descriptor)
 

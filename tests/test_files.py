@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import pickle
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -268,56 +264,12 @@ def test_digests(tmp_path: Path) -> None:
     assert len(others | {first}) == 8
 
 
-HOLD = """
-import sys, time
-from maskx_tf import files
-with files.locked(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(600)
-"""
+def test_a_disk_that_cannot_wait_for_folders_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-
-def test_a_lock_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / ".lock"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        found = f"process {holder.pid} on {socket.gethostname()}"
-        with pytest.raises(BadInput) as caught, files.locked(path):
-            pass
-        assert str(caught.value) == f"{tmp_path}: expected a folder that is not in use, found {found} at work"
-        holder.kill()
-    assert path.exists()
-    with files.locked(path), pytest.raises(BadInput, match=f"found process {os.getpid()} on"), files.locked(path):
-        pass
-    assert disk.names_in(tmp_path) == []
-
-
-def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, flock, calls = tmp_path / ".lock", fcntl.flock, []
-
-    def slow(file: Any, flags: int) -> None:
-        if not calls:
-            path.unlink()  # as its holder does at the end of its block
-        calls.append(flags)
-        flock(file, flags)
-
-    monkeypatch.setattr(fcntl, "flock", slow)
-    with files.locked(path):
-        assert len(calls) == 2
-        with pytest.raises(BadInput, match="not in use"), files.locked(path):
-            pass
-
-
-def test_where_a_disk_has_no_locks_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(file: Any, flags: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    with files.locked(tmp_path / ".lock"), files.locked(tmp_path / ".lock"):
-        pass
-    with (
-        pytest.raises(BadInput, match=r"nowhere/\.lock: cannot be written: No such file"),
-        files.locked("nowhere/.lock"),
-    ):
-        pass
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(tmp_path / "a", "new")
+    with files.new_folder(tmp_path / "folder") as unfinished:
+        fill(unfinished)
+    assert disk.names_in(tmp_path) == ["a", "folder", "folder/a", "folder/inside", "folder/inside/b"]

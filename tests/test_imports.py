@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "maskx_tf"
 TIERS: list[set[str]] = [
     {"errors", "names", "protocol", "interrupts"},
     {"structures", "files", "quiet"},
+    {"locks"},
     {"ops", "masks"},
     {"targets", "losses"},
     {"layers"},
@@ -31,7 +32,7 @@ TIERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-GROUND = {"errors", "names", "interrupts", "structures", "files", "ops", "masks"}
+GROUND = {"errors", "names", "interrupts", "structures", "files", "locks", "ops", "masks"}
 # Rooms next to the tiers: what they may import, and the first tier that may import them.
 ASIDE: dict[str, tuple[set[str], str]] = {
     "config": ({"errors", "names", "files"}, "models"),  # layers take plain arguments

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from maskx_tf import __version__, files
+from maskx_tf import __version__, files, locks
 from maskx_tf.checkpoints import io
 from maskx_tf.checkpoints.folder import CONFIG
 from maskx_tf.config import Config, TrainConfig, load
@@ -72,7 +72,7 @@ def run(config: Config, out: Path, batches: BatchesFrom, *, meta: Json, resume: 
     with ExitStack() as held:
         if chief:
             open_folder(out, config, resume=resume, say=hooks.say)
-            held.enter_context(files.locked(out / LOCK))
+            held.enter_context(locks.locked(out / LOCK))
         return _run(config, out, batches, strategy, meta, resume=resume, hooks=hooks if chief else Hooks())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,9 @@ def test_bad_input(tmp_path, monkeypatch, capsys, picture, arguments, said) -> N
     assert said in error
     assert error.count("\n") == 1
     assert not Path("out").exists()
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(BadInput, match=r"a\.png: expected an image: not a regular file"):
+        read_image(tmp_path / "a.png")

@@ -20,6 +20,7 @@ from maskx_tf.config import load
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import dry, fit, guard, states
 from maskx_tf.training.callbacks import averaged
+from tests import disk
 from tests.training import runs
 
 LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask", "gradient_norm"}
@@ -209,6 +210,16 @@ def test_interrupt_saves_and_stops(recipe: Path, tmp_path: Path, monkeypatch: py
     assert [state.step for state in states.all_of(tmp_path / "run")] == [2]
     assert not (tmp_path / "run" / "model").exists()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_full_disk_ends_the_run_in_a_line(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with disk.no_room_beyond(30_000):  # enough for the log, not for a checkpoint
+        assert cli.run(["train", str(recipe), "train.steps=1", "--out", str(tmp_path / "run")]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said == f"maskx: error: {tmp_path}/run/checkpoints/step-00000001: cannot be written: File too large"
+    names = disk.names_in(tmp_path / "run")
+    assert not [name for name in names if "checkpoints/" in name or "/." in f"/{name}"]
+    assert {"config.yaml", "log.csv", "versions.json"} <= set(names)
 
 
 def test_loss_that_is_not_finite_is_explained_and_kept(

@@ -152,10 +152,10 @@ def test_an_optimizer_that_does_not_fit_is_refused(
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[Path]:
     """A run folder in which another process trains."""
-    from maskx_tf import files
+    from maskx_tf import locks
 
     (tmp_path / "run").mkdir()
-    with files.locked(tmp_path / "run" / fit.LOCK):
+    with locks.locked(tmp_path / "run" / fit.LOCK):
         yield tmp_path / "run"
 
 

@@ -1,0 +1,56 @@
+"""A lock on a folder, so that two processes do not write it at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+
+from maskx_tf.errors import BadInput
+from maskx_tf.files import AnyPath, writing
+
+
+@contextmanager
+def locked(path: AnyPath) -> Iterator[None]:
+    """Holds a lock file during the block, so that two processes do not write one folder.
+
+    The system lets go of the lock when the process ends, whatever ends it: a file that stays locks nothing. On a disk
+    without locks, as some network disks are, nothing is held.
+
+    Raises:
+        BadInput: another process holds it, or it cannot be written.
+    """
+    place = Path(path)
+    with writing(path):
+        file = _locked_file(place)
+    with file:
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def _locked_file(place: Path) -> TextIOWrapper:
+    while True:
+        file = open(place, "a+", encoding="utf-8")  # noqa: SIM115, the caller closes it
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                holder = file.read(100).strip() or "another process"
+            raise BadInput(f"{place.parent}: expected a folder that is not in use, found {holder} at work") from None
+        except OSError:
+            return file
+        # Between opening and locking, the holder may have removed the file: then the lock is on nothing.
+        if place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()
