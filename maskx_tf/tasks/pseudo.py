@@ -48,7 +48,7 @@ class GrabCutMaker:
         return grabcut.targets(pixels, [one.box for one in instances])
 
 
-class Filled(NamedTuple):
+class Masked(NamedTuple):
     """What was written.
 
     Attributes:
@@ -64,7 +64,7 @@ class Filled(NamedTuple):
     left: int
 
 
-def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[], None] = lambda: None) -> Filled:
+def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[], None] = lambda: None) -> Masked:
     """The data set with made masks where instances have none.
 
     Crowds get none: their boxes hold many objects. Nor do boxes of which nothing lies in the image.
@@ -116,7 +116,7 @@ def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[
         sum(test(one) for image in images for one in image.instances)
         for images, test in ((dataset.images, _has_mask), (records, _has_mask), (records, _is_one))
     )
-    return Filled(dataset._replace(images=tuple(records)), known, having - known, total - having)
+    return Masked(dataset._replace(images=tuple(records)), known, having - known, total - having)
 
 
 def write_filled(
@@ -127,7 +127,7 @@ def write_filled(
     least: float = 0.0,
     policy: splits.Policy = "all",
     progress: Progress = SILENT,
-) -> Filled:
+) -> Masked:
     """Writes a data set as a COCO file, with made masks; see `fill`.
 
     Args:
