@@ -52,16 +52,44 @@ class Field(NamedTuple):
 
 # Whether there is an instance at a place of a batch. Files and records have no padding, so they do not store it.
 VALID = Field("valid", "bool", (), "flag")
-# Everything that an instance may have. Padding, batches, records and the dry run read this table.
+# Everything that an instance may have. Padding, batches, records and the dry run read this table. How many keypoints
+# there are, the data or the model says.
 FIELDS = (
     Field("boxes", "float32", (4,), "box"),
     Field("classes", "int32", (), "label"),
     Field("crowd", "bool", (), "flag"),
     Field("masks", "uint8", (MASK_SIDE * MASK_SIDE // 8,), "grid", flag="has_mask"),
+    Field("keypoints", "float32", (0, 3), "points", flag="has_keypoints"),
 )
 # What every data set has. Points are only in the batches of a data set that has them: its `Dataset.points` repeats
 # their row with its own number of points.
 COMMON_FIELDS = tuple(field for field in FIELDS if field.kind != "points")
+
+
+class KeypointSet(NamedTuple):
+    """What the keypoints of an instance are.
+
+    Attributes:
+        names: of the keypoints, in their order.
+        skeleton: pairs of indices of keypoints between which a line is drawn.
+        flip: pairs of indices of keypoints that change places in a mirrored image, such as the left and the right eye.
+    """
+
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...] = ()
+    flip: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """The keypoint that takes each place in a mirrored image."""
+        partners = {**dict(self.flip), **{second: first for first, second in self.flip}}
+        return tuple(partners.get(index, index) for index in range(len(self.names)))
+
+    @property
+    def field(self) -> Field:
+        """The row of `FIELDS` with the number of these keypoints."""
+        (row,) = (field for field in FIELDS if field.kind == "points")
+        return row._replace(shape=(len(self.names), 3), mirror=self.mirror)
 
 
 def with_flags(fields: Iterable[Field]) -> tuple[Field, ...]:
@@ -84,6 +112,9 @@ class Targets(NamedTuple):
         crowd: bool [B, G], regions of many objects, which are nobody's target.
         masks: float32 [B, G, S, S] in 0..1, each mask stretched over its own box; zeros where there is none.
         has_mask: bool [B, G], false for instances that are known by their box alone.
+        keypoints: float32 [B, G, P, 3], x and y in pixels of the network input, and 0 for a keypoint that is not
+            there, 1 for a hidden and 2 for a visible one; None for data without keypoints.
+        has_keypoints: bool [B, G], instances with a keypoint that is there.
     """
 
     boxes: Any
@@ -92,6 +123,8 @@ class Targets(NamedTuple):
     crowd: Any
     masks: Any
     has_mask: Any
+    keypoints: Any = None
+    has_keypoints: Any = None
 
 
 class Proposals(NamedTuple):
@@ -117,6 +150,9 @@ class Detections(NamedTuple):
         classes: int32 [B, D], 1..K; 0 in padding.
         valid: bool [B, D].
         masks: float32 [B, D, M, M] probabilities, each stretched over its own box; None for a model without masks.
+        keypoints: float32 [B, D, P, 2], x and y in pixels; zeros for classes that have none, and in padding; None for
+            a model without keypoints.
+        keypoint_scores: float32 [B, D, P]; see `model.keypoint.score`.
     """
 
     boxes: Any
@@ -124,3 +160,5 @@ class Detections(NamedTuple):
     classes: Any
     valid: Any
     masks: Any = None
+    keypoints: Any = None
+    keypoint_scores: Any = None

@@ -7,7 +7,7 @@ Nothing here depends on the format that a file has, or on TensorFlow. Classes ar
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
@@ -20,14 +20,13 @@ from maskx_tf import files
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks import crops as mask_crops
 from maskx_tf.masks.rle import Rle
-from maskx_tf.structures import Field
+from maskx_tf.structures import Field, KeypointSet
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 # Each x1, y1, x2, y2, ...; an eighth of what a list of numbers takes. In quotes for Python 3.11's array.
 Polygons: TypeAlias = "tuple[array[float], ...]"
 Id = int | str
 
-NO_POINTS: Mapping[str, NDArray[np.float32]] = {}
 LEAST_SIDE_OF_BOX = 1.0  # pixels; a box that is thinner after it was cut at the border of the image teaches nothing
 
 
@@ -66,8 +65,8 @@ class Instance(NamedTuple):
         id: of its annotation, as the file has it.
         mask_source: what made its mask, such as grabcut; None for a true mask. Evaluation takes true masks alone.
         mask_quality: of a made mask, 0..1.
-        points: by the names of the data set's point sets, [P, 3]: x and y in pixels of the image, and a label, 0 for a
-            point that is not there. A set that is unknown is left out.
+        keypoints: [P, 3]: x and y in pixels of the image, continuous as the box, and 0 for a keypoint that is not
+            there, 1 for a hidden and 2 for a visible one; None if they are unknown.
     """
 
     box: Box
@@ -77,7 +76,7 @@ class Instance(NamedTuple):
     id: Id = 0
     mask_source: str | None = None
     mask_quality: float | None = None
-    points: Mapping[str, NDArray[np.float32]] = NO_POINTS
+    keypoints: NDArray[np.float32] | None = None
 
     @property
     def has_mask(self) -> bool:
@@ -115,14 +114,19 @@ class Dataset(NamedTuple):
         class_names: class k is class_names[k - 1].
         category_ids: the data set's own number of each class, in the same order.
         images: in the order of the file.
-        points: the sets of points that instances may have, with the number of points in their shape.
+        keypoints: what the keypoints of its instances are; None if none has any.
     """
 
     name: str
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     images: tuple[ImageRecord, ...]
-    points: tuple[Field, ...] = ()
+    keypoints: KeypointSet | None = None
+
+    @property
+    def points(self) -> tuple[Field, ...]:
+        """The fields of kind points that its instances have, with their number of points."""
+        return () if self.keypoints is None else (self.keypoints.field,)
 
 
 def area_of(box: Box) -> float:

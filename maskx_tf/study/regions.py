@@ -157,7 +157,7 @@ def with_masks(regions: Regions, batches: Iterable[Batch], side: int) -> Visible
                 rows = np.flatnonzero((regions.images == number) & (regions.mirrored == turned))
                 if not rows.size:
                     continue
-                one = Targets(*(values[place : place + 1] for values in truth))
+                one = Targets(*(None if values is None else values[place : place + 1] for values in truth))
                 if turned:
                     one = mirrored_truth(one, batch["image_sizes"][place : place + 1])
                 truths = tf.constant(regions.truths[rows][None])

@@ -10,7 +10,7 @@ from maskx_tf import files
 from maskx_tf.config.text import YamlError, parse_yaml
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.errors import BadInput, did_you_mean, shorten
-from maskx_tf.structures import Field
+from maskx_tf.structures import KeypointSet
 
 Renaming = Mapping[str, str | None]  # the new name of a class; None drops it, and its instances
 
@@ -40,7 +40,7 @@ def join(datasets: Sequence[Dataset], names: Renaming | None = None) -> Dataset:
         names: new names for classes, of whichever data set has them.
 
     Raises:
-        BadInput: a data set is empty, none has a class that is to be renamed, or their sets of points differ.
+        BadInput: a data set is empty, none has a class that is to be renamed, or their keypoints differ.
     """
     for dataset in datasets:
         if not dataset.images or not dataset.class_names:
@@ -64,9 +64,11 @@ def join(datasets: Sequence[Dataset], names: Renaming | None = None) -> Dataset:
         images += (_moved(image, moved) for image in dataset.images)
     if len(datasets) == 1:
         alone = datasets[0]
-        return Dataset(alone.name, class_names, _category_ids(alone, class_names, names), tuple(images), alone.points)
+        return Dataset(
+            alone.name, class_names, _category_ids(alone, class_names, names), tuple(images), alone.keypoints
+        )
     numbered = tuple(image._replace(id=number) for number, image in enumerate(images, 1))
-    return Dataset(_titles(datasets), class_names, tuple(labels.values()), numbered, _points(datasets))
+    return Dataset(_titles(datasets), class_names, tuple(labels.values()), numbered, _keypoints(datasets))
 
 
 def ordered(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
@@ -96,14 +98,12 @@ def _category_ids(dataset: Dataset, class_names: Sequence[str], names: Renaming)
     return tuple(ids[name] for name in class_names)
 
 
-def _points(datasets: Sequence[Dataset]) -> tuple[Field, ...]:
-    """The sets of points of all data sets."""
-    found: dict[str, Field] = {}
-    for dataset in datasets:
-        for field in dataset.points:
-            if found.setdefault(field.name, field) != field:
-                raise BadInput(f"{_titles(datasets)}: {field.name}: expected the same points in all of them")
-    return tuple(found.values())
+def _keypoints(datasets: Sequence[Dataset]) -> KeypointSet | None:
+    """The keypoints of all data sets that have any."""
+    different = dict.fromkeys(dataset.keypoints for dataset in datasets if dataset.keypoints is not None)
+    if len(different) > 1:
+        raise BadInput(f"{_titles(datasets)}: expected the same keypoints in all of them")
+    return next(iter(different), None)
 
 
 def _titles(datasets: Sequence[Dataset]) -> str:

@@ -131,9 +131,9 @@ def _packed(name: str, record: ImageRecord, one: Instance) -> NDArray[np.uint8]:
 
 def _points(field: Field, record: ImageRecord, one: Instance) -> NDArray[np.float32]:
     """An instance's points of a field, those outside of the image being zero; zeros if it has none."""
-    if field.name not in one.points:
+    if one.keypoints is None:
         return np.zeros(field.shape, np.float32)
-    points = one.points[field.name]
+    points = one.keypoints
     inside = (points[:, :2] >= 0) & (points[:, :2] <= [record.width, record.height])
     return np.where(inside.all(axis=1, keepdims=True) & (points[:, 2:] != 0), points, np.float32(0))
 

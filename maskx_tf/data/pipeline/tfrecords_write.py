@@ -138,9 +138,8 @@ def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
         add(number, file, image.width, image.height)
         for one in image.instances:
             add(one.box, one.label, one.crowd)
-            for name, points in sorted(one.points.items()):
-                add(name)
-                digest.update(points.tobytes())
+            if one.keypoints is not None:
+                digest.update(one.keypoints.tobytes())
             form = one.segmentation
             if isinstance(form, tuple):
                 for polygon in form:
