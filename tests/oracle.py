@@ -1,18 +1,28 @@
-"""The external oracle: outputs of torchvision's Mask R-CNN that nobody in this project computed (../shared/oracle)."""
+"""The external oracle: numbers of other programs, in ../shared/oracle or the folder that MASKX_ORACLE names."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "oracle"
+FOLDER = Path(os.environ.get("MASKX_ORACLE") or Path(__file__).resolve().parents[2] / "shared" / "oracle")
 FILE = FOLDER / "torchvision_mask_rcnn_r50.npz"
 needs_oracle = pytest.mark.skipif(not FILE.exists(), reason="the oracle is not beside the project (../shared/oracle)")
+
+
+def each_file(pattern: str) -> pytest.MarkDecorator:
+    """Runs a test with the argument `file` for each oracle file of this pattern, or skips it where there is none."""
+    absent = pytest.param(
+        None, marks=pytest.mark.skip(f"no {pattern} in the oracle's folder (MASKX_ORACLE)"), id="none"
+    )
+    files = [pytest.param(file, id=file.stem) for file in sorted(FOLDER.glob(pattern))]
+    return pytest.mark.parametrize("file", files or [absent])
 
 
 @functools.cache

@@ -67,12 +67,19 @@ def eval_(
     grabcut: Annotated[bool, typer.Option("--grabcut", help="Score GrabCut's masks of the boxes instead.")] = False,
     refine: Refine = False,
     disjoint: Disjoint = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; the model's evaluate.batch.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; else evaluate.batch.")] = None,
     faster: Annotated[bool, typer.Option("--faster", help="Score with faster-coco-eval: the same figures.")] = False,
+    metric: Annotated[
+        str, typer.Option(metavar="coco|cityscapes", help="cityscapes: its official rules for masks.")
+    ] = "coco",
 ) -> None:
     """Measure average precision of boxes and masks. Over classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):
         raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
+    if metric not in ("coco", "cityscapes"):
+        raise BadInput(f"--metric: expected coco or cityscapes, found {metric!r}")
+    if faster and metric != "coco":
+        raise BadInput(f"--faster: expected --metric coco with it, found {metric}")
     from maskx_tf.data import splits
     from maskx_tf.evaluation.table import as_text, gap_text, read_metrics
     from maskx_tf.masks.steps import MaskSteps
@@ -91,6 +98,7 @@ def eval_(
         steps=MaskSteps(grabcut, refine, disjoint),
         batch=batch,
         engine="faster" if faster else "pycocotools",
+        metric="cityscapes" if metric == "cityscapes" else "coco",
         out=out,
     )
     with progress_bar("evaluating", prefix="maskx: ") as bar:

@@ -30,6 +30,9 @@ def predict(
         Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results to this file.")
     ] = None,
     score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show and write detections from this score on.")] = 0.5,
+    cityscapes: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write Cityscapes' submission: text files, masks as PNG.")
+    ] = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Write no pictures.")] = False,
     augment: Annotated[
         bool, typer.Option("--augment", help="Also look at the image mirrored, and at 3/4 and 5/4 of its size.")
@@ -41,8 +44,8 @@ def predict(
     files = list(find_images(images))
     if not files:
         raise BadInput(f"{' '.join(images)}: no image there ({', '.join(SUFFIXES)})")
-    if no_images and json_file is None:
-        raise BadInput("--no-images without --json leaves nothing to write")
+    if no_images and json_file is None and cityscapes is None:
+        raise BadInput("--no-images without --json or --cityscapes leaves nothing to write")
     if not no_images and out is None:
         raise BadInput("expected --out DIR for the pictures, or --no-images")
 
@@ -56,6 +59,7 @@ def predict(
             files,
             pictures=None if no_images else out,
             results=json_file,
+            cityscapes=cityscapes,
             score=score,
             augment=augment,
             steps=MaskSteps(refine=refine, disjoint=disjoint),

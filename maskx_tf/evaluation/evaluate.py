@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from maskx_tf.evaluation import runner, store
+from maskx_tf.evaluation import cityscapes, runner, store
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics, measure
 from maskx_tf.evaluation.runner import Boxes, EvaluationBatch, PixelSource
@@ -29,6 +29,7 @@ def evaluate(
     steps: MaskSteps = NO_STEPS,
     pixels: PixelSource | None = None,
     engine: Engine = "pycocotools",
+    map_of: Callable[[int], cityscapes.IdMap] | None = None,
     out: Path | None = None,
     facts: JsonView | None = None,
     on_image: Callable[[], None] = lambda: None,
@@ -50,6 +51,7 @@ def evaluate(
         steps: what is made of the model's masks.
         pixels: the original images, where steps read them.
         engine: pycocotools, or the faster evaluator.
+        map_of: gives Cityscapes' map of an image, by its id: masks are scored by its rules instead of COCO's.
         out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.
         facts: what detections depend on beside weights, truth and the arguments above, as plain data, such as the
             configuration: detections in `out` that were made with others are not used.
@@ -81,4 +83,6 @@ def evaluate(
         if out is not None:
             store.write_results(folder / store.DETECTIONS, folder / store.COCO_RESULTS)
         found = store.read(folder / store.DETECTIONS)
+        if map_of is not None:
+            return cityscapes.measure(truth, found, map_of, classes_a=classes_a, boxes=boxes)
         return measure(truth, found, kinds=wanted, classes_a=classes_a, engine=engine, boxes=boxes)

@@ -74,7 +74,8 @@ def read_metrics(path: Path) -> Json:
 def as_text(figures: JsonView, *, per_class: bool = False) -> str:
     """Tables of what `Metrics.as_json` gives."""
     boxes = "" if figures["boxes"] == "detected" else ", boxes and classes of the truth"
-    lines = [f"{figures['images']} images{boxes}; in per cent; - where no object is"]
+    rules = ", by Cityscapes' rules" if figures.get("metric") == "cityscapes" else ""
+    lines = [f"{figures['images']} images{boxes}{rules}; in per cent; - where no object is"]
     for kind, groups in figures["groups"].items():
         columns = [name for name in COLUMNS if name in groups["all"]]
         rows = [[group, *_cells(groups[group], columns)] for group in GROUP_ORDER if group in groups]

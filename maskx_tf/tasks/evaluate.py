@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from maskx_tf.config import Config, DataConfig
 from maskx_tf.config.schema import Source
 from maskx_tf.data import opening, splits, stats
 from maskx_tf.data.dataset import Dataset
-from maskx_tf.data.formats import coco_write
+from maskx_tf.data.formats import cityscapes, coco_write
+from maskx_tf.data.formats.records import Unfit
+from maskx_tf.data.images import id_map
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import evaluate as evaluation
+from maskx_tf.evaluation.cityscapes import IdMap
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics
 from maskx_tf.evaluation.runner import Boxes, PixelSource
@@ -33,6 +36,7 @@ STEP_NAMES = {
     "refine": "refined masks",
     "disjoint": "disjoint masks",
 }  # as the model's name has them
+Metric = Literal["coco", "cityscapes"]
 NO_DATA = "expected data to evaluate on, or a run whose configuration has data.val"
 
 
@@ -45,7 +49,8 @@ class EvaluateOptions:
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
         steps: what is made of the model's masks, such as GrabCut's in their place.
         batch: images at a time; None for `evaluate.batch` of the configuration.
-        engine: which evaluator computes the figures.
+        engine: which evaluator computes COCO's figures.
+        metric: the rules; cityscapes are those of its official evaluator, for masks alone.
         out: a folder for the detections and results; an evaluation that was stopped goes on there. None writes neither.
     """
 
@@ -54,6 +59,7 @@ class EvaluateOptions:
     steps: MaskSteps = NO_STEPS
     batch: int | None = None
     engine: Engine = "pycocotools"
+    metric: Metric = "coco"
     out: Path | None = None
 
 
@@ -64,11 +70,13 @@ class EvaluationData(NamedTuple):
         dataset: its records, with every mask.
         truth: the same as COCO's mapping.
         examples: its images.
+        sources: where it lies.
     """
 
     dataset: Dataset
     truth: Truth
     examples: examples.Examples
+    sources: tuple[Source, ...]
 
 
 class Evaluation(NamedTuple):
@@ -80,6 +88,7 @@ class Evaluation(NamedTuple):
         model: its folder; None where the weights are in no folder.
         data: the name of the data set, and `val` and `names` as a configuration has them, with absolute paths.
         classes_a: the classes of A; None where classes are not divided.
+        metric: by which rules.
     """
 
     metrics: Metrics
@@ -87,6 +96,7 @@ class Evaluation(NamedTuple):
     model: Path | None
     data: Json
     classes_a: tuple[str, ...] | None
+    metric: Metric = "coco"
 
     def as_json(self) -> Json:
         """Everything as plain data, as metrics.json holds it."""
@@ -94,6 +104,7 @@ class Evaluation(NamedTuple):
             "model": None if self.model is None else str(self.model),
             "name": self.name,
             "data": self.data,
+            "metric": self.metric,
             "a_classes": None if self.classes_a is None else list(self.classes_a),
         }
         return {**facts, **self.metrics.as_json()}
@@ -105,7 +116,8 @@ class Evaluation(NamedTuple):
 def open_data(data: DataConfig, class_names: Sequence[str] = (), progress: Progress = SILENT) -> EvaluationData:
     """Opens `data.val`; see `data.opening.validation_set`."""
     dataset = opening.validation_set(data, class_names, progress.say)
-    return EvaluationData(dataset, coco_write.as_coco(dataset, Path()), examples.from_dataset(dataset, cache_mib=0))
+    truth = coco_write.as_coco(dataset, Path())
+    return EvaluationData(dataset, truth, examples.from_dataset(dataset, cache_mib=0), data.val)
 
 
 def predictor_of(network: RCNN, config: Config) -> Predictor:
@@ -132,8 +144,9 @@ def score(
         progress: each image is a step.
 
     Raises:
-        BadInput: an image cannot be read, or no class of the model occurs in the data.
+        BadInput: an image cannot be read, no class of the model occurs in the data, or the metric is for other data.
     """
+    map_of = _map_of(data, config, options) if options.metric == "cityscapes" else None
     kinds = None if options.steps.grabcut else config.evaluate.kinds
     options.steps.check(config.model.outputs)
     facts = {"model": config.model.model_dump(mode="json"), "score": config.evaluate.score}
@@ -156,6 +169,7 @@ def score(
             steps=options.steps,
             pixels=_pixels(data.dataset),
             engine=options.engine,
+            map_of=map_of,
             out=options.out,
             facts=facts,
             on_image=progress.advance,
@@ -205,6 +219,7 @@ def evaluate(
         None if model.source is None or is_recipe(model.source) else model.source.resolve(),
         {"name": held.dataset.name, **_absolute(data)},
         None if chosen is None else tuple(sorted(chosen.intersection(config.model.class_names))),
+        options.metric,
     )
     if options.out is not None:
         write_metrics(found, options.out / METRICS)
@@ -248,6 +263,30 @@ def classes_a(
     else:
         return None
     return None if found >= set(dataset.class_names) else found
+
+
+def _map_of(data: EvaluationData, config: Config, options: EvaluateOptions) -> Callable[[int], IdMap]:
+    """Gives the map of ids of each image; see `evaluation.cityscapes`.
+
+    Raises:
+        BadInput: the data set is no folder of Cityscapes, or there are no masks to score.
+    """
+    formats = [source.format for source in data.sources]
+    if formats != ["cityscapes"]:
+        raise BadInput(f"metric cityscapes: expected one data set of format cityscapes, found {', '.join(formats)}")
+    if not options.steps.grabcut and "masks" not in config.model.outputs:
+        raise BadInput("metric cityscapes: expected a model with masks, found none")
+    paths = cityscapes.maps(Path(data.sources[0].annotations))
+    numbers = examples.image_numbers(data.dataset)
+    files = {number: paths[str(image.id)] for number, image in zip(numbers, data.dataset.images, strict=True)}
+
+    def read_map(image_id: int) -> IdMap:
+        try:
+            return id_map(files[image_id])
+        except Unfit as problem:  # it was whole when the data set was opened
+            raise BadInput(f"{files[image_id]}: {problem}") from None
+
+    return read_map
 
 
 def _pixels(dataset: Dataset) -> PixelSource:

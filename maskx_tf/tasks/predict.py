@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, make_folder, write_json
 from maskx_tf.masks.paste import Crop, full, paste
 from maskx_tf.masks.results import coco_results
@@ -22,6 +23,7 @@ from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_name
 from maskx_tf.tasks.models import Model, ModelOrPath, opened
 from maskx_tf.tasks.pictures import write_picture
 from maskx_tf.tasks.progress import SILENT, Progress
+from maskx_tf.tasks.submission import Submission
 from maskx_tf.visualize import draw, enlarged
 
 VIEWS = tuple(View(scale, flip) for scale in (0.75, 1.0, 1.25) for flip in (False, True))  # of `augment`
@@ -122,6 +124,7 @@ def predict_files(
     *,
     pictures: Path | None = None,
     results: Path | None = None,
+    cityscapes: Path | None = None,
     score: float = 0.5,
     augment: bool = False,
     steps: MaskSteps = NO_STEPS,
@@ -134,6 +137,7 @@ def predict_files(
         files: the image files.
         pictures: a folder for the images with the detections drawn on them.
         results: a file for COCO's results.
+        cityscapes: a folder for the files that Cityscapes' evaluation server takes.
         score: see `predict`.
         augment: see `predict`.
         steps: see `predict`.
@@ -148,18 +152,28 @@ def predict_files(
     numbers, names = image_ids(files), picture_names(files)
     entries: list[Json] = []
     count = 0
+    model = opened(model)
+    submission = None if cityscapes is None else _submission(model, cityscapes, files)
     progress.started(len(files))
     pixels = (pixels_of(file) for file in files)
-    for file, found in zip(files, _predictions(opened(model), pixels, score, augment, steps, progress), strict=True):
+    for file, found in zip(files, _predictions(model, pixels, score, augment, steps, progress), strict=True):
         count += len(found.names)
         if pictures is not None:
             make_folder(pictures)
             write_picture(pictures / names[file], found.drawn())
         if results is not None:
             entries += found.as_coco(numbers[file])
+        if submission is not None:
+            submission.add(file, found.names, found.detections.scores.tolist(), found.crops or [], found.size)
     if results is not None:
         write_json(results, entries, indent=None)
     return count
+
+
+def _submission(model: Model, folder: Path, files: Sequence[Path]) -> Submission:
+    if "masks" not in model.config.model.outputs:
+        raise BadInput(f"{folder}: expected a model with masks, found none")
+    return Submission(folder, files, model.class_names)
 
 
 def _each(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:

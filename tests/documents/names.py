@@ -15,7 +15,7 @@ from maskx_tf.study.config import StudyConfig
 
 SUFFIXES = (".py", ".md", ".yaml", ".yml", ".txt", ".toml", ".cfg", ".json", ".html", ".png", ".config", ".tflite")
 FAMILIES = "ablation|faster_rcnn|mask_rcnn|mask_x_rcnn|oracle|random_split"
-RECIPE = re.compile(rf"({FAMILIES})_[a-z0-9_*]*_(coco|vg3k)[a-z_*]*")
+RECIPE = re.compile(rf"({FAMILIES})_[a-z0-9_*]*_(coco|vg3k|cityscapes)[a-z_*]*")
 # Of any model of Keras, which has nothing to do with settings.
 OF_KERAS = tuple(f"model.{name}" for name in ("fit", "compile", "summary", "save", "save_weights", "export"))
 KEYS = {*explain.valid_keys(Config), *explain.valid_keys(StudyConfig)}

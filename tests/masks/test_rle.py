@@ -21,6 +21,7 @@ def test_masks_of_pycocotools_pass_the_check_unchanged(bitmap: np.ndarray) -> No
     assert rle.checked(encoded, height, width) == encoded
     np.testing.assert_array_equal(coco_mask.decode(encoded) > 0, bitmap)
     assert rle.area(encoded) == bitmap.sum()
+    np.testing.assert_array_equal(rle.places(encoded), np.flatnonzero(bitmap.T))
     if bitmap.any():
         rows, columns = np.flatnonzero(bitmap.any(1)), np.flatnonzero(bitmap.any(0))
         assert rle.extent(encoded) == (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)

@@ -32,12 +32,11 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         annotations: the folder of the maps.
         report: is told of every problem.
     """
-    paths = list_files(annotations, f"*{SUFFIX}", "maps of instances")
     labels = {category: label for label, category in enumerate(CITYSCAPES_IDS, 1)}
 
     def read_one(path: Path, tell: Report) -> ImageRecord | None:
         city = path.relative_to(annotations).parent
-        scene = path.name.removesuffix(SUFFIX).removesuffix("_gtFine").removesuffix("_gtCoarse")
+        scene = _scene_of(path)
         with noted(tell, f"{annotations.name}/{path.relative_to(annotations).as_posix()}"):
             ids = id_map(path)
             instances = tuple(
@@ -50,9 +49,22 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         return None
 
     found: dict[str, ImageRecord] = {}
-    for record in in_threads(read_one, paths, report):
+    for record in in_threads(read_one, _paths(annotations), report):
         if record is not None and str(record.id) in found:
             report(Problem("duplicate", str(record.id), "expected one map of a scene, found another"))
         elif record is not None:
             found[str(record.id)] = record
     return Dataset(annotations.name, tuple(CITYSCAPES_IDS.values()), tuple(CITYSCAPES_IDS), tuple(found.values()))
+
+
+def maps(annotations: Path) -> dict[str, Path]:
+    """The file of each scene's map, by the id that `read` gives to its image."""
+    return {_scene_of(path): path for path in _paths(annotations)}
+
+
+def _paths(annotations: Path) -> list[Path]:
+    return list_files(annotations, f"*{SUFFIX}", "maps of instances")
+
+
+def _scene_of(path: Path) -> str:
+    return path.name.removesuffix(SUFFIX).removesuffix("_gtFine").removesuffix("_gtCoarse")
