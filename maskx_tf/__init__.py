@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maskx_tf.config import load as load_config
     from maskx_tf.config.schema import Source
     from maskx_tf.errors import BadInput
+    from maskx_tf.prediction.segmenter import Segmenter
     from maskx_tf.structures import Detections
     from maskx_tf.tasks.evaluate import evaluate
     from maskx_tf.tasks.export import export_saved_model
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BadInput",
     "Detections",
+    "Segmenter",
     "Source",
     "evaluate",
     "export_saved_model",
@@ -42,6 +44,7 @@ __all__ = [
 _ORIGINS = {
     "BadInput": ("maskx_tf.errors", "BadInput"),
     "Detections": ("maskx_tf.structures", "Detections"),
+    "Segmenter": ("maskx_tf.prediction.segmenter", "Segmenter"),
     "Source": ("maskx_tf.config.schema", "Source"),
     "evaluate": ("maskx_tf.tasks.evaluate", "evaluate"),
     "export_saved_model": ("maskx_tf.tasks.export", "export_saved_model"),

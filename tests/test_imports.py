@@ -64,7 +64,7 @@ WITHOUT_TENSORFLOW = {
 def allowed() -> dict[str, set[str]]:
     """The rooms that each room may import."""
     # What the package offers as `maskx_tf.NAME`: type checkers read these imports, Python makes them on first use.
-    offered = {"errors", "structures", "config", "tasks"}
+    offered = {"errors", "structures", "config", "prediction", "tasks"}
     rules: dict[str, set[str]] = {"__init__": offered} | {room: set(sees) for room, (sees, _) in ASIDE.items()}
     above: set[str] = set()
     for tier in TIERS:

@@ -159,7 +159,7 @@ class ImagePredictor:
     def _letterbox(self, image: NDArray[np.uint8], view: View) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = image[:, ::-1] if view.flip else image
         canvas, short, long = self._sides(view)
-        letterbox = _letterbox(canvas, short, long, self.config.input.rounding)
+        letterbox = letterbox_for(canvas, short, long, self.config.input.rounding)
         boxed, size = letterbox(tf.constant(np.ascontiguousarray(pixels)))
         return boxed[None], size[None]
 
@@ -177,7 +177,8 @@ class ImagePredictor:
 
 
 @functools.cache
-def _letterbox(canvas: tuple[int, int], short: int, long: int, rounding: str) -> Any:
+def letterbox_for(canvas: tuple[int, int], short: int, long: int, rounding: str) -> Any:
+    """`ops.images.letterbox` with these settings, as a graph for images of any size."""
     return tf.function(
         functools.partial(image_ops.letterbox, canvas=canvas, short_side=short, long_side=long, rounding=rounding),
         input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
