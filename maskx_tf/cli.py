@@ -25,6 +25,7 @@ import typer
 from maskx_tf import __version__, interrupts
 from maskx_tf.commands import (
     ask,
+    batch,
     config,
     data,
     doctor,
@@ -67,6 +68,7 @@ app.command(epilog=ask.EXAMPLE)(ask.ask)
 data.app.command(epilog=records.EXAMPLE)(records.records)
 data.app.command(epilog=pseudo.EXAMPLE)(pseudo.pseudo)
 app.add_typer(data.app)
+app.add_typer(batch.app)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(export.app)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -295,6 +296,13 @@ def writing(path: AnyPath) -> Iterator[None]:
         if not why:
             raise
         raise _unwritable(path, why) from None
+
+
+def remove_unfinished(path: AnyPath) -> None:
+    """Removes what killed processes left of a file that `new_file` was to write; nobody may be writing it now."""
+    place = Path(os.path.realpath(path))
+    for unfinished in place.parent.glob(f".{glob.escape(place.name[:LONGEST_STEM])}.*"):
+        unfinished.unlink(missing_ok=True)
 
 
 def _temporary(place: Path) -> Path:

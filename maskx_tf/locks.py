@@ -1,4 +1,4 @@
-"""A lock on a folder, so that two processes do not write it at once."""
+"""A lock on a folder, or on a part of a job, so that two processes do not write it at once."""
 
 from __future__ import annotations
 
@@ -14,19 +14,28 @@ from maskx_tf.errors import BadInput
 from maskx_tf.files import AnyPath, writing
 
 
+class InUse(BadInput):
+    """Another process holds the lock."""
+
+
 @contextmanager
-def locked(path: AnyPath) -> Iterator[None]:
+def locked(path: AnyPath, subject: str = "") -> Iterator[None]:
     """Holds a lock file during the block, so that two processes do not write one folder.
 
     The system lets go of the lock when the process ends, whatever ends it: a file that stays locks nothing. On a disk
     without locks, as some network disks are, nothing is held.
 
+    Args:
+        path: the lock file.
+        subject: what the message begins with; "FOLDER: expected a folder that is not in use" unless given.
+
     Raises:
-        BadInput: another process holds it, or it cannot be written.
+        InUse: another process holds it.
+        BadInput: it cannot be written.
     """
     place = Path(path)
     with writing(path):
-        file = _locked_file(place)
+        file = _locked_file(place, subject or f"{place.parent}: expected a folder that is not in use")
     with file:
         with writing(path):
             file.truncate(0)
@@ -38,7 +47,7 @@ def locked(path: AnyPath) -> Iterator[None]:
             place.unlink(missing_ok=True)
 
 
-def _locked_file(place: Path) -> TextIOWrapper:
+def _locked_file(place: Path, subject: str) -> TextIOWrapper:
     while True:
         file = open(place, "a+", encoding="utf-8")  # noqa: SIM115, the caller closes it
         try:
@@ -47,7 +56,7 @@ def _locked_file(place: Path) -> TextIOWrapper:
             with file:
                 file.seek(0)
                 holder = file.read(100).strip() or "another process"
-            raise BadInput(f"{place.parent}: expected a folder that is not in use, found {holder} at work") from None
+            raise InUse(f"{subject}, found {holder} at work") from None
         except OSError:
             return file
         # Between opening and locking, the holder may have removed the file: then the lock is on nothing.

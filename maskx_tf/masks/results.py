@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.files import Json
 from maskx_tf.masks.paste import Crop
-from maskx_tf.masks.rle import encode_crop
+from maskx_tf.masks.rle import Rle, encode_crop
 from maskx_tf.structures import Detections
 
 
@@ -26,14 +26,19 @@ def coco_result(
         height: of the image.
         width: of the image.
     """
+    return coco_entry(category_id, box, score, None if crop is None else encode_crop(crop, height, width))
+
+
+def coco_entry(category_id: int, box: NDArray[np.floating] | Sequence[float], score: float, mask: Rle | None) -> Json:
+    """See `coco_result`; the mask is there in its final form."""
     x1, y1, x2, y2 = (float(edge) for edge in box)
     result: Json = {
         "category_id": category_id,
         "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
         "score": round(float(score), 6),
     }
-    if crop is not None:
-        result["segmentation"] = encode_crop(crop, height, width)
+    if mask is not None:
+        result["segmentation"] = mask
     return result
 
 

@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput, reason
-from maskx_tf.files import open_regular
+from maskx_tf.files import Json, open_regular
 from maskx_tf.masks.paste import paste_crop
 from maskx_tf.masks.rle import Rle, encode_crop
 from maskx_tf.models.inference import Predictor
@@ -36,14 +36,14 @@ MISSING = "missing"  # the first word of the status of a file that is not there
 ABSENT = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 PIXELS_OF_A_BATCH = 2**21  # two canvases of 800 x 1216: a larger batch of these is no faster on a CPU
 LARGEST_BATCH = 32
-SAVED_MODEL = "saved_model.pb"
+GRAPH_FILE = "saved_model.pb"
 SIGNATURE = "serving_default"
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
 
 
-class Row(NamedTuple):
+class ImageRow(NamedTuple):
     """What was found in an image.
 
     Attributes:
@@ -53,7 +53,7 @@ class Row(NamedTuple):
         width: like height.
         boxes: float32 [D, 4], x1, y1, x2, y2 in pixels of the image; best first.
         scores: float32 [D].
-        classes: int32 [D], the data set's ids, or 1..K for a model that does not know them.
+        classes: int64 [D], the data set's ids, or 1..K for a model that does not know them.
         names: of the classes, D of them.
         masks: D run-length masks of the whole image, in COCO's compressed form; None if there are none.
         keypoints: float32 [D, P, 3], x and y in pixels of the image, and a score; None for a model without.
@@ -65,7 +65,7 @@ class Row(NamedTuple):
     width: int
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
-    classes: NDArray[np.int32]
+    classes: NDArray[np.int64]
     names: tuple[str, ...]
     masks: list[Rle] | None = None
     keypoints: NDArray[np.float32] | None = None
@@ -89,7 +89,7 @@ class Segmenter:
     score: float | None = None
     batch: int | None = None
 
-    def __call__(self, images: Iterable[tuple[str, bytes | Path]]) -> Iterator[Row]:
+    def __call__(self, images: Iterable[tuple[str, bytes | Path]]) -> Iterator[ImageRow]:
         """Yields a row for each image, in order. A few batches are in memory at a time.
 
         Args:
@@ -115,8 +115,8 @@ class _Read(NamedTuple):
     """An image on its way to the model.
 
     Attributes:
-        key: see `Row`.
-        status: see `Row`.
+        key: see `ImageRow`.
+        status: see `ImageRow`.
         data: the file's bytes, for a model that decodes them.
         canvas: uint8 [H, W, 3], for one that does not.
         size: float32 [2], height and width inside the canvas.
@@ -135,8 +135,8 @@ class _Answer(NamedTuple):
     """What a model says of an image.
 
     Attributes:
-        key: see `Row`.
-        status: see `Row`.
+        key: see `ImageRow`.
+        status: see `ImageRow`.
         size: height and width of the image.
         found: without padding, in pixels of the image; None for an image that could not be read.
         names: of the detected classes.
@@ -150,11 +150,11 @@ class _Answer(NamedTuple):
     names: tuple[str, ...] = ()
     paste: str = "continuous"
 
-    def row(self, score: float) -> Row:
+    def row(self, score: float) -> ImageRow:
         """The row of this answer, with the detections from a score on."""
         if self.found is None:
             nothing = np.zeros([0], np.float32)
-            return Row(self.key, self.status, 0, 0, nothing.reshape(0, 4), nothing, nothing.astype(np.int32), ())
+            return ImageRow(self.key, self.status, 0, 0, nothing.reshape(0, 4), nothing, nothing.astype(np.int64), ())
         kept = np.flatnonzero(self.found.scores >= score)
         boxes, masks = self.found.boxes[kept], None
         if self.found.masks is not None:
@@ -168,7 +168,7 @@ class _Answer(NamedTuple):
             points = np.concatenate([self.found.keypoints[kept], scores], axis=2, dtype=np.float32)
         names = tuple(self.names[index] for index in kept)
         classes = self.found.classes[kept]
-        return Row(self.key, OK, *self.size, boxes, self.found.scores[kept], classes, names, masks, points)
+        return ImageRow(self.key, OK, *self.size, boxes, self.found.scores[kept], classes, names, masks, points)
 
 
 class _Engine(Protocol):
@@ -193,7 +193,7 @@ class _Engine(Protocol):
 
 @functools.lru_cache(maxsize=1)  # a process works with one model at a time
 def _opened(path: str, score: float | None) -> _Engine:
-    return _Exported(path) if Path(path, SAVED_MODEL).exists() else _Folder(path, score)
+    return _Exported(path) if Path(path, GRAPH_FILE).exists() else _Folder(path, score)
 
 
 class _Folder:
@@ -211,7 +211,7 @@ class _Folder:
         self._letterbox = letterbox_for(model.input.canvas, *sides, model.input.rounding)
         self._paste = model.detections.paste
         self._names = model.class_names
-        self._ids = np.array(loaded.meta.get("category_ids") or range(1, len(self._names) + 1), np.int32)
+        self._ids = np.array(loaded.meta.get("category_ids") or range(1, len(self._names) + 1), np.int64)
 
     def read(self, item: tuple[str, bytes | Path]) -> _Read:
         key, source = item
@@ -236,9 +236,10 @@ class _Folder:
         if found.keypoints is not None:
             ratio = tf.reverse(originals / sizes, [1])
             found = found._replace(keypoints=found.keypoints * ratio[:, None, None])
+        valid = found.valid.numpy()
         arrays = [None if part is None else part.numpy() for part in found]
         for index, image in enumerate(images):
-            one = Detections(*(None if part is None else part[index][arrays[3][index]] for part in arrays))
+            one = Detections(*(None if part is None else part[index][valid[index]] for part in arrays))
             names = tuple(self._names[number - 1] for number in one.classes)
             one = one._replace(classes=self._ids[one.classes - 1])
             yield _Answer(image.key, OK, image.original, one, names, self._paste)
@@ -277,7 +278,7 @@ class _Exported:
             for index, image in enumerate(images)
         ]
 
-    def _answer(self, key: str, values: dict[str, np.ndarray]) -> _Answer:
+    def _answer(self, key: str, values: Json) -> _Answer:
         status = values["image_status"].decode()
         if status != OK:
             return _Answer(key, status)
@@ -289,7 +290,7 @@ class _Exported:
         found = Detections(
             boxes,
             values["detection_scores"][:count],
-            values["detection_classes"][:count],
+            values["detection_classes"][:count].astype(np.int64),
             np.ones(count, bool),
             None if masks is None else masks[:count] / np.float32(255),
             None if points is None else points[:count, :, ::-1] * np.array([width, height], np.float32),
@@ -339,10 +340,10 @@ def _decoded(data: bytes, most: int) -> NDArray[np.uint8]:
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Iterator[Result]:
+    pool: ThreadPoolExecutor, function: Callable[[InputT], OutputT], items: Iterable[InputT], depth: int
+) -> Iterator[OutputT]:
     """Yields a function's results in order, while the pool works on the next so many."""
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[OutputT]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
         if len(waiting) > depth:
@@ -351,7 +352,7 @@ def _ahead(
         yield waiting.popleft().result()
 
 
-def _in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def _in_batches(items: Iterable[InputT], size: int) -> Iterator[list[InputT]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

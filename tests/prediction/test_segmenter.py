@@ -15,7 +15,7 @@ from maskx_tf.masks.paste import paste
 from maskx_tf.masks.rle import bitmap_of
 from maskx_tf.prediction import segmenter
 from maskx_tf.prediction.images import ImagePredictor
-from maskx_tf.prediction.segmenter import OK, Row, Segmenter, batch_for
+from maskx_tf.prediction.segmenter import OK, ImageRow, Segmenter, batch_for
 from tests.export.exported import CATEGORY_IDS, SIZES, encoded, exported, model, model_folder, picture
 
 IMAGES = [(f"{index}.png", encoded(picture(*size, seed=index))) for index, size in enumerate(SIZES)]
@@ -27,11 +27,11 @@ BROKEN = [
 ]
 
 
-def ask(images: list[tuple[str, bytes | Path]], **options: object) -> list[Row]:
+def ask(images: list[tuple[str, bytes | Path]], **options: object) -> list[ImageRow]:
     return list(Segmenter(model_folder(), **options)(images))
 
 
-def assert_same(rows: list[Row], expected: list[Row]) -> None:
+def assert_same(rows: list[ImageRow], expected: list[ImageRow]) -> None:
     assert [row[:4] for row in rows] == [row[:4] for row in expected]
     for row, other in zip(rows, expected, strict=True):
         np.testing.assert_array_equal(row.classes, other.classes)
@@ -115,7 +115,7 @@ def test_few_images_are_in_memory_at_a_time() -> None:
     assert threading.active_count() < threads
 
 
-def in_process(pickled: bytes) -> Row:
+def in_process(pickled: bytes) -> ImageRow:
     return next(pickle.loads(pickled)([IMAGES[1]]))
 
 

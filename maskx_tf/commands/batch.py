@@ -1,0 +1,98 @@
+"""`maskx batch`: jobs of many images, in shards, on any number of machines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskx_tf.commands.data import AsJson
+from maskx_tf.commands.progress import progress as progress_bar
+from maskx_tf.errors import BadInput
+from maskx_tf.quiet import import_tensorflow
+
+PART = re.compile(r"(\d{1,9})/(\d{1,9})")
+
+app = typer.Typer(
+    name="batch",
+    help="Segment any number of images, in shards.",
+    epilog="Example: maskx batch plan runs/mine photos/ --out jobs/first",
+)
+
+JobFolder = Annotated[Path, typer.Argument(metavar="JOB", help="The folder of the job.")]
+
+
+@app.command(epilog="Example: maskx batch plan runs/mine 'tars/*.tar' --out jobs/first --size 10000")
+def plan(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run or model folder, or a version of an export.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE", help="Images, folders, patterns, lists (.txt), or files of many: tar, TFRecord, Parquet."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="JOB", help="The folder of the job; new, or empty.")],
+    size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images of a shard.")] = 1000,
+    score: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Detections from this score on; else the model's own.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Images computed at a time; else what suits the canvas.")
+    ] = None,
+    column: Annotated[str, typer.Option(metavar="NAME", help="Column of Parquet files that has the images.")] = "image",
+) -> None:
+    """Write down the images of a job, in shards, and the model."""
+    from maskx_tf.tasks.batch.plan import BatchSettings, write
+
+    job = write(out, model, images, size=size, settings=BatchSettings(score=score, batch=batch, column=column))
+    print(f"wrote {out}: {sum(job.counts)} images in {len(job.counts)} shards, plan {job.id}")
+
+
+@app.command(epilog="Example: maskx batch run jobs/first --shard 3/8")
+def run(
+    job: JobFolder,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Of all shards, the I-th part of N, from 0/N to N-1/N.")
+    ] = "0/1",
+) -> None:
+    """Run the shards that are not done. It may be stopped at any moment, and started again."""
+    found = PART.fullmatch(shard)
+    if not found or int(found[1]) >= int(found[2]):
+        raise BadInput(f"--shard {shard}: expected I/N with I from 0 to N - 1, such as 0/8")
+    import_tensorflow()
+    from maskx_tf.tasks.batch.run import run as run_job
+
+    with progress_bar("segmenting") as bar:
+        ran = run_job(job, (int(found[1]), int(found[2])), bar)
+    print(f"{ran.done} shards with {ran.images} images done, {ran.before} were done before")
+
+
+@app.command(epilog="Example: maskx batch status jobs/first --json")
+def status(job: JobFolder, as_json: AsJson = False) -> None:
+    """Count shards that are done, and images by their status."""
+    from maskx_tf.tasks.batch.merge import status as status_of
+
+    found = status_of(job)
+    if as_json:
+        print(json.dumps(found._asdict(), indent=2))
+        return
+    done = found.shards - len(found.missing)
+    rows = ", ".join(f"{count} {word}" for word, count in found.rows.items()) or "none"
+    print(f"{done} of {found.shards} shards done; of {found.images} images: {rows}")
+
+
+@app.command(epilog="Example: maskx batch merge jobs/first --out found.parquet")
+def merge(
+    job: JobFolder,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A .parquet file of rows, or a .json of COCO's results.")
+    ],
+) -> None:
+    """Write the rows of all shards to one file."""
+    from maskx_tf.tasks.batch.merge import merge as merge_job
+
+    found = merge_job(job, out)
+    print(f"wrote {out}: {found.images} images, {found.detections} detections, {found.unread} images not read")

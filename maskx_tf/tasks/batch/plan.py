@@ -1,0 +1,220 @@
+"""The plan of a job: its shards of images, its model and its settings. Planning does without TensorFlow.
+
+plan.json            the model, its checksum, the settings, the id of the plan, how many images each shard has
+inputs/00000.json    the images of the first shard, and so on
+rows/                the files of rows, one for each shard that is done; their names hold the id of the plan
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskx_tf import files
+from maskx_tf.checkpoints import folder as model_folder
+from maskx_tf.config.explain import explain
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import Json
+from maskx_tf.tasks.batch import arrow
+from maskx_tf.tasks.batch import items as item_ops
+from maskx_tf.tasks.batch.items import ImagePlace
+
+PLAN_FORMAT = 1
+PLAN_FILE, INPUTS_FOLDER, ROWS_FOLDER = "plan.json", "inputs", "rows"
+ID_LETTERS = 12  # of a checksum
+IMAGES_OF_A_SHARD = 1000
+
+
+class BatchSettings(BaseModel):
+    """What the rows of a job depend on, but for its model and its images.
+
+    Attributes:
+        score: see `Segmenter`.
+        batch: see `Segmenter`.
+        column: see `items.find`.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    batch: Annotated[int, Field(ge=1)] | None = None
+    column: str = "image"
+
+
+class _PlanFile(BaseModel):
+    """What plan.json holds."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    format: int
+    id: Annotated[str, Field(pattern=f"^[0-9a-f]{{{ID_LETTERS}}}$")]
+    model: str
+    model_digest: str
+    settings: BatchSettings
+    counts: list[Annotated[int, Field(ge=1)]]
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """A planned job.
+
+    Attributes:
+        folder: of the job.
+        id: of the plan: of its images, its model and its settings.
+        model: the path of the model; absolute.
+        model_digest: the checksum that the model had.
+        settings: see `BatchSettings`.
+        counts: how many images each shard has.
+    """
+
+    folder: Path
+    id: str
+    model: str
+    model_digest: str
+    settings: BatchSettings
+    counts: list[int]
+
+    def output(self, number: int) -> Path:
+        """The file of a shard's rows, which is there when the shard is done."""
+        return self.folder / ROWS_FOLDER / f"{self.id}-{number:05}.parquet"
+
+    def lock(self, number: int) -> Path:
+        """The file that is locked while a shard runs."""
+        return self.folder / ROWS_FOLDER / f"{number:05}.lock"
+
+    @property
+    def missing(self) -> list[int]:
+        """The shards that are not done."""
+        return [number for number in range(len(self.counts)) if not self.output(number).exists()]
+
+    def inputs(self, number: int) -> tuple[list[ImagePlace], dict[str, int]]:
+        """The images of a shard, and the sizes of the files of many that they lie in.
+
+        Raises:
+            BadInput: the plan is damaged.
+        """
+        path = _inputs(self.folder, number)
+        data = files.read_json(path)
+        try:
+            items = [
+                ImagePlace(*entry) if len(entry) > 1 else ImagePlace(entry[0], entry[0]) for entry in data["items"]
+            ]
+            root = data["root"]
+            sizes = {str(name): int(size) for name, size in data["sizes"].items()}
+            items = [item._replace(file=os.path.join(root, item.file)) for item in items]
+        except (TypeError, LookupError, AttributeError, ValueError):
+            raise BadInput(f"{path}: expected the images of a shard, as maskx batch plan writes them") from None
+        if len(items) != self.counts[number]:
+            raise BadInput(f"{path}: expected {self.counts[number]} images, as in {PLAN_FILE}, found {len(items)}")
+        return items, sizes
+
+    def check_model(self) -> None:
+        """Raises BadInput if the model is not the one that the job was planned for."""
+        if digest_of(self.model) != self.model_digest:
+            raise BadInput(f"{self.model}: expected the model that {self.folder} was planned for, found a changed one")
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """A checksum of all that a model answers with.
+
+    Raises:
+        BadInput: it is no model folder, run folder or exported version.
+    """
+    folder = Path(path)
+    if (folder / "saved_model.pb").is_file():
+        names = [name for name in folder.rglob("*") if name.is_file() and name.parent.name != "assets.extra"]
+    else:
+        folder = model_folder.find(path)
+        names = [folder / name for name in model_folder.FILES if (folder / name).is_file()]
+    try:
+        return files.digest({name.relative_to(folder).as_posix(): files.sha256(name) for name in names})
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be read: {reason(error)}") from None
+
+
+def write(
+    out: Path,
+    model: str | os.PathLike[str],
+    names: Iterable[str],
+    *,
+    size: int = IMAGES_OF_A_SHARD,
+    settings: BatchSettings | None = None,
+) -> BatchJob:
+    """Plans a job in a new folder.
+
+    Args:
+        out: the folder of the job.
+        model: a run, checkpoint or model folder, or one version of an exported SavedModel.
+        names: see `items.find`.
+        size: images of a shard.
+        settings: see `BatchSettings`.
+
+    Raises:
+        BadInput: the model or the images cannot be read, there are none, or the folder holds something.
+    """
+    arrow.require()
+    settings = settings or BatchSettings()
+    model_digest = digest_of(model)
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out}: expected a new folder for the job, found one that holds something")
+    with files.new_folder(out) as unfinished:
+        for name in (INPUTS_FOLDER, ROWS_FOLDER):
+            (unfinished / name).mkdir()
+        counts: list[int] = []
+        digests: list[str] = []
+        images = item_ops.find(list(names), settings.column)
+        while shard := list(itertools.islice(images, size)):
+            facts = _as_json(shard)
+            files.write_json(_inputs(unfinished, len(counts)), facts, indent=None)
+            digests.append(files.digest(facts))
+            counts.append(len(shard))
+        if not counts:
+            raise BadInput(f"{' '.join(names)}: expected images, found none")
+        plan = _PlanFile(
+            format=PLAN_FORMAT,
+            id=files.digest([model_digest, settings.model_dump(), digests])[:ID_LETTERS],
+            model=os.path.abspath(model),
+            model_digest=model_digest,
+            settings=settings,
+            counts=counts,
+        )
+        files.write_json(unfinished / PLAN_FILE, plan.model_dump(mode="json"))
+    return open_job(out)
+
+
+def open_job(folder: str | os.PathLike[str]) -> BatchJob:
+    """A job that was planned.
+
+    Raises:
+        BadInput: it is none, or its plan is damaged.
+    """
+    path = Path(folder, PLAN_FILE)
+    data = files.read_json(path)
+    try:
+        plan = _PlanFile.model_validate(data)
+    except ValidationError as error:
+        keys, problem = explain(error, _PlanFile)
+        where = "".join(f"{key}: " for key in keys)
+        raise BadInput(f"{path}: expected a plan of maskx batch: {where}{problem}") from None
+    if plan.format > PLAN_FORMAT:
+        raise BadInput(f"{path}: written in format {plan.format}, expected at most {PLAN_FORMAT}: use a newer maskx_tf")
+    return BatchJob(Path(folder), plan.id, plan.model, plan.model_digest, plan.settings, plan.counts)
+
+
+def _inputs(folder: Path, number: int) -> Path:
+    return folder / INPUTS_FOLDER / f"{number:05}.json"
+
+
+def _as_json(items: list[ImagePlace]) -> Json:
+    """The images of a shard; one with a file of its own that its key names needs no second name."""
+    root = os.getcwd()
+    entries = [
+        [item.key] if item.has_own_file and os.path.join(root, item.key) == item.file else list(item) for item in items
+    ]
+    return {"root": root, "sizes": item_ops.sizes(items), "items": entries}

@@ -1,0 +1,108 @@
+"""Runs the shards of a job. Each can be run anywhere, any number of times: its rows are the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from maskx_tf.errors import BadInput
+from maskx_tf.files import AnyPath, Json, remove_unfinished
+from maskx_tf.locks import InUse, locked
+from maskx_tf.prediction.segmenter import MISSING, Segmenter
+from maskx_tf.tasks.batch import arrow
+from maskx_tf.tasks.batch import items as item_ops
+from maskx_tf.tasks.batch.plan import BatchJob, open_job
+from maskx_tf.tasks.progress import SILENT, Progress
+
+
+class Ran(NamedTuple):
+    """What a run did.
+
+    Attributes:
+        done: shards that were written.
+        before: shards that were done before.
+        images: of the shards that were written.
+    """
+
+    done: int
+    before: int
+    images: int
+
+
+def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SILENT) -> Ran:
+    """Runs the shards of a job that are not done.
+
+    A shard that another process works on is left to it.
+
+    Args:
+        folder: of the job.
+        part: i and n: of all shards, those whose number gives i when it is divided by n.
+        progress: each image is a step.
+
+    Raises:
+        BadInput: the plan cannot be read, the model has changed, a file of rows cannot be written, or another process
+            still works on a shard.
+    """
+    arrow.require()
+    job = open_job(folder)
+    index, of = part
+    mine = range(index, len(job.counts), of)
+    waiting = [number for number in mine if not job.output(number).exists()]
+    ran = Ran(0, len(mine) - len(waiting), 0)
+    if not waiting:
+        return ran
+    job.check_model()
+    segmenter = Segmenter(job.model, score=job.settings.score, batch=job.settings.batch)
+    progress.started(sum(job.counts[number] for number in waiting))
+    held = []
+    for number in waiting:
+        try:
+            if run_shard(job, number, segmenter, progress):
+                ran = ran._replace(done=ran.done + 1, images=ran.images + job.counts[number])
+        except InUse as problem:
+            progress.say(str(problem))
+            held.append(number)
+    left = [number for number in held if not job.output(number).exists()]
+    if left:
+        numbers = ", ".join(map(str, left[:10]))
+        raise BadInput(f"{folder}: {ran.done} shards done, and other processes still work on {len(left)}: {numbers}")
+    return ran
+
+
+def run_shard(job: BatchJob, number: int, segmenter: Segmenter, progress: Progress = SILENT) -> bool:
+    """Writes the rows of a shard, unless they are there: whole, or not at all.
+
+    Returns:
+        Whether it wrote them.
+
+    Raises:
+        InUse: another process works on this shard.
+        BadInput: the images cannot be read, or the rows not written.
+    """
+    output = job.output(number)
+    with locked(job.lock(number), f"{job.folder}: shard {number}: expected one that nobody works on"):
+        if output.exists():
+            return False
+        remove_unfinished(output)
+        columns = arrow.schema()
+        records = _records(job, number, segmenter, progress)
+        arrow.write(output, arrow.in_tables(records, columns), columns, job.id)
+    return True
+
+
+def _records(job: BatchJob, number: int, segmenter: Segmenter, progress: Progress) -> Iterator[Json]:
+    """The rows of a shard.
+
+    Raises:
+        BadInput: none of its images is there. That is a disk that is not mounted, rather than a row for each.
+    """
+    items, sizes = job.inputs(number)
+    anything = False
+    for row in segmenter(item_ops.contents(items, sizes, job.settings.column)):
+        anything = anything or not row.status.startswith(MISSING)
+        yield arrow.as_record(row)
+        progress.advance()
+    if not anything:
+        where = os.path.dirname(items[0].file)
+        raise BadInput(f"{job.folder}: shard {number}: expected images, such as in {where}, found none of {len(items)}")
