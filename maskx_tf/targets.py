@@ -78,7 +78,9 @@ def anchor_targets(
         inside: bool [B, A], the only anchors to use, or None for all (Detectron drops those that cross the border).
     """
     truth = targets.valid & ~targets.crowd
-    matches = sampling.match(anchors[None], targets.boxes, truth)
+    # The best of the anchors that are used: the others get no area, and overlap nothing.
+    candidates = anchors[None] if inside is None else tf.where(inside[..., None], anchors, 0.0)
+    matches = sampling.match(candidates, targets.boxes, truth)
     usable = tf.ones_like(matches.best_of_truth) if inside is None else inside
     foreground = (matches.overlaps >= foreground_iou) | matches.best_of_truth
     background = (matches.overlaps < background_iou) & ~foreground

@@ -295,5 +295,6 @@ EXTRAS = {
     "eval": "the faster evaluator",
     "grabcut": "the GrabCut baselines",
     "litert": "running LiteRT models",
+    "sbd": "reading SBD",
     "serving": "the local server, and asking over gRPC",
 }

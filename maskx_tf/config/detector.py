@@ -64,16 +64,21 @@ class BackboneConfig(Section):
         description="The network. Those named keras_* and mobilenet_v2 are Keras' own; resnet_small is ours, four "
         "bottlenecks of half the width, for experiments on small images.",
     )
-    norm: Literal["frozen_batch", "batch", "group"] = Field(
+    norm: Literal["frozen_batch", "fixed_batch", "batch", "group"] = Field(
         default="frozen_batch",
-        description="Normalisation: batch norm with fixed statistics and scales, batch norm that learns, or GroupNorm "
-        "(32 groups).",
+        description="Normalisation: batch norm with fixed statistics and scales, with fixed statistics and scales that "
+        "learn (FCIS), batch norm that learns, or GroupNorm (32 groups).",
     )
     norm_epsilon: Positive = Field(default=1e-5, description="Added to the variance under the root.")
     stride_in_1x1: Flag = Field(
         default=False,
         description="Bottlenecks halve the map in their first 1x1 convolution (Detectron's and Keras' ResNet) "
         "rather than in their 3x3 (torchvision).",
+    )
+    stem_pool: Literal["padded", "ceil"] = Field(
+        default="padded",
+        description="The windows of the stem's 3x3 maximum begin one pixel before the map (torchvision), or at its "
+        "first pixel (Caffe, FCIS).",
     )
     weights: Text = Field(
         default="none",
@@ -93,13 +98,13 @@ class BackboneConfig(Section):
     @model_validator(mode="after")
     def _combination(self) -> BackboneConfig:
         of_keras = self.name.startswith(("keras_", "mobilenet_"))
-        if self.norm == "group" and of_keras:
+        if self.norm in ("group", "fixed_batch") and of_keras:
             raise impossible("norm", f"frozen_batch or batch, for {self.name} has batch norm built in", self.norm)
         if self.neck in ("c4", "dc5") and of_keras:
             raise impossible("neck", f"fpn or c5, for {self.name} comes as a whole from Keras", self.neck)
         if self.name == "resnet_small" and self.neck == "c4":
             raise impossible("neck", "another than c4, for its box head is of a full ResNet's width", self.neck)
-        for key in ("norm_epsilon", "stride_in_1x1"):
+        for key in ("norm_epsilon", "stride_in_1x1", "stem_pool"):
             found = getattr(self, key)
             if of_keras and found != type(self).model_fields[key].default:
                 raise impossible(key, f"nothing, for {self.name} has its own", found)

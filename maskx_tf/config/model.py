@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from maskx_tf.config.detector import AnchorsConfig, BackboneConfig, BoxConfig, InputConfig, RoiConfig, RpnConfig
+from maskx_tf.config.fcis import FcisConfig
 from maskx_tf.config.fields import Count, Flag, Fraction, Section, Text, impossible
 
 # The canvas must be a multiple of the coarsest stride that is halved exactly. P6 is a subsampling of P5, which may
@@ -131,18 +132,20 @@ class DetectionsConfig(Section):
         default=0.5, description="A detection that overlaps a better one of its class by more than this IoU goes."
     )
     limit: Count = Field(default=100, description="The most detections of an image.")
-    paste: Literal["continuous", "integer"] = Field(
+    paste: Literal["continuous", "integer", "replicate"] = Field(
         default="continuous",
-        description="How a mask is resized into its box: sampled at pixel centres (detectron2), or on a box of whole "
-        "pixels (Detectron, torchvision).",
+        description="How a mask is resized into its box: sampled at pixel centres (detectron2), on a box of whole "
+        "pixels (Detectron, torchvision), or at pixel centres with its outermost cells continuing to the edges (FCIS).",
     )
 
 
 class ModelConfig(Section):
     """The network and the conventions under which its weights were trained."""
 
-    family: Literal["faster_rcnn", "mask_rcnn", "mask_x_rcnn"] = Field(
-        default="mask_x_rcnn", description="Boxes alone; masks learned for each class; masks by transfer from boxes."
+    family: Literal["faster_rcnn", "mask_rcnn", "mask_x_rcnn", "fcis"] = Field(
+        default="mask_x_rcnn",
+        description="Boxes alone; masks learned for each class; masks by transfer from boxes; boxes and masks of "
+        "position-sensitive maps.",
     )
     class_names: tuple[Text, ...] = Field(
         default=(), description="The foreground classes in the order of their indices 1..K; empty: those of the data."
@@ -155,12 +158,14 @@ class ModelConfig(Section):
     box: BoxConfig = Field(default=BoxConfig(), description="The box head.")
     mask: MaskConfig = Field(default=MaskConfig(), description="The mask head; family faster_rcnn has none.")
     transfer: TransferConfig = Field(default=TransferConfig(), description="The function T of family mask_x_rcnn.")
+    fcis: FcisConfig = Field(default=FcisConfig(), description="The maps and the votes of family fcis.")
     detections: DetectionsConfig = Field(default=DetectionsConfig(), description="What counts as a detection.")
 
     @property
     def outputs(self) -> frozenset[str]:
         """The fields of `Detections` that the family fills besides scores and classes."""
-        return frozenset({"boxes"}) if self.family == "faster_rcnn" else frozenset({"boxes", "masks"})
+        without = self.family == "faster_rcnn" or (self.family == "fcis" and self.fcis.scores == "average")
+        return frozenset({"boxes"}) if without else frozenset({"boxes", "masks"})
 
     @property
     def has_transfer(self) -> bool:
@@ -193,6 +198,20 @@ class ModelConfig(Section):
             if after > before * MAPS[neck]:
                 expected = f"at most {before * MAPS[neck]}, which is what pre_nms_{phase} leaves"
                 raise impossible(f"rpn.post_nms_{phase}", expected, after)
+        return self
+
+    @model_validator(mode="after")
+    def _positions(self) -> ModelConfig:
+        if self.family != "fcis":
+            if self.fcis != FcisConfig():
+                raise impossible(
+                    "fcis", f"nothing, for family {self.family} has no position-sensitive maps", "settings"
+                )
+            return self
+        if self.backbone.neck != "dc5":
+            raise impossible("backbone.neck", "dc5, for family is fcis", self.backbone.neck)
+        if self.mask != MaskConfig():
+            raise impossible("mask", "nothing, for family fcis has no mask head", "settings")
         return self
 
     @model_validator(mode="after")

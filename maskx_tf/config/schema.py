@@ -63,6 +63,7 @@ class Source(Section):
     format: Literal[
         "coco",
         "voc",
+        "sbd",
         "visual_genome",
         "visual_genome_val",
         "visual_genome_test",
@@ -301,6 +302,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _family(self) -> Config:
+        if self.model.family == "fcis" and self.train.stage != "all":
+            raise impossible("train.stage", "all, for the maps of family fcis give boxes and masks", self.train.stage)
         if "masks" not in self.model.outputs:
             without = f"for family {self.model.family} has no masks"
             if self.train.stage == "mask":

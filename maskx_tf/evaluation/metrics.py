@@ -16,7 +16,8 @@ from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.rle import of_any_form
 
 Figures = dict[str, float | None]
-VOC_NAMES = ("APr50", "APr70")
+# Over eleven recalls, and over all.
+VOC_NAMES = ("APr50", "APr70", "APr50_every", "APr70_every")
 
 
 class ClassFigures(NamedTuple):
@@ -122,7 +123,7 @@ def measure(
 
 def _mask_figures(truth: Truth, results: list[Json], boxes: str) -> dict[int, Figures]:
     """What masks alone have, by category: mAP^r, and the mean IoU where boxes are the truth's."""
-    precision = voc.average_precision(truth, results)
+    precision = voc.average_precision(truth, results, areas=(voc.eleven_points, voc.every_point))
     figures: dict[int, Figures] = {
         number: dict(zip(VOC_NAMES, values, strict=True)) for number, values in precision.items()
     }

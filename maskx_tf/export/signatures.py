@@ -18,6 +18,7 @@ from maskx_tf.export import decode
 from maskx_tf.export.decode import Canvases
 from maskx_tf.export.freeze import Frozen, as_constants
 from maskx_tf.files import Json
+from maskx_tf.masks.paste import PASTE_MODES
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import boxes as box_ops
@@ -57,7 +58,7 @@ class Signatures(tf.Module):
         super().__init__()
         self._network = _Network(model, config.input.canvas, config.detections.limit)
         self._labels = labels
-        self._whole_pixels = config.detections.paste == "integer"
+        self._paste = float(PASTE_MODES.index(config.detections.paste))
         settings = config.input
         letterbox = functools.partial(
             image_ops.letterbox,
@@ -113,7 +114,7 @@ class Signatures(tf.Module):
         read = canvases.status == decode.OK
         valid = found.valid & read[:, None]
         classes = tf.where(valid, found.classes, 0)
-        paste = tf.fill(tf.shape(canvases.sizes[:, :1]), float(self._whole_pixels))
+        paste = tf.fill(tf.shape(canvases.sizes[:, :1]), self._paste)
         outputs = {
             "detection_boxes": tf.where(valid[..., None], box_ops.swap_xy(boxes), 0.0),
             "detection_scores": tf.where(valid, found.scores, 0.0),
@@ -143,9 +144,9 @@ class _Network:
         images, sizes = tf.TensorSpec([None, *canvas, 3], tf.uint8), tf.TensorSpec([None, 2])
         self._features = Frozen(lambda images, sizes: model.features(images, sizes), [images, sizes])
         features = self._features.output_specs()
-        # Without the field for masks, which is None: it would count as a value.
         scene = Scene(images, sizes, features)
-        self._detect = Frozen(lambda scene: tuple(model.detect(scene)[:4]), [scene])
+        # Without fields that are None, which would count as values. Masks are there where the detector draws them.
+        self._detect = Frozen(lambda scene: tuple(part for part in model.detect(scene) if part is not None), [scene])
         if "masks" not in model.outputs:
             return
         boxes, classes = tf.TensorSpec([None, part, 4]), tf.TensorSpec([None, part], tf.int32)
@@ -159,7 +160,7 @@ class _Network:
     def detect(self, images: tf.Tensor, sizes: tf.Tensor) -> Detections:
         scene = self._scene(images, sizes)
         found = Detections(*self._detect(scene))
-        if not hasattr(self, "_masks"):
+        if found.masks is not None or not hasattr(self, "_masks"):
             return found
         return found._replace(masks=self._masks(scene, found.boxes, found.classes))
 

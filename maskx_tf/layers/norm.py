@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from maskx_tf.layers.parts import LayerConfig, Shape
 
-NORMS = ("none", "frozen_batch", "batch", "group")
+NORMS = ("none", "frozen_batch", "fixed_batch", "batch", "group")
 GROUPS = 32
 # How much of the moving statistics of norm "batch" a step keeps.
 MOMENTUM = 0.9
@@ -27,7 +27,8 @@ class ConvNorm(keras.layers.Layer):
         strides: pixels between outputs.
         dilation: pixels between the kernel's taps.
         groups: groups of channels that do not mix.
-        norm: "none" (a bias), "frozen_batch", "batch" or "group" (32 groups).
+        norm: "none" (a bias), "frozen_batch", "fixed_batch" (statistics are fixed, scale and offset learn), "batch" or
+            "group" (32 groups).
         epsilon: added to the variance.
         relu: whether ReLU follows.
         kernel_initializer: of the kernel.
@@ -78,9 +79,10 @@ class ConvNorm(keras.layers.Layer):
         elif self.norm_layer is not None:
             self.norm_layer.build((*input_shape[:-1], self.filters))
         else:
-            # Not trainable by nature: setting `trainable` of a layer above does not wake them.
-            self.gamma = self._vector("gamma", "ones", trainable=False)
-            self.beta = self._vector("beta", "zeros", trainable=False)
+            # What is not trainable by nature, `trainable` of a layer above does not wake.
+            learns = self.norm == "fixed_batch"
+            self.gamma = self._vector("gamma", "ones", trainable=learns)
+            self.beta = self._vector("beta", "zeros", trainable=learns)
             self.mean = self._vector("mean", "zeros", trainable=False)
             self.variance = self._vector("variance", "ones", trainable=False)
 

@@ -177,6 +177,8 @@ class ResNet(keras.layers.Layer):
         dilate_last: res5 keeps the resolution of res4 and dilates its 3x3 convolutions instead.
         frozen_stages: how many of stem, res2, ... do not learn.
         stride_in_1x1: see `Bottleneck`.
+        stem_pool: where the windows of the stem's maximum begin: "padded", one pixel before the map (torchvision), or
+            "ceil", at its first pixel, the last of them incomplete (Caffe).
         norm: see `ConvNorm`.
         epsilon: see `ConvNorm`.
     """
@@ -189,6 +191,7 @@ class ResNet(keras.layers.Layer):
         dilate_last: bool = False,
         frozen_stages: int = 0,
         stride_in_1x1: bool = False,
+        stem_pool: str = "padded",
         norm: str = "frozen_batch",
         epsilon: float = 1e-5,
         **kwargs: object,
@@ -200,6 +203,7 @@ class ResNet(keras.layers.Layer):
             "dilate_last": dilate_last,
             "frozen_stages": frozen_stages,
             "stride_in_1x1": stride_in_1x1,
+            "stem_pool": stem_pool,
             "norm": norm,
             "epsilon": epsilon,
         }
@@ -248,7 +252,8 @@ class ResNet(keras.layers.Layer):
         """Maps C2 to C5 (or C4), float [B, H / stride, W / stride, 256 .. 2048], of normalised images [B, H, W, 3]."""
         features = self.stem(images, training=training)
         # What ReLU leaves is never negative, so zeros pad a maximum as well as minus infinity would.
-        features = tf.nn.max_pool2d(tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+        border = [1, 1] if self.options["stem_pool"] == "padded" else [0, 1]
+        features = tf.nn.max_pool2d(tf.pad(features, [[0, 0], border, border, [0, 0]]), 3, 2, "VALID")
         maps = []
         for stage in self.stages:
             features = stage(features, training=training)

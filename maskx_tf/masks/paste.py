@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_SIDE_OF_MASK = 1e-3
+# As `ops.masks.paste` describes them; their places are their numbers in the answers of an export.
+PASTE_MODES = ("continuous", "integer", "replicate")
 
 
 class Crop(NamedTuple):
@@ -48,13 +50,13 @@ def paste_crop(
     if mode == "integer":
         x1, y1, x2, y2 = _whole_pixels(np.asarray(box, np.float32), mask.shape[0])
         mask = np.pad(mask, 1)
-    elif mode != "continuous":
-        raise ValueError(f"mode is {mode!r}, expected one of continuous, integer")
+    elif mode not in PASTE_MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(PASTE_MODES)}")
     left, right = _pixels_inside(x1, x2, width)
     top, bottom = _pixels_inside(y1, y2, height)
     if right <= left or bottom <= top:
         return Crop(left, top, np.zeros([max(bottom - top, 0), max(right - left, 0)], bool))
-    clamp = mode == "integer"
+    clamp = mode != "continuous"
     rows = _weights(y1, y2, top, bottom, mask.shape[0], clamp)
     columns = _weights(x1, x2, left, right, mask.shape[1], clamp)
     return Crop(left, top, rows @ mask @ columns.T >= threshold)

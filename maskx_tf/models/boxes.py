@@ -128,7 +128,8 @@ class BoxBranch:
         """Scores float32 [B, N, K] of the foreground classes."""
         return tf.nn.softmax(self.predictor(vectors))[..., 1:]
 
-    def losses(self, scene: Scene, regions: RegionTargets) -> dict[str, Loss]:
+    def losses(self, scene: Scene, regions: RegionTargets, truth: Targets) -> dict[str, Loss]:
+        del truth
         vectors = self.vectors(scene.features, regions.boxes, training=True)
         first = self.foreground
         logits = self.predictor(vectors)

@@ -72,6 +72,14 @@ class Branch(Protocol):
         ...
 
 
+class RegionSource(Protocol):
+    """A choice of the regions in which the heads learn."""
+
+    def sample(self, proposals: Proposals, truth: Targets, seed: tf.Tensor) -> RegionTargets:
+        """Regions of the proposals and of the truth's own boxes, with their targets."""
+        ...
+
+
 class Detector(Protocol):
     """The head that makes detections of proposals.
 
@@ -93,8 +101,8 @@ class Detector(Protocol):
         """Makes the variables, for pooled features of so many channels."""
         ...
 
-    def losses(self, scene: Scene, regions: RegionTargets) -> dict[str, Loss]:
-        """The losses of the sampled regions."""
+    def losses(self, scene: Scene, regions: RegionTargets, truth: Targets) -> dict[str, Loss]:
+        """The losses of the sampled regions; `truth` has the masks of the instances, for heads that draw them, too."""
         ...
 
     def detect(self, scene: Scene, proposals: Proposals, score: float | None = None) -> Detections:

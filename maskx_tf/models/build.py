@@ -24,6 +24,7 @@ from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
 from maskx_tf.layers.transfer import Transfer
 from maskx_tf.models.boxes import BoxBranch, DetectionFilter, RegionSampler
+from maskx_tf.models.fcis import family as fcis_family
 from maskx_tf.models.filters import BoxWeights, Embeddings, Table, TransferredFilters
 from maskx_tf.models.mask_losses import BoxLoss, MaskLoss, PixelLoss, SoftmaxLoss
 from maskx_tf.models.masks import MaskBranch, MaskRegions, SampledRegions, TruthRegions
@@ -113,10 +114,17 @@ def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     return model
 
 
+def _fcis(config: ModelConfig, portable: bool) -> RCNN:
+    backbone = _backbone(config)
+    proposals = _proposals(config, backbone, backbone.strides[-1:], portable)
+    return fcis_family.model(config, portable, _normaliser(config), backbone, proposals)
+
+
 FAMILIES: dict[str, Callable[[ModelConfig, bool], RCNN]] = {
     "faster_rcnn": _faster_rcnn,
     "mask_rcnn": _mask_rcnn,
     "mask_x_rcnn": _mask_x_rcnn,
+    "fcis": _fcis,
 }
 
 
@@ -128,13 +136,17 @@ def _trunk(config: ModelConfig, portable: bool) -> Arguments:
     strides = backbone.strides if pyramid else (backbone.strides[-1],)
     sampler = _region_sampler(config)
     return {
-        "normaliser": Normaliser(config.input.pixel_mean, config.input.pixel_std, config.input.channel_order == "bgr"),
+        "normaliser": _normaliser(config),
         "backbone": backbone,
         "neck": FPN(config.backbone.fpn_channels, name="fpn") if pyramid else LastMap(name="last_map"),
         "rpn": _proposals(config, backbone, (*strides, 2 * strides[-1]) if pyramid else strides, portable),
         "sampler": sampler,
         "box": _box_branch(config, strides, sampler, portable),
     }
+
+
+def _normaliser(config: ModelConfig) -> Normaliser:
+    return Normaliser(config.input.pixel_mean, config.input.pixel_std, config.input.channel_order == "bgr")
 
 
 def _proposals(
@@ -249,6 +261,7 @@ def _backbone(config: ModelConfig) -> keras.layers.Layer:
         **_resnet_options(config),
         last_stage=4 if settings.neck == "c4" else 5,
         dilate_last=settings.neck == "dc5",
+        stem_pool=settings.stem_pool,
         frozen_stages=settings.frozen_stages,
         name="backbone",
     )
@@ -310,12 +323,14 @@ def _build_layers(model: RCNN, config: ModelConfig) -> None:
     height, width = config.input.canvas
     model.backbone.build((None, height, width, 3))
     maps = _map_shapes(model.backbone, height, width)
+    channels = rpn_channels = maps[-1][-1]
     if config.backbone.neck == "fpn":
         model.neck.build(maps)
-        channels = config.backbone.fpn_channels
-    else:
-        channels = maps[-1][-1]
-    model.rpn.head.build([(None, None, None, channels)])
+        channels = rpn_channels = config.backbone.fpn_channels
+    elif config.family == "fcis":
+        model.neck.build(maps)
+        channels, rpn_channels = config.fcis.channels, maps[-2][-1]
+    model.rpn.head.build([(None, None, None, rpn_channels)])
     model.box.build(channels)
     for branch in model.branches:
         branch.build(2048 if config.backbone.neck == "c4" else channels)  # there res5 lies between pooling and branch

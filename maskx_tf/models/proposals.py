@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -108,6 +108,14 @@ class RpnOutputs(NamedTuple):
     anchors: list[tf.Tensor]
 
 
+class ProposalChoice(Protocol):
+    """A choice of the regions that go on."""
+
+    def choose(self, outputs: RpnOutputs, image_sizes: tf.Tensor) -> Proposals:
+        """The best regions of each image."""
+        ...
+
+
 class ProposalStage:
     """Finds regions that may hold an object (Ren et al. 2015).
 
@@ -129,8 +137,8 @@ class ProposalStage:
         anchors: AnchorGrid,
         *,
         sampler: AnchorSampler,
-        train: ProposalFilter,
-        test: ProposalFilter,
+        train: ProposalChoice,
+        test: ProposalChoice,
         normaliser: str,
         beta: float,
     ) -> None:

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
-from maskx_tf.models.boxes import RegionSampler
-from maskx_tf.models.branch import Branch, Detector, Prepared, Scene
+from maskx_tf.models.branch import Branch, Detector, Prepared, RegionSource, Scene
 from maskx_tf.models.dict_model import Batch
 from maskx_tf.models.masks import MaskBranch, pooled_regions_of
 from maskx_tf.models.proposals import ProposalStage
@@ -64,7 +63,7 @@ class RCNN(Trainable):
         backbone: keras.layers.Layer,
         neck: keras.layers.Layer,
         rpn: ProposalStage,
-        sampler: RegionSampler,
+        sampler: RegionSource,
         box: Detector,
         branches: tuple[Branch, ...] = (),
         **kwargs: object,
@@ -208,7 +207,7 @@ class RCNN(Trainable):
             losses |= self.rpn.losses(outputs, image_sizes, truth, seed)
         regions = self.sampled_regions(self.rpn.train.choose(outputs, image_sizes), truth, seed)
         if BOX in self.learning_parts:
-            losses |= self.box.losses(scene, regions)
+            losses |= self.box.losses(scene, regions, truth)
         for branch in self.branches:
             if branch.name in self.learning_parts:
                 losses |= branch.losses(scene, regions, truth, seed)

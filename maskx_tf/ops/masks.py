@@ -11,8 +11,6 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 
-PASTE_MODES = ("continuous", "integer")
-
 
 def pack_bits(masks: tf.Tensor) -> tf.Tensor:
     """Eight cells a byte, the first in the highest bit, as NumPy's packbits does.
@@ -124,13 +122,14 @@ def paste(
         threshold: a pixel belongs to the mask from this value on.
         mode: "continuous", the mask sampled at the centres of the pixels that lie in the box (detectron2, without
             its fading rim outside the box); "integer", as Detectron and torchvision do: a rim of zeros around the
-            mask, the box grown in proportion and rounded to whole pixels.
+            mask, the box grown in proportion and rounded to whole pixels; "replicate", as FCIS does: sampled at the
+            centres of the pixels in the box, the outermost cells continuing to its edges.
 
     Returns:
         bool [D, height, width].
     """
-    if mode not in PASTE_MODES:
-        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(PASTE_MODES)}")
+    if mode not in ("continuous", "integer", "replicate"):
+        raise ValueError(f"mode is {mode!r}, expected one of continuous, integer, replicate")
     side = masks.shape[-1]
     if mode == "integer":
         masks = tf.pad(masks, [[0, 0], [1, 1], [1, 1]])
@@ -144,7 +143,7 @@ def paste(
         """Bilinear weights of the mask's cells for the pixels of one axis: [pixels, M]."""
         centres = tf.cast(tf.range(first, tf.maximum(first, last)), tf.float32) + 0.5
         at = (centres - low) / tf.maximum(high - low, box_ops.MIN_SIDE) * side - 0.5
-        if mode == "integer":
+        if mode != "continuous":
             at = tf.clip_by_value(at, 0.0, side - 1.0)
         return tf.maximum(1.0 - tf.abs(at[:, None] - tf.range(side, dtype=tf.float32)), 0.0)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 from maskx_tf.data.formats.readers import DataFiles
 from maskx_tf.data.formats.visual_genome import OVERRIDES
@@ -113,6 +114,18 @@ def voc(folder: Path) -> DataFiles:
     ids_png(folder / "SegmentationObject" / "2007_1.png", ids)
     ids_png(folder / "SegmentationClass" / "2007_1.png", 12 * first + 15 * second)
     return DataFiles(folder / "JPEGImages", folder / "Annotations", "voc")
+
+
+def sbd(folder: Path) -> DataFiles:
+    """Two images of SBD, with two objects and with one, and a list that names them."""
+    objects = {"2008_1": (blob(3, 3, 20, 20) + 2 * blob(25, 5, 45, 30), [12, 15]), "2008_2": (blob(2, 2, 30, 30), 20)}
+    (folder / "inst").mkdir(parents=True)
+    for stem, (ids, categories) in objects.items():
+        picture(folder / "img" / f"{stem}.jpg")
+        truth = {"Segmentation": ids.astype(np.uint8), "Categories": np.array(categories, np.uint8)}
+        savemat(folder / "inst" / f"{stem}.mat", {"GTinst": truth}, do_compression=True)
+    (folder / "train.txt").write_text("2008_1\n2008_2\n", encoding="utf-8")
+    return DataFiles(folder / "img", folder / "inst", "sbd")
 
 
 def visual_genome(folder: Path) -> DataFiles:
@@ -248,6 +261,7 @@ def masks(folder: Path) -> DataFiles:
 SAMPLES: dict[str, Callable[[Path], DataFiles]] = {
     "coco": coco,
     "voc": voc,
+    "sbd": sbd,
     "visual_genome": visual_genome,
     "cityscapes": cityscapes,
     "open_images": open_images,

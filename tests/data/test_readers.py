@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy.io import savemat
 
 from maskx_tf import files
 from maskx_tf.data import images
@@ -370,4 +371,34 @@ def test_images_that_are_no_regular_files_do_not_hang(tmp_path: Path) -> None:
     source.annotations.unlink()
     os.mkfifo(source.annotations)
     with pytest.raises(BadInput, match=r"instances\.json: cannot be read: not a regular file"):
+        read(source)
+
+
+def test_sbd(tmp_path: Path) -> None:
+    source = samples.sbd(tmp_path)
+    dataset = read(source)
+    assert dataset.class_names[11] == "dog"
+    first, second = dataset.images
+    assert [one.label for one in first.instances] == [12, 15]
+    assert first.instances[0].box == (3, 3, 20, 20)
+    np.testing.assert_array_equal(mask_of(first.instances[1]), blob(25, 5, 45, 30) > 0)
+    assert [(one.label, one.box) for one in second.instances] == [(20, (2, 2, 30, 30))]
+    (tmp_path / "val.txt").write_text("2008_2\n", encoding="utf-8")
+    assert [image.id for image in read(source._replace(annotations=tmp_path / "val.txt")).images] == ["2008_2"]
+
+
+def test_sbd_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    source = samples.sbd(tmp_path)
+    ids = blob(3, 3, 20, 20).astype(np.uint8)
+    for truth, message in (
+        ({"Segmentation": ids, "Categories": np.array([21], np.uint8)}, "expected a category of 1 to 20 for object 1"),
+        ({"Segmentation": ids * 2, "Categories": np.array([3], np.uint8)}, "for object 2, found 0"),
+        ({"Categories": np.array([3], np.uint8)}, "expected GTinst.Segmentation"),
+        ({"Segmentation": ids, "Categories": "dog"}, "expected GTinst.Categories"),
+    ):
+        savemat(tmp_path / "inst" / "2008_1.mat", {"GTinst": truth})
+        with pytest.raises(BadInput, match=message):
+            read(source)
+    (tmp_path / "inst" / "2008_1.mat").write_bytes(b"no MATLAB file at all" * 20)
+    with pytest.raises(BadInput, match=r"2008_1\.mat: expected a MATLAB file of version 5"):
         read(source)

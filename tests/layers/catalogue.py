@@ -23,6 +23,7 @@ from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskH
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk
 from maskx_tf.layers.norm import ConvNorm
+from maskx_tf.layers.position import PairRPNHead, PositionMaps, PositionNeck
 from maskx_tf.layers.resnet import Bottleneck, ResNet, Stage
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
@@ -144,6 +145,7 @@ CASES: dict[str, Case] = {
     "ConvNorm groups": conv(groups=4, relu=True),
     "ConvNorm groups stride": conv(groups=4, strides=2, norm="frozen_batch"),
     "ConvNorm frozen_batch": conv(norm="frozen_batch", relu=True, epsilon=1e-3),
+    "ConvNorm fixed_batch": conv(norm="fixed_batch", relu=True),
     "ConvNorm batch": conv(norm="batch", relu=True),
     "ConvNorm group": conv(norm="group", relu=True),
     "ConvNorm initializer": conv(kernel_initializer=keras.initializers.RandomNormal(stddev=0.2)),
@@ -167,7 +169,9 @@ CASES: dict[str, Case] = {
         rounding=0.1,
     ),
     "ResNet": Case(
-        lambda: ResNet("resnet50", frozen_stages=2, dilate_last=True), lambda: (normal(2, 64, 64, 3),), rounding=0.1
+        lambda: ResNet("resnet50", frozen_stages=2, dilate_last=True, stem_pool="ceil"),
+        lambda: (normal(2, 64, 64, 3),),
+        rounding=0.1,
     ),
     # applications
     "Application": Case(lambda: Application("mobilenet_v2"), lambda: (normal(2, 64, 64, 3),), rounding=0.1),
@@ -179,6 +183,10 @@ CASES: dict[str, Case] = {
     # rpn
     "RPNHead": Case(lambda: RPNHead(3, channels=8), lambda: (maps(8),), outputs=FLOAT32),
     "RPNHead one map": Case(lambda: RPNHead(15), lambda: (maps(8, (4,)),), outputs=FLOAT32),
+    # position
+    "PositionNeck": Case(lambda: PositionNeck(6), lambda: ([normal(2, 4, 5, 8), normal(2, 4, 5, 16)],)),
+    "PairRPNHead": Case(lambda: PairRPNHead(3, channels=8), lambda: (maps(8, (4,)),), outputs=FLOAT32),
+    "PositionMaps": Case(lambda: PositionMaps(6, group=3), lambda: (normal(2, 4, 5, 8),)),
     # roi_pool
     "RoiPooler align": pooler(),
     "RoiPooler align of torchvision": pooler(aligned=False, level_epsilon="torchvision"),

@@ -21,6 +21,7 @@ from maskx_tf.errors import BadInput, did_you_mean, visible
 READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
     "coco": coco.read,
     "voc": voc.read,
+    "sbd": voc.read_sbd,
     "visual_genome": visual_genome.read,
     "visual_genome_val": partial(visual_genome.read, part="val"),
     "visual_genome_test": partial(visual_genome.read, part="test"),

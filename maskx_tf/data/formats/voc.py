@@ -8,16 +8,24 @@
 
 `annotations` is the folder of XML files, or a list in ImageSets. VOC counts pixels from 1 and includes the last, so
 that our x1 is xmin - 1 and our x2 is xmax.
+
+SBD (Hariharan et al. 2011) has masks for 11,355 of VOC's images, in a MATLAB file each:
+
+    dataset/img/2008_000002.jpg
+    dataset/inst/2008_000002.mat    GTinst.Segmentation, pixel n belongs to the n-th object; GTinst.Categories, 1 to 20
+    dataset/train.txt               a part of the images
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskx_tf import files
 from maskx_tf.data.dataset import Box, Dataset, Id, ImageRecord, Instance
@@ -28,13 +36,17 @@ from maskx_tf.data.images import find_image, id_map, size_of
 from maskx_tf.data.paths import first_file, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.data.threads import in_threads
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks import rle
 from maskx_tf.masks.rle import Rle
 from maskx_tf.names import VOC
 
 SEAM = 255
 LEAST_OVERLAP = 0.5  # of a mask's extent with the box of its object, as IoU
+
+
+# No file of MATLAB that has the masks of an image is larger.
+MOST_BYTES_OF_MAT = 2**26
 
 
 class _VocObject(NamedTuple):
@@ -89,10 +101,15 @@ def _listed_parts(path: Path) -> list[Path]:
     folder = next((parent / "Annotations" for parent in path.parents if (parent / "Annotations").is_dir()), None)
     if folder is None:
         raise BadInput(f"{path}: expected a list in ImageSets, beside a folder Annotations")
+    return [folder / f"{stem}.xml" for stem in _stems(path)]
+
+
+def _stems(path: Path) -> list[str]:
+    """The names of images in a list."""
     stems = [line.split()[0] for line in files.read_text(path).splitlines() if line.split()]
     if not stems:
         raise BadInput(f"{path}: expected one name a line, found none")
-    return [folder / f"{stem}.xml" for stem in stems]
+    return stems
 
 
 def _read_xml(path: Path, images: Path, report: Report) -> _File:
@@ -170,3 +187,66 @@ def _owner(region: rle.Region, name: str | None, objects: Sequence[_VocObject], 
         return region.value - 1
     best = max(fits, key=fits.__getitem__, default=None)
     return best if best is not None and fits[best] >= LEAST_OVERLAP else None
+
+
+def read_sbd(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
+    """Reads the masks of SBD; boxes are those of the masks.
+
+    Args:
+        images: the folder img.
+        annotations: the folder inst, or a list of names next to it, such as train.txt.
+        report: is told of every problem.
+    """
+    if annotations.is_file():
+        stems = _stems(annotations)
+        paths = [annotations.parent / "inst" / f"{stem}.mat" for stem in stems]
+    else:
+        paths = list_files(annotations, "*.mat", "MATLAB files")
+
+    def read_one(path: Path, tell: Report) -> ImageRecord | None:
+        with noted(tell, path.name):
+            ids, categories = _instances_of_mat(path)
+            ids[ids == SEAM] = 0
+            instances = []
+            for region in rle.regions(ids):
+                label = categories[region.value - 1] if region.value <= len(categories) else 0
+                if not 1 <= label <= len(VOC):
+                    raise Unfit(f"expected a category of 1 to {len(VOC)} for object {region.value}, found {label}")
+                instances.append(Instance(region.box, label, segmentation=region.rle, id=region.value))
+            file = find_image(images, path.stem) or images / f"{path.stem}.jpg"
+            return ImageRecord(path.stem, file, ids.shape[1], ids.shape[0], tuple(instances))
+        return None
+
+    found: dict[Id, ImageRecord] = {}
+    for record in in_threads(read_one, paths, report):
+        if record is not None and record.id in found:
+            report(Problem("duplicate", str(record.id), "expected one line of an image, found another"))
+        elif record is not None:
+            found[record.id] = record
+    return Dataset(annotations.name, VOC, tuple(range(1, len(VOC) + 1)), tuple(found.values()))
+
+
+def _instances_of_mat(path: Path) -> tuple[NDArray[np.int32], list[int]]:
+    """The map of objects of one image, and the category of each of them."""
+    try:
+        from scipy.io import loadmat
+    except ModuleNotFoundError:
+        raise BadInput("SBD: expected the package scipy: pip install 'maskx_tf[sbd]'") from None
+    try:
+        with files.open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size > MOST_BYTES_OF_MAT:
+                raise Unfit(f"expected at most {MOST_BYTES_OF_MAT} bytes, found more")
+            found = loadmat(stream, variable_names=["GTinst"], squeeze_me=True, struct_as_record=False)
+    except FileNotFoundError:
+        raise Unfit("expected a MATLAB file, found none") from None
+    except Unfit:
+        raise
+    except Exception as error:  # scipy raises whatever its parts do where a file is damaged
+        raise Unfit(f"expected a MATLAB file of version 5: {reason(error)}") from None
+    truth = found.get("GTinst")
+    ids, categories = (np.asarray(getattr(truth, name, None)) for name in ("Segmentation", "Categories"))
+    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer) or not ids.size:
+        raise Unfit("expected GTinst.Segmentation, a map of whole numbers, found none")
+    if categories.ndim > 1 or not np.issubdtype(categories.dtype, np.number) or not np.isfinite(categories).all():
+        raise Unfit("expected GTinst.Categories, a list of numbers, found none")
+    return ids.astype(np.int32), [int(one) for one in np.atleast_1d(categories)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.masks.paste import paste
+from maskx_tf.masks.paste import PASTE_MODES, paste
 from maskx_tf.structures import Detections
 
 # What an answer cannot be read without, and what may be left out of it, under the names of `Detections` and `Answer`.
@@ -95,7 +95,7 @@ def of_image(outputs: Mapping[str, np.ndarray], index: int) -> Answer:
     if missing:
         raise ValueError(f"the answer lacks {', '.join(missing)}, expected a model exported by maskx")
     count = int(outputs["num_detections"][index])
-    height, width, *_, whole_pixels = (float(value) for value in outputs["image_info"][index])
+    height, width, *_, mode = (float(value) for value in outputs["image_info"][index])
 
     def part(name: str) -> Any:
         values = outputs.get(PARTS[name])
@@ -111,7 +111,7 @@ def of_image(outputs: Mapping[str, np.ndarray], index: int) -> Answer:
         None if names is None else tuple(_text(name) for name in names),
         (int(height), int(width)),
         _text(outputs["image_status"][index]),
-        "integer" if whole_pixels else "continuous",
+        PASTE_MODES[int(mode)],
     )
 
 

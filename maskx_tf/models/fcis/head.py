@@ -1,0 +1,224 @@
+"""The head of FCIS and R-FCN: every region reads maps that are computed once for the image (Li et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskx_tf import losses as loss_ops
+from maskx_tf.losses import Loss
+from maskx_tf.models.boxes import DetectionFilter
+from maskx_tf.models.branch import Prepared, Scene
+from maskx_tf.models.fcis import losses as fcis_losses
+from maskx_tf.models.fcis.losses import RegionOutputs
+from maskx_tf.models.fcis.scores import PositionScores
+from maskx_tf.models.fcis.targets import position_mask_targets
+from maskx_tf.models.fcis.voting import Voters, Voting, with_half
+from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import ps_roi as ps_roi_ops
+from maskx_tf.structures import Detections, Proposals, Targets
+from maskx_tf.targets import RegionTargets
+
+
+class PositionPool(NamedTuple):
+    """How a region reads maps; see `ops.ps_roi` for the fields.
+
+    Attributes:
+        bilinear: samples rather than whole cells.
+    """
+
+    stride: int
+    group: int
+    size: int
+    bilinear: bool
+
+    def __call__(self, maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Float32 [B, N, size, size, D] of maps [B, H, W, group * group * D]."""
+        pool = ps_roi_ops.ps_roi_pool_bilinear if self.bilinear else ps_roi_ops.ps_roi_pool
+        return pool(maps, boxes, stride=self.stride, group=self.group, size=self.size)
+
+
+class RegionReading(NamedTuple):
+    """What the maps say of regions.
+
+    Attributes:
+        pooled: float32 [B, N, S, S, D], the maps of scores.
+        logits: float32 [B, N, K + 1].
+        deltas: float32 [B, N, 4].
+    """
+
+    pooled: tf.Tensor
+    logits: tf.Tensor
+    deltas: tf.Tensor
+
+
+class PositionDetector:
+    """Makes detections of proposals by position-sensitive maps.
+
+    Args:
+        maps: features to maps of scores and of deltas.
+        scores: how maps become scores and masks.
+        pool: how regions read maps.
+        filter: which pairs of region and class become detections.
+        voting: how the masks of detections are drawn.
+        delta_weights: of the coding of boxes.
+        beta: of the smooth L1 loss.
+        mask_weight: of the mask loss.
+        hardest: how many regions of an image learn, those with the largest losses; None: all that are sampled.
+        passes: how often regions read the maps.
+        min_side: of regions, in pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        maps: keras.layers.Layer,
+        scores: PositionScores,
+        pool: PositionPool,
+        filter: DetectionFilter,
+        voting: Voting,
+        delta_weights: tuple[float, float, float, float],
+        beta: float,
+        mask_weight: float,
+        hardest: int | None,
+        passes: int,
+        min_side: float,
+    ) -> None:
+        self.maps = maps
+        self.scores = scores
+        self.pool = pool
+        self.filter = filter
+        self.voting = voting
+        self.delta_weights = delta_weights
+        self.beta = beta
+        self.mask_weight = mask_weight
+        self.hardest = hardest
+        self.passes = passes
+        self.min_side = min_side
+        self.outputs = frozenset({"boxes", "masks"} if scores.masks else {"boxes"})
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        return ("loss_class", "loss_mask", "loss_box") if self.scores.masks else ("loss_class", "loss_box")
+
+    def layers(self) -> list[keras.layers.Layer]:
+        return [self.maps]
+
+    def build(self, channels: int) -> None:
+        self.maps.build((None, None, None, channels))
+
+    def read(self, maps: tuple[tf.Tensor, tf.Tensor], boxes: tf.Tensor) -> RegionReading:
+        """What the maps of scores and of deltas say of boxes [B, N, 4]."""
+        pooled, moves = (self.pool(part, boxes) for part in maps)
+        return RegionReading(pooled, self.scores.class_logits(pooled), tf.reduce_mean(moves, axis=[2, 3]))
+
+    def losses(self, scene: Scene, regions: RegionTargets, truth: Targets) -> dict[str, Loss]:
+        reading = self.read(self.maps(scene.features[-1]), regions.boxes)
+        masks = targets = None
+        if self.scores.masks:
+            masks = self.scores.mask_logits(reading.pooled, regions.classes)
+            targets = position_mask_targets(
+                truth.masks, truth.boxes, truth.boxes, regions.boxes, regions.truths, size=self.pool.size
+            )
+        losses = fcis_losses.region_losses(
+            RegionOutputs(
+                class_logits=reading.logits,
+                mask_logits=masks,
+                deltas=reading.deltas,
+                classes=regions.classes,
+                mask_targets=targets,
+                delta_targets=regions.deltas,
+                has_mask=regions.has_mask,
+                valid=regions.valid,
+            ),
+            mask_weight=self.mask_weight,
+            beta=self.beta,
+        )
+        kept = regions.valid
+        if self.hardest is not None:
+            kept = fcis_losses.hardest(losses, regions.valid, self.hardest)
+        outputs = [reading.logits, reading.deltas]
+        return {
+            name: loss_ops.nan_unless_finite(loss, outputs) for name, loss in fcis_losses.sums(losses, kept).items()
+        }
+
+    def detect(self, scene: Scene, proposals: Proposals, score: float | None = None) -> Detections:
+        maps = self.maps(scene.features[-1])
+        if not self.scores.masks:
+            return self._moved(scene, proposals, self.read(maps, proposals.boxes), score)
+        boxes, found = proposals.boxes, []
+        for number in range(self.passes):
+            reading = self.read(maps, boxes)
+            found.append(self._voters(boxes, reading, proposals.valid))
+            if number < self.passes - 1:
+                boxes = self._moved_boxes(scene, boxes, reading.deltas)
+        voters = Voters(*(tf.concat(parts, axis=1) for parts in zip(*found, strict=True)))
+        chosen = self.filter.candidates(voters.scores[..., 1:], voters.valid, score)
+        own = tf.gather(voters.boxes, chosen.regions, batch_dims=1)
+        return self.voting.draw(self.filter.detections(own, chosen, scene.image_sizes), voters, scene.image_sizes)
+
+    def classify(self, scene: Scene, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        scores = tf.nn.softmax(self.read(self.maps(scene.features[-1]), boxes).logits)[..., 1:]
+        return tf.argmax(scores, axis=-1, output_type=tf.int32) + 1, tf.reduce_max(scores, axis=-1)
+
+    def masks_of(self, scene: Scene, boxes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        """Masks float32 [B, N, M, M] of given boxes and classes, without a vote."""
+        scores, _ = self.maps(scene.features[-1])
+        logits = self.scores.mask_logits(self.pool(scores, boxes), classes)
+        return with_half(tf.sigmoid(logits), self.voting.threshold)
+
+    def _voters(self, boxes: tf.Tensor, reading: RegionReading, valid: tf.Tensor) -> Voters:
+        """The regions of one pass, each with the mask of its best class."""
+        scores = tf.nn.softmax(reading.logits)
+        best = tf.argmax(scores[..., 1:], axis=-1, output_type=tf.int32) + 1
+        width, height = box_ops.sides(boxes)
+        large = tf.minimum(width, height) >= max(self.min_side, 1.0)
+        return Voters(boxes, scores, best, tf.sigmoid(self.scores.mask_logits(reading.pooled, best)), valid & large)
+
+    def _moved_boxes(self, scene: Scene, boxes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
+        """The boxes that deltas make, inside the image."""
+        moved = box_ops.decode(deltas, boxes, self.delta_weights)
+        return box_ops.clip(moved, scene.image_sizes[:, None, 0], scene.image_sizes[:, None, 1])
+
+    def _moved(self, scene: Scene, proposals: Proposals, reading: RegionReading, score: float | None) -> Detections:
+        """The detections of R-FCN: scores of the proposals, boxes that are moved once."""
+        scores = tf.nn.softmax(reading.logits)[..., 1:]
+        chosen = self.filter.candidates(scores, proposals.valid, score)
+        boxes = self._moved_boxes(scene, proposals.boxes, reading.deltas)
+        return self.filter.detections(tf.gather(boxes, chosen.regions, batch_dims=1), chosen, scene.image_sizes)
+
+
+class PositionMasks:
+    """The masks of boxes that are given; the detector's own have theirs. It learns with the detector.
+
+    Args:
+        detector: whose maps it reads.
+    """
+
+    name = "mask"
+    outputs = frozenset({"masks"})
+    loss_names: tuple[str, ...] = ()
+
+    def __init__(self, detector: PositionDetector) -> None:
+        self.detector = detector
+
+    def layers(self) -> list[keras.layers.Layer]:
+        return []
+
+    def build(self, channels: int) -> None:
+        del channels
+
+    def prepare(self) -> Prepared:
+        return ()
+
+    def losses(self, scene: Scene, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:
+        del scene, regions, truth, seed
+        return {}
+
+    def predict(self, scene: Scene, found: Detections, prepared: Prepared) -> Detections:
+        del prepared
+        if found.masks is not None:
+            return found
+        return found._replace(masks=self.detector.masks_of(scene, found.boxes, found.classes))

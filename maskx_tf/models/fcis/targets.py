@@ -1,0 +1,186 @@
+"""What FCIS learns from: its choice of regions, and the masks that they should get, rounded as the reference does."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import sampling
+from maskx_tf.structures import Proposals, Targets
+from maskx_tf.targets import RegionTargets
+
+# A pixel of a resized mask is mask from this value on.
+MASK_THRESHOLD = 0.4
+
+
+class RegionChoice(NamedTuple):
+    """Regions of each image, foreground first.
+
+    Attributes:
+        indices: int32 [B, R], index into the candidates.
+        foreground: bool [B, R].
+        valid: bool [B, R].
+    """
+
+    indices: tf.Tensor
+    foreground: tf.Tensor
+    valid: tf.Tensor
+
+
+class PositionSampler(NamedTuple):
+    """Which regions learn.
+
+    Attributes:
+        size: R; None: every candidate, for the choice by loss.
+        foreground_fraction: of R, at most.
+        foreground_iou: IoU with a truth from which a region is foreground.
+        background_iou: a region is background from the first up to, but without, the second.
+        weights: of the box coding.
+    """
+
+    size: int | None
+    foreground_fraction: float
+    foreground_iou: float
+    background_iou: tuple[float, float]
+    weights: tuple[float, float, float, float]
+
+    def sample(self, proposals: Proposals, truth: Targets, seed: tf.Tensor) -> RegionTargets:
+        """The regions of each image, the truth's own boxes among the candidates, with their targets."""
+        usable_truth = truth.valid & ~truth.crowd
+        boxes = tf.concat([proposals.boxes, truth.boxes], axis=1)  # [B, N + G, 4]
+        usable = tf.concat([proposals.valid, usable_truth], axis=1)
+        matches = sampling.match(boxes, truth.boxes, usable_truth)
+        foreground = (matches.overlaps >= self.foreground_iou) & usable
+        if self.size is None:
+            indices = tf.broadcast_to(tf.range(tf.shape(boxes)[1]), tf.shape(foreground))
+            chosen = RegionChoice(indices, foreground, usable)
+        else:
+            lowest, highest = self.background_iou
+            background = (matches.overlaps >= lowest) & (matches.overlaps < highest) & usable & ~foreground
+            shape = tf.shape(foreground)
+            keys = [sampling.uniform(shape, sampling.fold_in(seed, number)) for number in range(3)]
+            limit = round(self.size * self.foreground_fraction)
+            chosen = choose_regions(foreground, background, usable, keys, size=self.size, foreground_limit=limit)
+        regions = tf.where(chosen.valid[..., None], tf.gather(boxes, chosen.indices, batch_dims=1), 0.0)
+        truths = tf.where(chosen.foreground, tf.gather(matches.truths, chosen.indices, batch_dims=1), 0)
+        deltas = box_ops.encode(tf.gather(truth.boxes, truths, batch_dims=1), regions, self.weights)
+        return RegionTargets(
+            boxes=regions,
+            classes=tf.where(chosen.foreground, tf.gather(truth.classes, truths, batch_dims=1), 0),
+            valid=chosen.valid,
+            truths=truths,
+            deltas=tf.where(chosen.foreground[..., None], deltas, 0.0),
+            has_mask=chosen.foreground & tf.gather(truth.has_mask, truths, batch_dims=1),
+        )
+
+
+def choose_regions(
+    foreground: tf.Tensor,
+    background: tf.Tensor,
+    usable: tf.Tensor,
+    keys: list[tf.Tensor],
+    *,
+    size: int,
+    foreground_limit: int,
+) -> RegionChoice:
+    """Up to `foreground_limit` of the foreground, background as far as there is any, and then whatever there is.
+
+    What fills the rest is background by name: the regions that are not chosen as foreground, those of the background a
+    second time and those that overlap too little or too much among them, in turn as often as it takes.
+
+    Args:
+        foreground: bool [B, A].
+        background: bool [B, A].
+        usable: bool [B, A].
+        keys: three numbers float32 [B, A] in -1..1 for each region: the largest are taken of the foreground, of the
+            background, and to fill up.
+        size: R.
+        foreground_limit: see above.
+    """
+    slots = tf.range(size)[None, :]
+    first = _in_order(foreground, keys[0])
+    second = _in_order(background, keys[1])
+    first_count = tf.minimum(_count(foreground), foreground_limit)  # [B, 1]
+    second_count = tf.minimum(_count(background), size - first_count)
+    rank = tf.argsort(first, axis=1)  # of each region among the foreground
+    pool = usable & ~(foreground & (rank < first_count))
+    third, third_count = _in_order(pool, keys[2]), _count(pool)
+    rest = slots - first_count - second_count
+    places = tf.math.floormod(tf.maximum(rest, 0), tf.maximum(third_count, 1))
+    last = tf.shape(foreground)[1] - 1
+    indices = tf.where(
+        slots < first_count,
+        _taken(first, tf.minimum(slots, last)),
+        tf.where(rest < 0, _taken(second, tf.clip_by_value(slots - first_count, 0, last)), _taken(third, places)),
+    )
+    return RegionChoice(indices, slots < first_count, (rest < 0) | (third_count > 0))
+
+
+def position_mask_targets(
+    masks: tf.Tensor,
+    grids: tf.Tensor,
+    truths: tf.Tensor,
+    regions: tf.Tensor,
+    matches: tf.Tensor,
+    *,
+    size: int,
+) -> tf.Tensor:
+    """Binary masks that regions should get.
+
+    Regions and boxes are rounded to whole pixels; the mask's pixels that lie in both are resized bilinearly with the
+    rest of the region, which is empty, and a cell of at least `MASK_THRESHOLD` is mask.
+
+    Args:
+        masks: float32 [B, G, S, T] in 0..1.
+        grids: float32 [B, G, 4], the boxes over which the masks are stretched.
+        truths: float32 [B, G, 4], the boxes of the instances; nothing of a mask counts outside.
+        regions: float32 [B, N, 4].
+        matches: int32 [B, N], the instance of each region.
+        size: M, side of the targets.
+
+    Returns:
+        float32 [B, N, M, M], 0 or 1.
+    """
+    grids = tf.gather(grids, matches, batch_dims=1)
+    truths = tf.round(tf.gather(truths, matches, batch_dims=1) - INCLUSIVE)
+    regions = tf.round(regions - INCLUSIVE)
+
+    def weights(axis: int, cells: int) -> tf.Tensor:
+        """How much each of a mask's cells gives to each target cell along an axis: [B, N, M, cells]."""
+        low, high = regions[..., axis, None], regions[..., axis + 2, None]
+        points = (tf.range(size, dtype=tf.float32) + 0.5) * ((high - low + 1.0) / size) - 0.5
+        before = tf.floor(points)
+        total = tf.zeros([], tf.float32)
+        for tap, share in ((before, 1.0 - (points - before)), (before + 1.0, points - before)):
+            pixel = low + tf.clip_by_value(tap, 0.0, high - low)
+            inside = (pixel >= truths[..., axis, None]) & (pixel <= truths[..., axis + 2, None])
+            start, stop = grids[..., axis, None], grids[..., axis + 2, None]
+            at = (pixel + 0.5 - start) / tf.maximum(stop - start, box_ops.MIN_SIDE) * cells - 0.5
+            at = tf.clip_by_value(at, 0.0, cells - 1.0)
+            read = tf.maximum(1.0 - tf.abs(at[..., None] - tf.range(cells, dtype=tf.float32)), 0.0)
+            total += read * tf.where(inside, share, 0.0)[..., None]
+        return total
+
+    rows, columns = weights(1, masks.shape[2]), weights(0, masks.shape[3])
+    own = tf.gather(masks, matches, batch_dims=1)
+    resized = tf.matmul(tf.matmul(rows, own), columns, transpose_b=True)
+    return tf.cast(resized >= MASK_THRESHOLD, tf.float32)
+
+
+# Subtracted from boxes, it makes inclusive ones.
+INCLUSIVE = (0.0, 0.0, 1.0, 1.0)
+
+
+def _in_order(candidates: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """Indices int32 [B, A], the candidates first, by falling keys."""
+    return tf.argsort(tf.where(candidates, keys, -2.0), axis=1, direction="DESCENDING", stable=True)
+
+
+def _count(candidates: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(candidates, tf.int32), axis=1, keepdims=True)
+
+
+def _taken(indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    return tf.gather(indices, tf.broadcast_to(places, [tf.shape(indices)[0], places.shape[1]]), batch_dims=1)
