@@ -69,7 +69,8 @@ def expected_anchor_labels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and matched truths of all anchors of an image."""
     there = targets.valid[image].numpy() & ~targets.crowd[image].numpy()
-    matched, overlap, best = reference.match(anchors, targets.boxes[image], there)
+    # The best of a truth is the best of those that are used, as in Detectron.
+    matched, overlap, best = reference.match(anchors * usable[:, None], targets.boxes[image], there)
     return reference.labels(overlap, (overlap >= 0.7) | best, (-1.0, 0.3), usable), matched
 
 
