@@ -42,7 +42,7 @@ from maskx_tf.serving.server.server import Options, Server
 from maskx_tf.serving.server.service import Limits
 from tests.export.exported import SIZES, detections, encoded, picture, signatures
 from tests.models.small import assert_same_detections
-from tests.serving.running import QUICK, command, fetch, running, shared
+from tests.serving.running import PORTS, QUICK, command, fetch, running, shared
 from tests.serving.test_client import certificate
 from tests.serving.toys import write_toy
 
@@ -415,10 +415,10 @@ def test_mistakes(capsys, tmp_path) -> None:
     write_toy(tmp_path / "toy", 1)
     with running(tmp_path / "toy", "toy") as place:
         taken = place.grpc.split(":")[1], place.rest.split(":")[2]
-        assert f"gRPC port 127.0.0.1:{taken[0]}" in fails(capsys, tmp_path / "toy", "--grpc-port", taken[0])
+        assert f"gRPC port 127.0.0.1:{taken[0]}" in fails(capsys, tmp_path / "toy", *PORTS, "--grpc-port", taken[0])
         rest = fails(capsys, tmp_path / "toy", "--grpc-port", 0, "--rest-port", taken[1])
         assert f"REST port 127.0.0.1:{taken[1]}" in rest
     (tmp_path / "bad" / "1").mkdir(parents=True)
     (tmp_path / "bad" / "1" / "saved_model.pb").write_bytes(b"?")
-    assert "cannot be loaded" in fails(capsys, tmp_path / "bad")
-    assert "both a key and a certificate" in fails(capsys, tmp_path / "toy", "--key", tmp_path / "none")
+    assert "cannot be loaded" in fails(capsys, tmp_path / "bad", *PORTS)
+    assert "both a key and a certificate" in fails(capsys, tmp_path / "toy", *PORTS, "--key", tmp_path / "none")
