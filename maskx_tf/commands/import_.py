@@ -25,11 +25,14 @@ class Program(StrEnum):
     detectron2 = "detectron2"
     detectron = "detectron"
     keras = "keras"
+    mxnet = "mxnet"
 
 
 def import_(
-    source: Annotated[Program, typer.Argument(metavar="SOURCE", help="torchvision, detectron2, detectron or keras.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=".pth, .pkl, .safetensors, .npz or .h5.")],
+    source: Annotated[
+        Program, typer.Argument(metavar="SOURCE", help="torchvision, detectron2, detectron, keras or mxnet.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=".pth, .pkl, .safetensors, .npz, .h5 or .params.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the model: a new one, or a model's to replace.")],
     overrides: Annotated[
         list[str] | None,

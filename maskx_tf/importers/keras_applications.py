@@ -47,7 +47,7 @@ def plan(request: ImportRequest) -> Plan:
         table=_table,
         rules=KERAS_RULES,
         settled={KERAS_FOLDED: folded} if folded else {},
-        may_stay=("fpn/", "rpn/", "box_head/", "box_predictor/", "mask_head/", "transfer/"),
+        may_stay=("fpn/", "rpn/", "box_head/", "box_predictor/", "mask_head/", "transfer/", "neck/", "maps/"),
         notes=(NOTE,),
     )
 

@@ -18,6 +18,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, JsonView
 from maskx_tf.importers import detectron, detectron2, keras_applications, torchvision
 from maskx_tf.importers.fill import fill
+from maskx_tf.importers.mxnet import plan as mxnet
 from maskx_tf.importers.plan import ImportRequest, Plan
 from maskx_tf.models.rcnn import RCNN
 
@@ -28,6 +29,7 @@ SOURCES: dict[str, Callable[[ImportRequest], Plan]] = {
     "detectron2": detectron2.plan,
     "detectron": detectron.plan,
     "keras": keras_applications.plan,
+    "mxnet": mxnet.plan,
 }
 
 
