@@ -85,7 +85,8 @@ def _dry_run(config: Config, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found._asdict(), indent=2))
         return
-    print(f"classes      {found.classes}")
+    made_up = "" if config.model.class_names else ", made up: the recipe names none, and a dry run reads no data"
+    print(f"classes      {found.classes}{made_up}")
     print(f"parameters   {found.parameters:,}, of which {found.trained:,} learn")
     print(f"losses       {'  '.join(f'{name} {value:.3f}' for name, value in found.losses.items())}")
     print(f"memory       {found.memory_mib:,} MiB at most, with TensorFlow itself")

@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import config_pb2 as session_pb2
 from tensorflow.core.protobuf import rewriter_config_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from maskx_tf.protocol.messages import MESSAGES, PREDICTION, SERVICES
 from maskx_tf.serving.server.batching import read_parameters
 from serving import load_test
 from tests.export.exported import encoded, picture
@@ -149,3 +150,18 @@ def test_load_test() -> None:
     with pytest.raises(SystemExit, match="of this machine"):
         load_test.run("example.org:8500", [b""], rate=1, seconds=1)
     assert load_test.example()[:2] == b"\xff\xd8"
+
+
+def test_the_proto_of_other_languages_has_the_numbers_of_ours() -> None:
+    """Ours are compared with the official ones in tests/protocol."""
+    text = re.sub(r"//.*", "", (FOLDER / "prediction_service.proto").read_text())
+    declared = re.findall(r"message (\w+) \{([^}]*)\}", text)
+    assert [name for name, _ in declared].count("PredictRequest") == 1
+    for name, fields in declared:
+        lines = re.findall(r"(?:map<string, (\w+)>|(repeated )?(\w+)) (\w+) = (\d+);", fields)
+        assert len(lines) == fields.count(";")
+        for entry, repeated, kind, field, number in lines:
+            kind = f"map {entry}" if entry else f"{'*' * bool(repeated)}{kind}"
+            assert MESSAGES[name][field] == (int(number), kind), f"{name}.{field}"
+    assert re.findall(r"rpc (\w+)\((\w+)\) returns \((\w+)\)", text) == [("Predict", *SERVICES[PREDICTION]["Predict"])]
+    assert f"package {PREDICTION.rpartition('.')[0]};" in text
