@@ -26,11 +26,11 @@ from maskx_tf.errors import BadInput, reason, visible
 from maskx_tf.files import open_regular
 
 LIST_MAGIC = 0x112
-FORMS = {0xF993FAC8: 1, 0xF993FAC9: 2, 0xF993FACA: 3}
-TYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8")
+MXNET_FORMS = {0xF993FAC8: 1, 0xF993FAC9: 2, 0xF993FACA: 3}
+MXNET_TYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8")
 MOST_ARRAYS = 100_000
 MOST_RANK = 32
-MOST_LETTERS = 4096
+LONGEST_PARAM_NAME = 4096
 
 
 def read_params(path: Path) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ class _Reader:
 
     def _array(self) -> np.ndarray:
         rank = self._number("<I")
-        version = FORMS.get(rank, 0)
+        version = MXNET_FORMS.get(rank, 0)
         if version >= 2 and (storage := self._number("<i")) != 0:
             raise BadInput(f"{self._path}: expected dense arrays (storage 0), found storage {storage}")
         if version:
@@ -105,14 +105,16 @@ class _Reader:
             raise BadInput(f"{self._path}: damaged: expected sizes of at least 0, found {sizes}")
         self._number("<q")  # the device
         kind = self._number("<i")
-        if not 0 <= kind < len(TYPES):
-            raise BadInput(f"{self._path}: expected a type of 0 to {len(TYPES) - 1}, found {kind}")
-        dtype = np.dtype(TYPES[kind])
+        if not 0 <= kind < len(MXNET_TYPES):
+            raise BadInput(f"{self._path}: expected a type of 0 to {len(MXNET_TYPES) - 1}, found {kind}")
+        dtype = np.dtype(MXNET_TYPES[kind])
         return np.frombuffer(self._bytes(math.prod(sizes) * dtype.itemsize), dtype).reshape(sizes)
 
     def _name(self) -> str:
         length = self._number("<Q")
-        if length > MOST_LETTERS:
-            raise BadInput(f"{self._path}: damaged: expected a name of at most {MOST_LETTERS} bytes, found {length}")
+        if length > LONGEST_PARAM_NAME:
+            raise BadInput(
+                f"{self._path}: damaged: expected a name of at most {LONGEST_PARAM_NAME} bytes, found {length}"
+            )
         name = self._bytes(length).decode("utf-8", "replace")
         return name.removeprefix("arg:").removeprefix("aux:")
