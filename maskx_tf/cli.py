@@ -39,6 +39,7 @@ from maskx_tf.commands import (
     vocabulary,
 )
 from maskx_tf.commands import eval as evaluate
+from maskx_tf.commands.batch import label
 from maskx_tf.commands.data import pseudo, records
 from maskx_tf.errors import BadInput, visible
 
@@ -62,6 +63,7 @@ app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
 app.command(epilog=report.EXAMPLE)(report.report)
 app.command(epilog=study.EXAMPLE)(study.study)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.command(epilog=label.EXAMPLE)(label.label)
 app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=ask.EXAMPLE)(ask.ask)

@@ -53,11 +53,21 @@ def page(subjects: Sequence[Subject]) -> str:
     title = subjects[0].name if len(subjects) == 1 else f"{len(subjects)} models"
     body = [f"<h1>{escape(title)}</h1>", _comparison(subjects) if len(subjects) > 1 else ""]
     body += [_subject(subject, with_title=len(subjects) > 1) for subject in subjects]
+    return frame(title, "".join(body))
+
+
+def frame(title: str, body: str) -> str:
+    """A whole page of HTML with the report's look.
+
+    Args:
+        title: of the window.
+        body: HTML.
+    """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style.CSS}</style></head>\n'
-        f"<body><main>\n{''.join(body)}\n</main></body></html>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
 

@@ -39,6 +39,10 @@ summary{cursor:pointer;font-weight:600;padding:4px 0}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:4px}
 .pair figcaption{grid-column:1/3}
 .pair img{width:100%;height:auto;display:block}
+.doubts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(200px,100%),1fr));gap:10px 16px}
+.doubts figure{margin:0;padding:4px;border:2px solid transparent;overflow-wrap:anywhere}
+.doubts .flagged{border-color:#b34f00}
+.doubts img{max-width:100%;height:auto;display:block}
 @media(max-width:520px){
 th,td{padding:3px 5px}
 .classes td{font-size:.85rem}

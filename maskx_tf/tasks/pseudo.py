@@ -83,25 +83,10 @@ def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[
 
     def one_image(image: ImageRecord, report: Report) -> ImageRecord:
         del report
-        waiting = [one for one in image.instances if not one.has_mask and not one.crowd]
-        if not waiting:
-            return image
         try:
-            pixels = load_pixels(image)
+            return fill_image(image, maker, least)
         except Unfit as problem:
             raise BadInput(f"{image.file!s}: image {image.id} of {dataset.name}: {problem}") from None
-        made = iter(maker(pixels, waiting))
-
-        def masked(one: Instance) -> Instance:
-            if one.has_mask or one.crowd:
-                return one
-            crop, quality = next(made)
-            if quality < least or not crop.pixels.any():
-                return one
-            mask = encode_crop(crop, image.height, image.width)
-            return one._replace(segmentation=mask, mask_source=maker.name, mask_quality=round(quality, 4))
-
-        return image._replace(instances=tuple(map(masked, image.instances)))
 
     found: Iterable[ImageRecord]
     if maker.in_threads:
@@ -117,6 +102,34 @@ def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[
         for images, test in ((dataset.images, _has_mask), (records, _has_mask), (records, _is_one))
     )
     return Masked(dataset._replace(images=tuple(records)), known, having - known, total - having)
+
+
+def fill_image(image: ImageRecord, maker: Maker, least: float = 0.0) -> ImageRecord:
+    """An image of `fill`.
+
+    Raises:
+        Unfit: it cannot be read.
+    """
+    waiting = [one for one in image.instances if needs_mask(one)]
+    if not waiting:
+        return image
+    made = iter(maker(load_pixels(image), waiting))
+
+    def masked(one: Instance) -> Instance:
+        if not needs_mask(one):
+            return one
+        crop, quality = next(made)
+        if quality < least or not crop.pixels.any():
+            return one
+        mask = encode_crop(crop, image.height, image.width)
+        return one._replace(segmentation=mask, mask_source=maker.name, mask_quality=round(quality, 4))
+
+    return image._replace(instances=tuple(map(masked, image.instances)))
+
+
+def needs_mask(one: Instance) -> bool:
+    """Whether an instance has none and is to get one; a crowd's box holds many objects."""
+    return not one.has_mask and not one.crowd
 
 
 def write_filled(

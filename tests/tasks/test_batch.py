@@ -84,8 +84,12 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job(tmp_path: Path, model: Path, photos: Path, fake: None) -> Path:
-    plan.write(tmp_path / "job", model, [str(photos)], size=3)
+    plan.write(tmp_path / "job", model, images_of(photos), size=3)
     return tmp_path / "job"
+
+
+def images_of(path: Path) -> Iterator[items.ImagePlace]:
+    return items.find([str(path)], "image")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -168,7 +172,7 @@ def test_what_is_no_list_of_images(tmp_path: Path, model: Path, name: str, data:
     (tmp_path / name).write_bytes(data)
     before = disk.names_in(tmp_path)
     with pytest.raises(BadInput, match=problem):
-        plan.write(tmp_path / "job", model, [str(tmp_path / name)])
+        plan.write(tmp_path / "job", model, images_of(tmp_path / name))
     assert disk.names_in(tmp_path) == before
 
 
@@ -184,7 +188,7 @@ def test_a_tar_cut_short_and_a_column_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_of_many_that_changed_is_noticed(tmp_path: Path, model: Path, fake: None) -> None:
     tar_of(tmp_path / "a.tar")
-    plan.write(tmp_path / "job", model, [str(tmp_path / "a.tar")])
+    plan.write(tmp_path / "job", model, images_of(tmp_path / "a.tar"))
     with open(tmp_path / "a.tar", "ab") as file:
         file.write(b"more")
     with pytest.raises(BadInput, match=r"a\.tar: expected \d+ bytes, as when the job was planned, found \d+$"):
@@ -221,15 +225,18 @@ def test_every_image_is_one_row_in_the_order_of_the_plan(job: Path, photos: Path
 
 
 def test_a_plan_says_what_its_rows_depend_on(tmp_path: Path, model: Path, photos: Path) -> None:
-    ids = [plan.write(tmp_path / "a", model, [str(photos)]).id, plan.write(tmp_path / "b", model, [str(photos)]).id]
+    ids = [
+        plan.write(tmp_path / "a", model, images_of(photos)).id,
+        plan.write(tmp_path / "b", model, images_of(photos)).id,
+    ]
     assert ids[0] == ids[1]
     ids = ids[:1]
-    ids.append(plan.write(tmp_path / "c", model, [str(photos)], size=3).id)
-    ids.append(plan.write(tmp_path / "d", model, [str(photos)], settings=BatchSettings(score=0.5)).id)
+    ids.append(plan.write(tmp_path / "c", model, images_of(photos), size=3).id)
+    ids.append(plan.write(tmp_path / "d", model, images_of(photos), settings=BatchSettings(score=0.5)).id)
     (model / "weights.npz").write_text("other")
-    ids.append(plan.write(tmp_path / "e", model, [str(photos)]).id)
+    ids.append(plan.write(tmp_path / "e", model, images_of(photos)).id)
     (photos / "new.png").write_bytes(PICTURES["000.png"])
-    ids.append(plan.write(tmp_path / "f", model, [str(photos)]).id)
+    ids.append(plan.write(tmp_path / "f", model, images_of(photos)).id)
     assert len(set(ids)) == 5
 
 
@@ -347,7 +354,7 @@ def test_merge_needs_every_shard_of_this_plan(
     assert "expected the 3 images of shard 1" in refused(capsys, "batch", "merge", job, "--out", out)
     planned.output(1).write_bytes(planned.output(0).read_bytes()[:-100])
     assert "expected a Parquet file" in refused(capsys, "batch", "merge", job, "--out", out)
-    other = plan.write(tmp_path / "other", model, [str(photos)], size=2)
+    other = plan.write(tmp_path / "other", model, images_of(photos), size=2)
     run.run(tmp_path / "other")
     shutil.copy(other.output(1), planned.output(1))
     assert f"expected rows of the plan {planned.id}" in refused(capsys, "batch", "merge", job, "--out", out)

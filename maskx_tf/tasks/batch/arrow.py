@@ -78,15 +78,16 @@ def _bytes_of(value: Any) -> bytes:
 # Rows of results
 
 
-def schema() -> pa.Schema:
+def schema(with_annotations: bool = False) -> pa.Schema:
     """The columns of rows of detections: those of `prediction.segmenter.ImageRow`.
 
-    Masks are the text of COCO's run lengths of an image of this height and width. Keypoints are x, y and a score, one
-    after the other.
+    In a labelling job, boxes are the given ones, scores the qualities of the masks, annotations the ids of the boxes as
+    JSON, and mask_source the name of the model; the mask of a box that got none is null. Masks are the text of COCO's
+    run lengths of an image of this height and width. Keypoints are x, y and a score, one after the other.
     """
     import pyarrow as pa
 
-    return pa.schema(
+    columns = pa.schema(
         {
             "key": pa.string(),
             "status": pa.string(),
@@ -100,6 +101,10 @@ def schema() -> pa.Schema:
             "keypoints": pa.list_(pa.list_(pa.float32())),
         }
     )
+    if with_annotations:
+        columns = columns.append(pa.field("annotations", pa.list_(pa.string())))
+        columns = columns.append(pa.field("mask_source", pa.string()))
+    return columns
 
 
 def as_record(row: ImageRow) -> Json:

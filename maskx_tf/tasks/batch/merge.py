@@ -80,13 +80,12 @@ def merge(folder: AnyPath, out: Path) -> Merged:
     job = open_job(folder)
     if out.suffix not in (PARQUET_FILE, COCO_FILE):
         raise BadInput(f"{out}: expected a file {PARQUET_FILE} for rows, or {COCO_FILE} for COCO's results")
-    if job.missing:
-        numbers = ", ".join(map(str, job.missing[:10]))
-        raise BadInput(f"{folder}: expected all {len(job.counts)} shards, {len(job.missing)} are not done: {numbers}")
+    if out.suffix == COCO_FILE and job.settings.boxes is not None:
+        raise BadInput(f"{folder}: expected a job that finds objects; maskx label --job writes the file of this one")
     tally = _Tally()
-    tables = (tally.counted(table) for table in _tables(job))
+    tables = (tally.counted(table) for table in tables_of(job))
     if out.suffix == PARQUET_FILE:
-        arrow.write(out, tables, arrow.schema(), job.id)
+        arrow.write(out, tables, job.columns, job.id)
     else:
         _write_coco(out, job, tables)
     return Merged(tally.images, tally.detections, tally.unread)
@@ -105,7 +104,16 @@ class _Tally:
         return table
 
 
-def _tables(job: BatchJob) -> Iterator[pa.Table]:
+def tables_of(job: BatchJob) -> Iterator[pa.Table]:
+    """The rows of each shard.
+
+    Raises:
+        BadInput: one is not done, or does not have the images of the plan.
+    """
+    missing = job.missing
+    if missing:
+        numbers = ", ".join(map(str, missing[:10]))
+        raise BadInput(f"{job.folder}: expected all {len(job.counts)} shards, {len(missing)} are not done: {numbers}")
     for number in range(len(job.counts)):
         table = arrow.read(job.output(number), job.id)
         keys = [item.key for item in job.inputs(number)[0]]

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,10 +25,29 @@ from maskx_tf.tasks.batch import arrow
 from maskx_tf.tasks.batch import items as item_ops
 from maskx_tf.tasks.batch.items import ImagePlace
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 PLAN_FORMAT = 1
 PLAN_FILE, INPUTS_FOLDER, ROWS_FOLDER = "plan.json", "inputs", "rows"
 ID_LETTERS = 12  # of a checksum
 IMAGES_OF_A_SHARD = 1000
+
+
+class BoxFile(BaseModel):
+    """The boxes of a labelling job.
+
+    Attributes:
+        images: the folder of the images; absolute.
+        annotations: the COCO file; absolute.
+        digest: its checksum.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    images: str
+    annotations: str
+    digest: str
 
 
 class BatchSettings(BaseModel):
@@ -38,6 +57,7 @@ class BatchSettings(BaseModel):
         score: see `Segmenter`.
         batch: see `Segmenter`.
         column: see `items.find`.
+        boxes: of a job that makes masks of given boxes; None for one that finds objects.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -45,6 +65,10 @@ class BatchSettings(BaseModel):
     score: Annotated[float, Field(ge=0, le=1)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     column: str = "image"
+    boxes: BoxFile | None = None
+
+
+USUAL_SETTINGS = BatchSettings()
 
 
 class _PlanFile(BaseModel):
@@ -87,6 +111,11 @@ class BatchJob:
     def lock(self, number: int) -> Path:
         """The file that is locked while a shard runs."""
         return self.folder / ROWS_FOLDER / f"{number:05}.lock"
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns of its rows."""
+        return arrow.schema(with_annotations=self.settings.boxes is not None)
 
     @property
     def missing(self) -> list[int]:
@@ -141,25 +170,24 @@ def digest_of(path: str | os.PathLike[str]) -> str:
 def write(
     out: Path,
     model: str | os.PathLike[str],
-    names: Iterable[str],
+    places: Iterable[ImagePlace],
     *,
     size: int = IMAGES_OF_A_SHARD,
-    settings: BatchSettings | None = None,
+    settings: BatchSettings = USUAL_SETTINGS,
 ) -> BatchJob:
     """Plans a job in a new folder.
 
     Args:
         out: the folder of the job.
         model: a run, checkpoint or model folder, or one version of an exported SavedModel.
-        names: see `items.find`.
+        places: the images.
         size: images of a shard.
         settings: see `BatchSettings`.
 
     Raises:
-        BadInput: the model or the images cannot be read, there are none, or the folder holds something.
+        BadInput: the model or the images cannot be read, there are no images, or the folder holds something.
     """
     arrow.require()
-    settings = settings or BatchSettings()
     model_digest = digest_of(model)
     if out.exists() and any(out.iterdir()):
         raise BadInput(f"{out}: expected a new folder for the job, found one that holds something")
@@ -168,14 +196,14 @@ def write(
             (unfinished / name).mkdir()
         counts: list[int] = []
         digests: list[str] = []
-        images = item_ops.find(list(names), settings.column)
+        images = iter(places)
         while shard := list(itertools.islice(images, size)):
             facts = _as_json(shard)
             files.write_json(_inputs(unfinished, len(counts)), facts, indent=None)
             digests.append(files.digest(facts))
             counts.append(len(shard))
         if not counts:
-            raise BadInput(f"{' '.join(names)}: expected images, found none")
+            raise BadInput(f"{out}: expected images to plan for, found none")
         plan = _PlanFile(
             format=PLAN_FORMAT,
             id=files.digest([model_digest, settings.model_dump(), digests])[:ID_LETTERS],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from maskx_tf.errors import BadInput
@@ -12,6 +13,8 @@ from maskx_tf.locks import InUse, locked
 from maskx_tf.prediction.segmenter import MISSING, Segmenter
 from maskx_tf.tasks.batch import arrow
 from maskx_tf.tasks.batch import items as item_ops
+from maskx_tf.tasks.batch.boxes import LabelWork
+from maskx_tf.tasks.batch.items import ImagePlace
 from maskx_tf.tasks.batch.plan import BatchJob, open_job
 from maskx_tf.tasks.progress import SILENT, Progress
 
@@ -28,6 +31,10 @@ class Ran(NamedTuple):
     done: int
     before: int
     images: int
+
+
+# Makes the rows of a shard of its images and of the sizes of the files that these lie in.
+Work = Callable[[Sequence[ImagePlace], dict[str, int]], Iterator[Json]]
 
 
 def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SILENT) -> Ran:
@@ -53,12 +60,12 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
     if not waiting:
         return ran
     job.check_model()
-    segmenter = Segmenter(job.model, score=job.settings.score, batch=job.settings.batch)
+    work = _work(job)
     progress.started(sum(job.counts[number] for number in waiting))
     held = []
     for number in waiting:
         try:
-            if run_shard(job, number, segmenter, progress):
+            if run_shard(job, number, work, progress):
                 ran = ran._replace(done=ran.done + 1, images=ran.images + job.counts[number])
         except InUse as problem:
             progress.say(str(problem))
@@ -70,7 +77,31 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
     return ran
 
 
-def run_shard(job: BatchJob, number: int, segmenter: Segmenter, progress: Progress = SILENT) -> bool:
+def _work(job: BatchJob) -> Work:
+    """What a job does. It may be pickled, and opens the model when it is first asked."""
+    if job.settings.boxes is not None:
+        return LabelWork(job.model, job.settings.boxes)
+    return SegmentWork(Segmenter(job.model, score=job.settings.score, batch=job.settings.batch), job.settings.column)
+
+
+@dataclass(frozen=True)
+class SegmentWork:
+    """Finds objects.
+
+    Attributes:
+        segmenter: finds them.
+        column: see `items.find`.
+    """
+
+    segmenter: Segmenter
+    column: str
+
+    def __call__(self, items: Sequence[ImagePlace], sizes: dict[str, int]) -> Iterator[Json]:
+        """Yields the rows of these images."""
+        return map(arrow.as_record, self.segmenter(item_ops.contents(items, sizes, self.column)))
+
+
+def run_shard(job: BatchJob, number: int, work: Work, progress: Progress = SILENT) -> bool:
     """Writes the rows of a shard, unless they are there: whole, or not at all.
 
     Returns:
@@ -85,13 +116,12 @@ def run_shard(job: BatchJob, number: int, segmenter: Segmenter, progress: Progre
         if output.exists():
             return False
         remove_unfinished(output)
-        columns = arrow.schema()
-        records = _records(job, number, segmenter, progress)
-        arrow.write(output, arrow.in_tables(records, columns), columns, job.id)
+        records = _records(job, number, work, progress)
+        arrow.write(output, arrow.in_tables(records, job.columns), job.columns, job.id)
     return True
 
 
-def _records(job: BatchJob, number: int, segmenter: Segmenter, progress: Progress) -> Iterator[Json]:
+def _records(job: BatchJob, number: int, work: Work, progress: Progress) -> Iterator[Json]:
     """The rows of a shard.
 
     Raises:
@@ -99,9 +129,9 @@ def _records(job: BatchJob, number: int, segmenter: Segmenter, progress: Progres
     """
     items, sizes = job.inputs(number)
     anything = False
-    for row in segmenter(item_ops.contents(items, sizes, job.settings.column)):
-        anything = anything or not row.status.startswith(MISSING)
-        yield arrow.as_record(row)
+    for record in work(items, sizes):
+        anything = anything or not record["status"].startswith(MISSING)
+        yield record
         progress.advance()
     if not anything:
         where = os.path.dirname(items[0].file)

@@ -43,11 +43,22 @@ def plan(
         int | None, typer.Option(min=1, max=4096, help="Images computed at a time; else what suits the canvas.")
     ] = None,
     column: Annotated[str, typer.Option(metavar="NAME", help="Column of Parquet files that has the images.")] = "image",
+    boxes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Make masks of the boxes in this COCO file, as maskx label.")
+    ] = None,
 ) -> None:
     """Write down the images of a job, in shards, and the model."""
+    from maskx_tf.tasks.batch import boxes as box_ops
+    from maskx_tf.tasks.batch import items
     from maskx_tf.tasks.batch.plan import BatchSettings, write
 
-    job = write(out, model, images, size=size, settings=BatchSettings(score=score, batch=batch, column=column))
+    if boxes is not None:
+        if len(images) != 1 or not Path(images[0]).is_dir():
+            raise BadInput(f"{' '.join(images)}: expected with --boxes the folder of the file's images")
+        job = box_ops.write_plan(out, model, Path(images[0]), boxes, size=size)
+    else:
+        settings = BatchSettings(score=score, batch=batch, column=column)
+        job = write(out, model, items.find(images, column), size=size, settings=settings)
     print(f"wrote {out}: {sum(job.counts)} images in {len(job.counts)} shards, plan {job.id}")
 
 

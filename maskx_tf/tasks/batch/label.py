@@ -1,0 +1,150 @@
+"""Masks of the boxes in a COCO file, made by a model: the same file with the masks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from maskx_tf import files
+from maskx_tf.data.formats import coco
+from maskx_tf.data.formats.records import identity
+from maskx_tf.errors import BadInput
+from maskx_tf.files import AnyPath, Json
+from maskx_tf.masks import rle
+from maskx_tf.masks.polygons import outlines
+from maskx_tf.tasks.batch import boxes as box_ops
+from maskx_tf.tasks.batch import merge, plan, review
+from maskx_tf.tasks.batch.plan import BatchJob
+from maskx_tf.tasks.batch.run import run
+from maskx_tf.tasks.progress import SILENT, Progress
+
+NEEDS_REVIEW = "needs_review"  # key of annotations that a person should look at
+IMAGES_OF_A_LABEL_SHARD = 200
+
+
+class LabelOptions(NamedTuple):
+    """How a file with masks is written.
+
+    Attributes:
+        least: masks of a lower quality are flagged.
+        tolerance: write polygons from which no point of the outline is so many pixels away; None writes run lengths.
+        review: a file for the page of masks sorted by doubt.
+        most: how many masks that page shows.
+    """
+
+    least: float = 0.5
+    tolerance: float | None = None
+    review: Path | None = None
+    most: int = 200
+
+
+USUAL_OPTIONS = LabelOptions()
+
+
+class Labelled(NamedTuple):
+    """What was written.
+
+    Attributes:
+        made: boxes that got a mask.
+        flagged: boxes whose mask is of low quality, or that got none.
+        unread: images that could not be read; their boxes are flagged.
+    """
+
+    made: int
+    flagged: int
+    unread: int
+
+
+def label(
+    model: AnyPath,
+    images: Path,
+    annotations: Path,
+    out: Path,
+    *,
+    job: Path | None = None,
+    options: LabelOptions = USUAL_OPTIONS,
+    progress: Progress = SILENT,
+) -> Labelled:
+    """Makes masks of the boxes without one, and writes the file with them; see `write_labelled`.
+
+    Args:
+        model: a run, checkpoint or model folder.
+        images: the folder of the images.
+        annotations: the COCO file.
+        out: the new file.
+        job: the folder of the job, with which a stopped run goes on; None for one that is removed at the end.
+        options: how the file is written.
+        progress: each image is a step.
+
+    Raises:
+        BadInput: something cannot be read or written, or the folder holds another job.
+    """
+    with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
+        planned = _job(job or Path(scratch, "job"), model, images, annotations)
+        run(planned.folder, progress=progress)
+        return write_labelled(planned, out, options)
+
+
+def _job(folder: Path, model: AnyPath, images: Path, annotations: Path) -> BatchJob:
+    if not (folder / plan.PLAN_FILE).exists():
+        return box_ops.write_plan(folder, model, images, annotations, size=IMAGES_OF_A_LABEL_SHARD)
+    job = plan.open_job(folder)
+    if job.settings.boxes != box_ops.box_file(images, annotations) or job.model != os.path.abspath(model):
+        raise BadInput(f"{folder}: expected the job of this model and these boxes, or a new folder, found another job")
+    return job
+
+
+def write_labelled(job: BatchJob, out: Path, options: LabelOptions = USUAL_OPTIONS) -> Labelled:
+    """Writes the file of a job with the masks that it made; everything else stands in it as it did.
+
+    An annotation that gets a mask gets `segmentation`, `area`, `mask_source` and `mask_quality`. One whose mask is of
+    low quality, and one that got none, gets `needs_review`.
+
+    Args:
+        job: all of whose shards are done.
+        out: the file; not that of the boxes.
+        options: see `LabelOptions`.
+
+    Raises:
+        BadInput: a shard is missing, the file of the boxes has changed, or a file cannot be written.
+    """
+    boxes = job.settings.boxes
+    if boxes is None:
+        raise BadInput(f"{job.folder}: expected a job that makes masks of boxes, found one that finds objects")
+    if out.exists() and os.path.samefile(out, boxes.annotations):
+        raise BadInput(f"{out}: expected another file than that of the boxes, which the job still needs")
+    box_ops.check_boxes(boxes)
+    data = coco.read_lists(Path(boxes.annotations))
+    entries = {json.dumps(identity(entry, "id")): entry for entry in data["annotations"]}
+    made = flagged = unread = 0
+    for row in _rows(job):
+        unread += row["status"] != "ok"
+        for key, counts, quality in zip(row["annotations"], row["masks"], row["scores"], strict=True):
+            if counts is not None:
+                made += 1
+                mask = {"size": [row["height"], row["width"]], "counts": counts}
+                entries[key] |= _fields(mask, options.tolerance, row["mask_source"], quality)
+            if quality < options.least:
+                flagged += 1
+                entries[key][NEEDS_REVIEW] = True
+    files.write_json(out, data, indent=None)
+    if options.review is not None:
+        files.write_text(options.review, review.page(boxes, _rows(job), options.least, options.most))
+    return Labelled(made, flagged, unread)
+
+
+def _fields(mask: rle.Rle, tolerance: float | None, source: str, quality: float) -> Json:
+    """What an annotation gets; run lengths where polygons of this tolerance have no area."""
+    polygons = [] if tolerance is None else outlines(rle.bitmap_of(mask), tolerance)
+    written = [part.ravel().tolist() for part in polygons] or mask
+    quality = round(quality, 4)
+    return {"segmentation": written, "area": rle.area(mask), "mask_source": source, "mask_quality": quality}
+
+
+def _rows(job: BatchJob) -> Iterator[Json]:
+    return itertools.chain.from_iterable(table.to_pylist() for table in merge.tables_of(job))
