@@ -293,7 +293,7 @@ def test_padding_is_not_looked_at() -> None:
     scores, classes = np.array([0.9, np.nan, 0]), np.array([1, 0, 99])
     masks = np.concatenate([disc(), np.full([2, 28, 28], np.nan, np.float32)])
     padded = Detections(boxes, scores, classes, np.array([True, False, False]), masks)
-    alone = Detections(*(array[:1] for array in padded))
+    alone = Detections(*(None if array is None else array[:1] for array in padded))
     np.testing.assert_array_equal(draw(plain(80, 90), padded, NAMES), draw(plain(80, 90), alone, NAMES))
 
 
@@ -498,3 +498,68 @@ def test_names_of_any_length_cost_no_more_than_there_is_room_for(monkeypatch: py
         assert contact_sheet([picture], 1, (80, 60), [name]).ndim == 3
     assert max(lengths) <= paint.LONGEST_NAME + 1  # with the sign for what is left out
     assert len(lengths) < 20_000
+
+
+TRIANGLE = np.array([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])  # of a box
+LINES = ((0, 1), (1, 2))
+
+
+def with_points(size: int, points: np.ndarray = TRIANGLE) -> Detections:
+    """A detection in the middle of a square picture, whose keypoints are these shares of its box."""
+    box = np.array([0.1, 0.1, 0.9, 0.9]) * size
+    places = box[:2] + points * (box[2:] - box[:2])
+    return found([box])._replace(keypoints=np.where(points.any(axis=1, keepdims=True), places, 0.0)[None])
+
+
+@pytest.mark.parametrize("size", [12, 96, 160, 640, 2000])
+def test_skeleton_is_seen_in_any_size_and_does_not_cover_the_object(size: int) -> None:
+    bare = draw(plain(size, size), found(with_points(size).boxes), NAMES)
+    picture = draw(plain(size, size), with_points(size), NAMES, skeleton=LINES)
+    fresh = np.any(picture != bare, axis=-1)
+    places = with_points(size).keypoints[0]
+    for x, y in places:
+        assert fresh[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].any()
+    colour = class_colour(NAMES[0])
+    for first, second in LINES:
+        x, y = (places[first] + places[second]) / 2
+        near = picture[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].reshape(-1, 3)
+        assert (near == colour).all(axis=1).any()
+    x, y = (places[2] + places[0]) / 2  # no line goes here
+    assert not fresh[round(y), round(x)] or size < 40
+    assert 0 < fresh.sum() < 0.25 * size**2
+
+
+def test_keypoints_that_are_not_there_are_not_drawn() -> None:
+    bare = draw(plain(100, 100), found(with_points(100).boxes), NAMES)
+    absent = draw(plain(100, 100), with_points(100, np.zeros([3, 2])), NAMES, skeleton=LINES)
+    np.testing.assert_array_equal(absent, bare)
+    two = draw(plain(100, 100), with_points(100, TRIANGLE * [[1], [0], [1]]), NAMES, skeleton=LINES)
+    whole = draw(plain(100, 100), with_points(100), NAMES, skeleton=LINES)
+    assert 0 < np.any(two != bare, axis=-1).sum() < 0.5 * np.any(whole != bare, axis=-1).sum()
+
+
+def test_skeleton_beyond_the_picture_is_cut() -> None:
+    far = with_points(100, np.array([[-20.0, -20.0], [20.0, 20.0], [0.5, 0.5]]))
+    picture = draw(plain(100, 100), far, NAMES, skeleton=LINES)
+    assert picture.shape == (100, 100, 3)
+
+
+def test_points_of_small_objects_are_small() -> None:
+    def painted(side: int) -> int:
+        box = np.array([100, 100, 100 + side, 100 + side], np.float32)
+        point = found([box])._replace(keypoints=np.full([1, 1, 2], 100 + side / 2))
+        return int((draw(plain(600, 600), point, NAMES) != draw(plain(600, 600), found([box]), NAMES)).any(-1).sum())
+
+    assert 0 < painted(24) < painted(120) == painted(400) < 100
+
+
+def test_enlarged_picture_takes_its_keypoints_along() -> None:
+    picture, moved = enlarged(plain(60, 120), with_points(60))
+    assert picture.shape == (240, 480, 3)
+    np.testing.assert_allclose(moved.keypoints, with_points(60).keypoints * 4, rtol=1e-6)
+
+
+def test_keypoints_of_another_shape_are_refused() -> None:
+    for points in (np.zeros([2, 3, 2]), np.zeros([1, 3, 3])):
+        with pytest.raises(ValueError, match=r"keypoints \[D, P, 2\]"):
+            draw(plain(100, 100), with_points(100)._replace(keypoints=points), NAMES)

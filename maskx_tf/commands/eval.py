@@ -73,7 +73,7 @@ def eval_(
         str, typer.Option(metavar="coco|cityscapes", help="cityscapes: its official rules for masks.")
     ] = "coco",
 ) -> None:
-    """Measure average precision of boxes and masks. Over classes with masks (A), without (B), and all."""
+    """Measure average precision of boxes, masks and keypoints. Over classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):
         raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
     if metric not in ("coco", "cityscapes"):

@@ -119,6 +119,11 @@ class DataConfig(Section):
     max_instances: Count = Field(
         default=100, description="Instances an image that training sees; an image with more keeps its first."
     )
+    min_keypoints: Int = Field(
+        default=0,
+        ge=0,
+        description="Training images with fewer keypoints than this are left out; hidden ones count, a crowd's do not.",
+    )
     flip: Flag = Field(default=True, description="Every other training image, at random, is mirrored left to right.")
     scale_jitter: tuple[Positive, Positive] = Field(
         default=(1.0, 1.0),
@@ -245,8 +250,14 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """Average precision, during training and after it."""
 
-    kinds: tuple[Literal["box", "mask"], ...] | None = Field(
-        default=None, min_length=1, description="The IoU that is measured; null: all that the family has."
+    kinds: tuple[Literal["box", "mask", "keypoint"], ...] | None = Field(
+        default=None, min_length=1, description="The IoU that is measured; null: all that the model has."
+    )
+    sigmas: tuple[Positive, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="How far each keypoint may lie from its place (OKS), as a share of the square root of the object's "
+        "area; null: COCO's for its keypoints, .05 for others.",
     )
     score: Fraction = Field(
         default=0.05,
@@ -298,6 +309,13 @@ class Config(Section):
                     raise impossible("data.masks", "classes of model.class_names", name)
         if names and isinstance(masks, RandomSplit) and masks.random.a > len(names):
             raise impossible("data.masks.random.a", f"at most {len(names)}, the number of classes", masks.random.a)
+        return self
+
+    @model_validator(mode="after")
+    def _kinds(self) -> Config:
+        if "keypoint" in (self.evaluate.kinds or ()) and "keypoints" not in self.model.outputs:
+            expected = "no keypoint, for the model has no keypoints"
+            raise impossible("evaluate.kinds", expected, list(self.evaluate.kinds or ()))
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from maskx_tf.data import splits
+from maskx_tf.data import keypoints, splits
 from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, clip, is_usable
 from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.readers import DataFiles, check_policy, read, with_masks_b
@@ -15,6 +15,7 @@ from maskx_tf.data.problems import PROBLEM_KINDS, Problem, Report, noted
 from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
+from maskx_tf.masks.results import keypoint_numbers
 
 EXAMPLES = 5  # of each kind, that are kept
 BEYOND = 1.0  # pixels by which a box may reach beyond its image: rounding
@@ -132,6 +133,7 @@ def _check_instances(image: ImageRecord, where: str, class_names: Sequence[str],
             report(Problem("box_beyond", place, what))
         with noted(report, place):
             _check_mask(one, inside, image, place, report)
+        _check_keypoints(one, image, place, report)
 
 
 def _check_mask(one: Instance, inside: Box, image: ImageRecord, where: str, report: Report) -> None:
@@ -152,6 +154,21 @@ def _check_mask(one: Instance, inside: Box, image: ImageRecord, where: str, repo
         raise Unfit(what, "mask_fit")
     if segmentations.is_box(one.segmentation, one.box):
         report(Problem("rectangle_mask", where, f"expected an outline, found the rectangle {_shown(one.box)}"))
+
+
+def _check_keypoints(one: Instance, image: ImageRecord, where: str, report: Report) -> None:
+    """Whether the keypoints lie in the image, and some of them in the box; a crowd's are nobody's target."""
+    if one.keypoints is None or one.crowd or not one.keypoint_count:
+        return
+    points = one.keypoints[one.keypoints[:, 2] > 0]
+    beyond = points[~keypoints.inside(points, (0.0, 0.0, image.width, image.height))]
+    if len(beyond):
+        x, y, _ = keypoint_numbers(beyond[:1])
+        what = f"expected keypoints within {image.width} x {image.height}, found one at ({x:g}, {y:g})"
+        report(Problem("keypoint_beyond", where, what))
+    if not keypoints.inside(points, one.box).any():
+        what = f"expected keypoints in the box {_shown(one.box)}, found all {len(points)} outside of it"
+        report(Problem("keypoints_elsewhere", where, what))
 
 
 def _check_forms(dataset: Dataset, findings: Findings) -> None:
@@ -182,6 +199,11 @@ def _check_classes(dataset: Dataset, kept: frozenset[str], is_open: bool, findin
             findings(Problem("maskless_class", dataset.name, what))
     if not any(masks[label] for label, name in enumerate(dataset.class_names, 1) if name in kept):
         findings(Problem("no_masks", dataset.name, "expected masks of some class of A, found none"))
+    if dataset.keypoints is not None and not any(
+        one.keypoint_count for image in dataset.images for one in image.instances
+    ):
+        what = f"expected keypoints such as {dataset.keypoints.names[0]}, found none"
+        findings(Problem("no_keypoints", dataset.name, what))
 
 
 def _shown(box: Box) -> str:

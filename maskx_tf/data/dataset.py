@@ -67,6 +67,8 @@ class Instance(NamedTuple):
         mask_quality: of a made mask, 0..1.
         keypoints: [P, 3]: x and y in pixels of the image, continuous as the box, and 0 for a keypoint that is not
             there, 1 for a hidden and 2 for a visible one; None if they are unknown.
+        area: of an object with keypoints, in pixels, as the file has it: the measure of keypoints depends on it. None
+            stands for the area of its mask, or else of its box.
     """
 
     box: Box
@@ -77,11 +79,17 @@ class Instance(NamedTuple):
     mask_source: str | None = None
     mask_quality: float | None = None
     keypoints: NDArray[np.float32] | None = None
+    area: float | None = None
 
     @property
     def has_mask(self) -> bool:
         """Whether training may see its mask: the one place where this is decided."""
         return self.segmentation is not None
+
+    @property
+    def keypoint_count(self) -> int:
+        """How many keypoints it has, hidden ones included."""
+        return 0 if self.keypoints is None else int((self.keypoints[:, 2] > 0).sum())
 
     def with_mask(self, segmentation: Segmentation | None) -> Instance:
         """The same instance with another mask, which is true, or with none."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from maskx_tf.config import schema
 from maskx_tf.data import splits
-from maskx_tf.data.dataset import Dataset
+from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.formats import readers
 from maskx_tf.data.formats.join import Renaming, ordered, read_names
 from maskx_tf.errors import BadInput
@@ -25,11 +25,24 @@ def training_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Da
         class_names: `model.class_names`; empty: the classes of the data, in their order.
 
     Raises:
-        BadInput: something is wrong with the data, or the classes do not fit.
+        BadInput: something is wrong with the data, the classes do not fit, or no image has `data.min_keypoints`.
     """
     if not data.train:
         raise BadInput("data.train: expected data sets to learn from, found none")
-    return readers.for_training(_sources(data.train), _policy(data), _names(data), class_names)
+    dataset = readers.for_training(_sources(data.train), _policy(data), _names(data), class_names)
+    return _with_keypoints(dataset, data.min_keypoints)
+
+
+def _with_keypoints(dataset: Dataset, least: int) -> Dataset:
+    """The images with so many keypoints at least."""
+
+    def count(image: ImageRecord) -> int:
+        return sum(one.keypoint_count for one in image.instances if not one.crowd)
+
+    images = tuple(image for image in dataset.images if count(image) >= least)
+    if not images:
+        raise BadInput(f"data.min_keypoints: expected images of {dataset.name} with {least} keypoints, found none")
+    return dataset._replace(images=images)
 
 
 def training_examples(data: schema.DataConfig, dataset: Dataset) -> Examples:

@@ -67,6 +67,17 @@ PROBLEM_KINDS: dict[str, ProblemKind] = {
     ),
     "mask_fit": ProblemKind("masks whose extent differs from their box", False, "they are cut to their box"),
     "same_box": ProblemKind("instances of one class with equal boxes", False, "both are learnt"),
+    "keypoint_beyond": ProblemKind("keypoints outside of their image", False, "they are not learnt"),
+    "keypoints_elsewhere": ProblemKind(
+        "instances all of whose keypoints lie outside of their box", False, "their keypoints are not learnt"
+    ),
+    "keypoint_count": ProblemKind(
+        "num_keypoints that is not the number of keypoints", False, "those with the label 1 or 2 count"
+    ),
+    "unnamed_keypoints": ProblemKind(
+        "keypoints of categories that name none in categories[].keypoints", False, "they are left out"
+    ),
+    "no_keypoints": ProblemKind("data sets that name keypoints, and have none", False, "keypoints cannot be learnt"),
     "skipped_shape": ProblemKind("shapes that enclose nothing", False, "they are left out"),
     "unmatched_mask": ProblemKind("masks that belong to no box", False, "they are left out"),
     "missing_mask": ProblemKind("masks that are listed, but not there", False, "these instances count as box-only"),

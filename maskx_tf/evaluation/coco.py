@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes and masks, by pycocotools or by the faster evaluator, over any set of classes.
+"""COCO's average precision of boxes, masks and keypoints, by pycocotools or the faster evaluator, over sets of classes.
 
 One evaluation over all classes is enough for every set of them, for no class has a part in another's matches: the mean
 over a set is what pycocotools gives when its categories are filtered. Classes without an object are left out.
@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskx_tf.errors import BadInput
+from maskx_tf.evaluation.keypoints import names_of, sigmas_of
 from maskx_tf.evaluation.truth import IouKind, Truth, of_kind
 from maskx_tf.files import Json
 
 Engine = Literal["pycocotools", "faster"]
-IOU_TYPES = {"box": "bbox", "mask": "segm"}
+IOU_TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 LIMITS = (1, 10, 100)  # detections of a class in an image that count
 AREAS = ("", "s", "m", "l")  # all; under 32^2 pixels; under 96^2; larger
 AP75 = 5  # the place of IoU .75 among .5, .55, ..., .95
+EVERY_IOU = slice(None)
+# What follows AP and AR in the names of keypoints' figures; places of IoUs; and of sizes, which lack small ones.
+KEYPOINT_FIGURES = (("", EVERY_IOU, 0), ("50", 0, 0), ("75", AP75, 0), ("m", EVERY_IOU, 1), ("l", EVERY_IOU, 2))
 
 
 class Scores(NamedTuple):
@@ -33,6 +37,7 @@ class Scores(NamedTuple):
         categories: the K category ids, rising.
         precision: float64 [10 IoUs, 101 recalls, K, 4 sizes], of at most 100 detections a class and image.
         recall: float64 [10 IoUs, K, 4 sizes, 3 limits].
+            Of keypoints, 3 sizes (all, medium, large) and one limit, 20.
     """
 
     categories: tuple[int, ...]
@@ -40,19 +45,31 @@ class Scores(NamedTuple):
     recall: NDArray[np.float64]
 
 
-def score(truth: Truth, results: Sequence[Json], kind: IouKind, engine: Engine = "pycocotools") -> Scores:
+def score(
+    truth: Truth,
+    results: Sequence[Json],
+    kind: IouKind,
+    engine: Engine = "pycocotools",
+    sigmas: Sequence[float] | None = None,
+) -> Scores:
     """Compares detections with the truth.
 
     The size of a detection is that of its mask for masks and of its box for boxes, as detectron2 has it.
 
     Args:
         truth: COCO's mapping.
-        results: COCO's results; for masks, each has a segmentation.
-        kind: box or mask.
+        results: COCO's results; for masks, each has a segmentation; of keypoints, those that have some count.
+        kind: box, mask or keypoint.
         engine: which evaluator works; they give the same.
+        sigmas: of the keypoints; None for those of `keypoints.sigmas_of`.
+
+    Raises:
+        BadInput: the evaluator is not installed, or there is another number of keypoints than of sigmas.
     """
     holder, comparer = _engine(engine)
     wanted = of_kind(truth, kind)
+    if kind == "keypoint":
+        results = [one for one in results if one.get("keypoints")]
     found = {**wanted, "annotations": [_detection(one, kind, number) for number, one in enumerate(results, 1)]}
     with contextlib.redirect_stdout(io.StringIO()):
         pair = []
@@ -62,7 +79,10 @@ def score(truth: Truth, results: Sequence[Json], kind: IouKind, engine: Engine =
             index.createIndex()
             pair.append(index)
         run = comparer(*pair, IOU_TYPES[kind])
-        run.params.maxDets = list(LIMITS)
+        if kind == "keypoint":
+            run.params.kpt_oks_sigmas = np.array(sigmas_of(names_of(truth), sigmas))
+        else:
+            run.params.maxDets = list(LIMITS)
         run.evaluate()
         run.accumulate()
     precision, recall = np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
@@ -90,14 +110,23 @@ def _detection(one: Json, kind: IouKind, number: int) -> Json:
     entry = {key: one[key] for key in ("image_id", "category_id", "score")} | {"id": number, "iscrowd": 0}
     if kind == "box":
         return entry | {"bbox": one["bbox"], "area": one["bbox"][2] * one["bbox"][3]}
+    if kind == "keypoint":
+        xs, ys = one["keypoints"][0::3], one["keypoints"][1::3]
+        x, y, width, height = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+        return entry | {"keypoints": one["keypoints"], "bbox": [x, y, width, height], "area": width * height}
     area = int(coco_mask.area(one["segmentation"]))
     return entry | {"segmentation": one["segmentation"], "area": area}
 
 
-def summary(scores: Scores, categories: Iterable[int] | None = None) -> dict[str, float | None]:
+def summary(scores: Scores, kind: IouKind, categories: Iterable[int] | None = None) -> dict[str, float | None]:
     """The mean over these categories, or all, as COCO prints it, in 0..1; None where none of them has an object."""
     at = _places(scores, categories)
     precision, recall = scores.precision[:, :, at], scores.recall[:, at]
+    if kind == "keypoint":
+        return {
+            **{f"AP{name}": _mean(precision[place, :, :, size]) for name, place, size in KEYPOINT_FIGURES},
+            **{f"AR{name}": _mean(recall[place, :, size]) for name, place, size in KEYPOINT_FIGURES},
+        }
     return {
         "AP": _mean(precision[..., 0]),
         "AP50": _mean(precision[0, ..., 0]),

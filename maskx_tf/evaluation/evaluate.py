@@ -14,6 +14,7 @@ from maskx_tf.evaluation.truth import IouKind, Truth
 from maskx_tf.files import JsonView
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
+from maskx_tf.models.rcnn import RCNN
 
 
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     steps: MaskSteps = NO_STEPS,
     pixels: PixelSource | None = None,
     engine: Engine = "pycocotools",
+    sigmas: Sequence[float] | None = None,
     map_of: Callable[[int], cityscapes.IdMap] | None = None,
     out: Path | None = None,
     facts: JsonView | None = None,
@@ -44,13 +46,14 @@ def evaluate(
         batches: of `data.pipeline.evaluation`.
         truth: COCO's mapping, as `data.coco_write.as_coco` makes it; of the images in the batches.
         class_names: of the model; matched with the truth's categories by name.
-        kinds: box, mask; None for all that the model has. Of the truth's boxes, masks alone are scored.
+        kinds: box, mask, keypoint; None for all that the model has. Of the truth's boxes, masks alone are scored.
         classes_a: names of the classes whose masks training saw, all others are B; None does not divide classes.
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
         paste: `model.detections.paste`.
         steps: what is made of the model's masks.
         pixels: the original images, where steps read them.
         engine: pycocotools, or the faster evaluator.
+        sigmas: of keypoints; see `evaluation.keypoints.sigmas_of`.
         map_of: gives Cityscapes' map of an image, by its id: masks are scored by its rules instead of COCO's.
         out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.
         facts: what detections depend on beside weights, truth and the arguments above, as plain data, such as the
@@ -58,8 +61,7 @@ def evaluate(
         on_image: is called after each image.
         say: is told whether detections in `out` are used.
     """
-    has_masks = steps.grabcut or "masks" in predictor.model.outputs
-    wanted: Sequence[IouKind] = ("mask",) if boxes == "truth" else kinds or (("box", "mask") if has_masks else ("box",))
+    wanted: Sequence[IouKind] = ("mask",) if boxes == "truth" else kinds or _all_kinds(predictor.model, steps)
     mark = ""
     if out is not None:
         given = {"classes": class_names, "boxes": boxes, "paste": paste, "own": not steps.grabcut, "facts": facts}
@@ -85,4 +87,14 @@ def evaluate(
         found = store.read(folder / store.DETECTIONS)
         if map_of is not None:
             return cityscapes.measure(truth, found, map_of, classes_a=classes_a, boxes=boxes)
-        return measure(truth, found, kinds=wanted, classes_a=classes_a, engine=engine, boxes=boxes)
+        return measure(truth, found, kinds=wanted, classes_a=classes_a, engine=engine, boxes=boxes, sigmas=sigmas)
+
+
+def _all_kinds(model: RCNN, steps: MaskSteps) -> list[IouKind]:
+    """The kinds of which a model has something to score."""
+    kinds: list[IouKind] = ["box"]
+    if steps.grabcut or "masks" in model.outputs:
+        kinds.append("mask")
+    if "keypoints" in model.outputs:
+        kinds.append("keypoint")
+    return kinds

@@ -27,7 +27,7 @@ class ClassFigures(NamedTuple):
         name: of the class.
         set: A, B, or nothing where classes are not divided.
         instances: how many objects it has, without crowds.
-        unknown: how many of them count neither way, because they have no mask to compare with.
+        unknown: how many of them count neither way, because they have no mask, or keypoint, to compare with.
         figures: AP and the others, 0..1; None where there is no object.
     """
 
@@ -79,16 +79,18 @@ def measure(
     classes_a: Collection[str] | None = None,
     engine: Engine = "pycocotools",
     boxes: str = "detected",
+    sigmas: Sequence[float] | None = None,
 ) -> Metrics:
     """The figures of COCO's results.
 
     Args:
         truth: COCO's mapping.
         results: COCO's results; with annotation_id where boxes are the truth's, which adds the mean IoU.
-        kinds: box, mask.
+        kinds: box, mask, keypoint.
         classes_a: names of the classes with masks, all others are B; None does not divide them.
         engine: which evaluator works.
         boxes: whose they are, for the record.
+        sigmas: see `coco.score`.
     """
     found = list(results)
     groups: dict[str, dict[str, Figures]] = {}
@@ -99,12 +101,12 @@ def measure(
     members = {"all": list(names)}
     if classes_a is not None:
         members |= {group: [number for number, of in sets.items() if of == group] for group in "AB"}
-    total, unknown = counts(truth)
     for kind in kinds:
-        scores = coco.score(truth, found, kind, engine)
+        total, unknown = counts(truth, kind)
+        scores = coco.score(truth, found, kind, engine, sigmas)
         extra = _mask_figures(truth, found, boxes) if kind == "mask" else {number: {} for number in names}
         groups[kind] = {
-            group: coco.summary(scores, numbers) | _means([extra[number] for number in numbers])
+            group: coco.summary(scores, kind, numbers) | _means([extra[number] for number in numbers])
             for group, numbers in members.items()
         }
         classes[kind] = [
@@ -112,10 +114,11 @@ def measure(
                 name=name,
                 set=sets[number],
                 instances=total[number],
-                unknown=unknown[number] if kind == "mask" else 0,
-                figures=coco.summary(scores, [number]) | extra[number],
+                unknown=unknown[number],
+                figures=coco.summary(scores, kind, [number]) | extra[number],
             )
             for number, name in names.items()
+            if number in scores.categories
         ]
         curves[kind] = {group: coco.curves(scores, numbers) for group, numbers in members.items()}
     return Metrics(len(truth["images"]), boxes, groups, classes, curves)

@@ -15,7 +15,7 @@ from maskx_tf.evaluation.store import Store
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image, category_of
 from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.paste import Crop
-from maskx_tf.masks.results import coco_result
+from maskx_tf.masks.results import coco_result, keypoints_of
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.structures import Detections
@@ -27,13 +27,14 @@ LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, ea
 
 
 class _Found(NamedTuple):
-    """What was found in an image: boxes [D, 4] in its own pixels, and which annotations they are of, if they are."""
+    """What was found in an image: boxes [D, 4] and keypoints [D, P, 3] in its own pixels, and of which annotations."""
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     categories: list[int]
     masks: NDArray[np.float32] | None
     annotations: list[int] | None = None
+    keypoints: NDArray[np.floating] | None = None
 
 
 _Ask = Callable[[Json], list[_Found]]
@@ -111,7 +112,7 @@ def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
     def ask(part: Json) -> list[_Found]:
         detections = predictor.detect(part["images"], tf.constant(part["image_sizes"], tf.float32))
         arrays = Detections(*(None if value is None else np.asarray(value) for value in detections))
-        scale = _scale(part)
+        points, scale = keypoints_of(arrays), _scale(part)
         found = []
         for row in range(len(scale)):
             kept = arrays.valid[row] & np.isin(arrays.classes[row], known)
@@ -122,6 +123,7 @@ def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
                     scores=arrays.scores[row][kept],
                     categories=[categories[label] for label in labels],
                     masks=None if arrays.masks is None else arrays.masks[row][kept],
+                    keypoints=None if points is None else points[row][kept] * [*scale[row][:2], 1.0],
                 )
             )
         return found
@@ -190,7 +192,8 @@ def _entries(found: _Found, crops: Sequence[Crop] | None, height: int, width: in
     entries = []
     for index, category in enumerate(found.categories):
         crop = None if crops is None else crops[index]
-        entry = coco_result(category, found.boxes[index], float(found.scores[index]), crop, height, width)
+        points = None if found.keypoints is None else found.keypoints[index]
+        entry = coco_result(category, found.boxes[index], float(found.scores[index]), crop, height, width, points)
         if found.annotations is not None:
             entry["annotation_id"] = found.annotations[index]
         entries.append(entry)

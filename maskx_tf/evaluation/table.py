@@ -14,7 +14,7 @@ from maskx_tf.evaluation.metrics import gap
 from maskx_tf.files import Json, JsonView
 
 METRICS = "metrics.json"  # what an evaluation writes
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "APr50", "APr70", "IoU")
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "AR100", "APr50", "APr70", "IoU")
 GROUP_ORDER = ("A", "B", "all")
 
 
@@ -83,7 +83,7 @@ def as_text(figures: JsonView, *, per_class: bool = False) -> str:
         classes = figures["classes"][kind]
         unknown = sum(one["unknown"] for one in classes)
         if unknown:
-            lines.append(f"{unknown} objects have no mask to compare with and count neither way")
+            lines.append(f"{unknown} objects have no {kind} to compare with and count neither way")
         if per_class:
             rows = [
                 [one["name"], one["set"] or "-", str(one["instances"]), *_cells(one["figures"], columns)]

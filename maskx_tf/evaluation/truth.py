@@ -8,7 +8,7 @@ from typing import Literal
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, JsonView
 
-IouKind = Literal["box", "mask"]
+IouKind = Literal["box", "mask", "keypoint"]
 Truth = JsonView  # COCO's lists images, annotations and categories; masks were checked when they were read
 Annotation = JsonView
 
@@ -17,15 +17,22 @@ def of_kind(truth: Truth, kind: IouKind) -> Truth:
     """The truth that a kind of IoU is measured by.
 
     An object without a mask says where objects are, and not which pixels are theirs. For masks it becomes a crowd as
-    large as its box: what is found there counts neither for a model nor against it.
+    large as its box: what is found there counts neither for a model nor against it. An object without keypoints does
+    the same for keypoints, and categories that have none are left out.
     """
-    annotations = [_ready(one, kind) for one in truth["annotations"]]
-    return {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
+    categories = [one for one in truth["categories"] if kind != "keypoint" or one.get("keypoints")]
+    points = {one["id"]: len(one.get("keypoints", ())) for one in categories}
+    annotations = [
+        _ready(one, kind, points[one["category_id"]]) for one in truth["annotations"] if one["category_id"] in points
+    ]
+    return {"images": truth["images"], "categories": categories, "annotations": annotations}
 
 
-def _ready(one: Annotation, kind: IouKind) -> Json:
+def _ready(one: Annotation, kind: IouKind, points: int) -> Json:
     """An annotation with all that evaluators ask for, in a mapping of its own, for they write into it."""
     entry = {"iscrowd": 0, "ignore": 0, **one}
+    if kind == "keypoint":
+        return {"keypoints": [0] * (3 * points), "num_keypoints": 0, **entry}
     if kind == "box":
         entry.pop("segmentation", None)
     elif not one.get("segmentation"):
@@ -39,10 +46,11 @@ def _corners(bbox: list[float]) -> list[float]:
     return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
-def counts(truth: Truth) -> tuple[Counter[int], Counter[int]]:
-    """How many objects each category has, and how many of them have no mask; crowds are not counted."""
+def counts(truth: Truth, kind: IouKind) -> tuple[Counter[int], Counter[int]]:
+    """How many objects each category has, and how many of them have no mask, or no keypoint; without crowds."""
     objects = [one for one in truth["annotations"] if not one.get("iscrowd")]
-    without = (one["category_id"] for one in objects if not one.get("segmentation"))
+    needed = {"box": "bbox", "mask": "segmentation", "keypoint": "num_keypoints"}[kind]
+    without = (one["category_id"] for one in objects if not one.get(needed))
     return Counter(one["category_id"] for one in objects), Counter(without)
 
 

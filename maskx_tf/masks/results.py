@@ -1,4 +1,8 @@
-"""Detections in COCO's results format."""
+"""Detections and keypoints in COCO's format.
+
+A keypoint's x and y count pixels in COCO's files, as indices. Here they are continuous, as boxes are: the centre of
+pixel 0 is at .5.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,37 @@ from maskx_tf.masks.paste import Crop
 from maskx_tf.masks.rle import Rle, encode_crop
 from maskx_tf.structures import Detections
 
+# Of x, y and label: what turns the index of a pixel into the place of its centre.
+HALF_PIXEL = np.array([0.5, 0.5, 0.0])
+
+
+def keypoint_numbers(points: NDArray[np.floating]) -> list[float]:
+    """Keypoints [P, 3] as COCO's list x1, y1, v1, x2, ..., whose x and y are indices of pixels."""
+    shifted = points.astype(np.float64) - HALF_PIXEL
+    return [round(number, 3) for number in shifted.reshape(-1).tolist()]
+
+
+def keypoint_places(numbers: Sequence[float]) -> NDArray[np.float32]:
+    """Keypoints [P, 3] from COCO's list; zeros where the label or score is 0."""
+    points = np.array(numbers, np.float64).reshape(-1, 3) + HALF_PIXEL
+    return np.where(points[:, 2:] != 0, points, 0.0).astype(np.float32)
+
+
+def keypoints_of(found: Detections) -> NDArray[np.floating] | None:
+    """The keypoints of detections [D, P, 3], with their scores; None for a model without keypoints."""
+    if found.keypoints is None:
+        return None
+    return np.concatenate([found.keypoints, found.keypoint_scores[..., None]], axis=-1)
+
 
 def coco_result(
-    category_id: int, box: NDArray[np.floating], score: float, crop: Crop | None, height: int, width: int
+    category_id: int,
+    box: NDArray[np.floating],
+    score: float,
+    crop: Crop | None,
+    height: int,
+    width: int,
+    points: NDArray[np.floating] | None = None,
 ) -> Json:
     """One detection as COCO has it, but for the image's id.
 
@@ -25,8 +57,12 @@ def coco_result(
         crop: its mask; None for a detection that is known by its box alone.
         height: of the image.
         width: of the image.
+        points: its keypoints [P, 3], with their scores; those of a class that has none are at 0, 0.
     """
-    return coco_entry(category_id, box, score, None if crop is None else encode_crop(crop, height, width))
+    result = coco_entry(category_id, box, score, None if crop is None else encode_crop(crop, height, width))
+    if points is not None and points[:, :2].any():
+        result["keypoints"] = keypoint_numbers(points)
+    return result
 
 
 def coco_entry(category_id: int, box: NDArray[np.floating] | Sequence[float], score: float, mask: Rle | None) -> Json:
@@ -59,9 +95,11 @@ def coco_results(
         crops: the masks of the detections, in pixels of the image; None for detections without masks.
     """
     results = []
+    points = keypoints_of(found)
     for index, number in enumerate(found.classes):
         category = int(number) if category_ids is None else int(category_ids[int(number) - 1])
         box = found.boxes[index]
         crop = None if crops is None else crops[index]
-        results.append({"image_id": image_id, **coco_result(category, box, found.scores[index], crop, *size)})
+        own = None if points is None else points[index]
+        results.append({"image_id": image_id, **coco_result(category, box, found.scores[index], crop, *size, own)})
     return results

@@ -16,6 +16,7 @@ from maskx_tf import visualize
 from maskx_tf.evaluation.truth import Annotation, Truth, by_image
 from maskx_tf.files import Json, JsonView
 from maskx_tf.masks.crops import crop_mask
+from maskx_tf.masks.results import keypoint_places
 from maskx_tf.masks.rle import of_any_form
 from maskx_tf.structures import Detections
 
@@ -127,10 +128,12 @@ def pictures(
     kept = {image: seen(found) for image, found in results() if image in wanted}
     names = tuple(str(one["name"]) for one in truth["categories"])
     labels = {int(one["id"]): label for label, one in enumerate(truth["categories"], 1)}
+    skeleton = next((one["skeleton"] for one in truth["categories"] if one.get("skeleton")), ())
+    lines = [(first - 1, second - 1) for first, second in skeleton]
     a_names = None if a_classes is None else frozenset(a_classes)
 
     def drawn(image: int, entries: Sequence[JsonView]) -> str:
-        return jpeg(_picture(pixels(image), entries, names, labels, a_names))
+        return jpeg(_picture(pixels(image), entries, names, labels, a_names, lines))
 
     order = {"best": 0, "median": 1, "worst": 2, "random": 3}
     return [
@@ -145,6 +148,7 @@ def _picture(
     names: Sequence[str],
     labels: Mapping[int, int],
     a_names: frozenset[str] | None,
+    skeleton: Sequence[tuple[int, int]],
 ) -> NDArray[np.uint8]:
     """An image with objects or detections, in the size in which it is shown."""
     height, width = pixels.shape[:2]
@@ -162,8 +166,18 @@ def _picture(
         classes=np.array([labels[one["category_id"]] for one in entries], np.int32),
         valid=np.ones(len(entries), bool),
         masks=masks,
+        keypoints=_keypoints(entries),
     )
-    return visualize.draw(*visualize.resized(pixels, found, SIDE), names, a_classes=a_names)
+    return visualize.draw(*visualize.resized(pixels, found, SIDE), names, a_classes=a_names, skeleton=skeleton)
+
+
+def _keypoints(entries: Sequence[JsonView]) -> NDArray[np.float32] | None:
+    """The places of keypoints [D, P, 2], zeros where there is none; None if no entry has any."""
+    numbers = [one.get("keypoints") for one in entries]
+    count = max((len(one) for one in numbers if one), default=0)
+    if not count:
+        return None
+    return np.array([keypoint_places(one or [0.0] * count) for one in numbers], np.float32)[..., :2]
 
 
 def jpeg(picture: NDArray[np.uint8]) -> str:

@@ -18,7 +18,8 @@ A_COLOUR, B_COLOUR, ANY_COLOUR = "#d55e00", "#0072b2", "#808080"  # as in pictur
 COLOURS = {"A": A_COLOUR, "B": B_COLOUR, "all": ANY_COLOUR}
 CURVES = {"50": "IoU .5", "75": "IoU .75", "mean": "mean over IoU .5 to .95"}
 SETS = {"A": "A, with masks", "B": "B, boxes alone", "all": "all classes"}
-AP_COLUMNS = {kind: tuple(f"{kind}/{group}/AP" for group in GROUP_ORDER) for kind in ("mask", "box")}  # of log.csv
+KIND_TITLES = {"mask": "Masks", "box": "Boxes", "keypoint": "Keypoints"}
+AP_COLUMNS = {kind: tuple(f"{kind}/{group}/AP" for group in GROUP_ORDER) for kind in KIND_TITLES}  # of log.csv
 OPEN_CLASSES = 60  # more of them are folded away
 GROUPS = {
     "best": "The best images",
@@ -74,7 +75,7 @@ def frame(title: str, body: str) -> str:
 def _comparison(subjects: Sequence[Subject]) -> str:
     """A row a model: AP and AP50 over each set, of masks and of boxes."""
     measured = [(one.name, one.figures) for one in subjects if one.figures is not None]
-    kinds = [kind for kind in ("mask", "box") if any(kind in figures["groups"] for _, figures in measured)]
+    kinds = [kind for kind in KIND_TITLES if any(kind in figures["groups"] for _, figures in measured)]
     tables = []
     for kind in kinds:
         head = ["model", *(f"{group} {name}" for group in GROUP_ORDER for name in ("AP", "AP50"))]
@@ -112,7 +113,7 @@ def _facts(figures: JsonView) -> str:
 
 def _figures(figures: JsonView) -> str:
     parts = []
-    for kind in ("mask", "box"):
+    for kind in KIND_TITLES:
         groups = figures["groups"].get(kind)
         if not groups:
             continue
@@ -138,7 +139,7 @@ def _precision(curves: Mapping[str, Mapping[str, Sequence[float]]], kind: str) -
             if values:
                 places = [step / max(len(values) - 1, 1) for step in range(len(values))]
                 lines.append(Line(SETS[group], places, values, COLOURS[group], dashed=group == "B"))
-        name = f"{'Masks' if kind == 'mask' else 'Boxes'}: {title}"
+        name = f"{KIND_TITLES[kind]}: {title}"
         charts.append(svg.chart(lines, title=name, x_label="recall", y_label="precision", unit=True))
     return "".join(charts)
 

@@ -45,7 +45,7 @@ class EvaluateOptions:
     """How detections are made and scored.
 
     Attributes:
-        kinds: the IoU that is measured, box or mask; None for `evaluate.kinds` of the model's configuration.
+        kinds: the IoU that is measured, box, mask or keypoint; None for `evaluate.kinds` of the model's configuration.
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
         steps: what is made of the model's masks, such as GrabCut's in their place.
         batch: images at a time; None for `evaluate.batch` of the configuration.
@@ -169,6 +169,7 @@ def score(
             steps=options.steps,
             pixels=_pixels(data.dataset),
             engine=options.engine,
+            sigmas=config.evaluate.sigmas,
             map_of=map_of,
             out=options.out,
             facts=facts,

@@ -77,7 +77,14 @@ def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int)
     boxes = np.array([one.box for one in instances], np.float32).reshape(-1, 4)
     classes = np.array([one.label for one in instances], np.int32)
     detections = Detections(boxes, None, classes, np.ones(len(instances), bool), masks)
-    return visualize.draw(*visualize.resized(pixels, detections, cell), dataset.class_names, a_classes=a_names)
+    skeleton: Sequence[tuple[int, int]] = ()
+    if dataset.keypoints is not None:
+        absent = np.zeros([len(dataset.keypoints.names), 3], np.float32)
+        points = np.array([absent if one.keypoints is None else one.keypoints for one in instances], np.float32)
+        detections = detections._replace(keypoints=points.reshape(-1, *absent.shape)[..., :2])
+        skeleton = dataset.keypoints.skeleton
+    drawn = visualize.resized(pixels, detections, cell)
+    return visualize.draw(*drawn, dataset.class_names, a_classes=a_names, skeleton=skeleton)
 
 
 def detections_sheet(

@@ -15,6 +15,7 @@ from maskx_tf.visualize.paint import (
     Area,
     Colour,
     Picture,
+    Style,
     fit,
     in_colour,
     label_width,
@@ -22,10 +23,12 @@ from maskx_tf.visualize.paint import (
     paint_frame,
     paint_label,
     paint_mask,
+    paint_skeleton,
     style_for,
     written,
 )
 
+POINTS_PER_SIDE = 30  # radii of keypoints that fit along a box, so that a face in it can still be told
 LEGIBLE = 480  # pixels of the longer side, in which letters of a dozen pixels leave room for what they name
 
 
@@ -38,8 +41,9 @@ def draw(
     threshold: float = 0.5,
     mode: str = "continuous",
     crops: Sequence[Crop] | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> Picture:
-    """A copy of the picture, uint8 [H, W, 3], with boxes, masks and labels.
+    """A copy of the picture, uint8 [H, W, 3], with boxes, masks, keypoints and labels.
 
     Boxes are cut at the border of the picture; those wholly outside are left out, those without area are drawn one
     pixel thin. A label that finds no room loses its score, then letters. It is left out where better ones would hide
@@ -54,6 +58,7 @@ def draw(
         threshold: a pixel belongs to a mask from this value on.
         mode: how masks are pasted, see `ops.masks.paste`.
         crops: a mask in pixels of the picture for each detection, all of which are valid, in place of `masks`.
+        skeleton: indices of the keypoints between which a line is drawn. A keypoint at 0, 0 is not there.
 
     Raises:
         ValueError: an array of the wrong shape or type, a class without a name, a box not finite or turned over.
@@ -76,6 +81,9 @@ def draw(
     pen = ImageDraw.Draw(canvas)
     for index in upwards:
         paint_frame(pen, areas[index], *looks[index], style)
+    for index in upwards if found.keypoints is not None else []:
+        points = [(x, y) if x or y else None for x, y in found.keypoints[index].tolist()]
+        paint_skeleton(pen, points, skeleton, looks[index][0], _point_size(surfaces[index], style))
     labels: list[tuple[Area, str, Colour, bool]] = []
     free = width * height // 3
     for index in seen:
@@ -95,14 +103,20 @@ def draw(
     return np.array(canvas)
 
 
+def _point_size(surface: int, style: Style) -> int:
+    """The radius of keypoints in a box of so many pixels: small enough for the box, and not larger than others'."""
+    return max(1, min(2 * style.line, round(math.sqrt(surface) / POINTS_PER_SIDE)))
+
+
 def resized(image: np.ndarray, detections: Detections, side: int) -> tuple[Picture, Detections]:
-    """The picture with a longer side of this many pixels, and the boxes on it; masks lie in their boxes anyway."""
+    """The picture with a longer side of this many pixels, and what lies on it; masks lie in their boxes anyway."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     ratio = np.array([size[0] / width, size[1] / height] * 2, np.float32)
     picture = np.asarray(Image.fromarray(in_colour(image)).resize(size, Image.Resampling.BILINEAR))
-    return picture, detections._replace(boxes=np.asarray(detections.boxes) * ratio)
+    boxes, points = np.asarray(detections.boxes) * ratio, detections.keypoints
+    return picture, detections._replace(boxes=boxes, keypoints=None if points is None else points * ratio[:2])
 
 
 def enlarged(image: np.ndarray, detections: Detections) -> tuple[Picture, Detections]:
@@ -116,9 +130,12 @@ def _checked(detections: Detections, classes: int) -> Detections:
     """The valid detections as NumPy arrays, and the classes as a list, after a look at shapes and values."""
     arrays = {name: np.asarray(array) for name, array in detections._asdict().items() if array is not None}
     shapes = {name: list(array.shape) for name, array in arrays.items()}
+    points = shapes.get("keypoints", [0, 0, 0])[1:2]
     rest = {"boxes": [4], "masks": shapes.get("masks", [0])[-1:] * 2}
+    rest |= {"keypoints": [*points, 2], "keypoint_scores": points}
     if any(shape != [*shapes["boxes"][:1], *rest.get(name, [])] for name, shape in shapes.items()):
-        raise ValueError(f"shapes are {shapes}, expected boxes [D, 4], masks [D, M, M], others [D]; no batch dimension")
+        expected = "boxes [D, 4], masks [D, M, M], keypoints [D, P, 2], keypoint_scores [D, P], others [D]"
+        raise ValueError(f"shapes are {shapes}, expected {expected}; no batch dimension")
     kept = detections._replace(**{name: array[arrays["valid"].astype(bool)] for name, array in arrays.items()})
     for box, number in zip(kept.boxes, kept.classes, strict=True):
         if not np.isfinite(box).all() or (box[2:] < box[:2]).any():

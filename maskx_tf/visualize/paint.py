@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]
+Place = tuple[float, float]
 Area = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels, the last two excluded
 
 # Colours lie between these or up to a sixth darker. They build on the palette of Okabe and Ito (Color Universal
@@ -114,6 +115,32 @@ def paint_frame(pen: ImageDraw.ImageDraw, area: Area, colour: Colour, dashed: bo
     for rim, shade in ((line // 2, ink(colour)), (0, colour)):
         for x1, y1, x2, y2 in strokes:
             pen.rectangle((x1 - rim, y1 - rim, x2 - 1 + rim, y2 - 1 + rim), shade)
+
+
+def paint_skeleton(
+    pen: ImageDraw.ImageDraw,
+    points: Sequence[Place | None],
+    lines: Iterable[tuple[int, int]],
+    colour: Colour,
+    size: int,
+) -> None:
+    """Draws lines between points, and the points on top; a rim of black or white sets both off from what is below.
+
+    Args:
+        pen: of the picture.
+        points: None for one that is not there.
+        lines: indices of the points at their ends; a line of which an end is not there is left out.
+        colour: of the lines.
+        size: radius of a point, and width of a line; at 1 there is no room for rims.
+    """
+    ends = [(points[first], points[second]) for first, second in lines]
+    known = [(*first, *second) for first, second in ends if first is not None and second is not None]
+    for width, paint in ((size + 2, ink(colour)), (size, colour)) if size > 1 else ((size, colour),):
+        for line in known:
+            pen.line(line, paint, width)
+    for x, y in filter(None, points):
+        fill, rim = (WHITE, BLACK) if size > 1 else (colour, None)
+        pen.ellipse((x - size, y - size, x + size, y + size), fill, rim)
 
 
 def _dashes(start: int, stop: int, dashed: bool, line: int) -> list[tuple[int, int]]:

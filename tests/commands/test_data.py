@@ -52,7 +52,7 @@ def test_check_of_a_clean_file(where: list[str], capsys: pytest.CaptureFixture[s
     out = run(capsys, "check", *where)
     assert out == ("instances.json: 2 images, 6 instances of 2 classes, 3 with masks\n\nnothing was found wrong\n")
     figures = json.loads(run(capsys, "check", *where, "--json"))
-    sizes = {"images": 2, "classes": 2, "instances": 6, "with_masks": 3}
+    sizes = {"images": 2, "classes": 2, "instances": 6, "with_masks": 3, "with_keypoints": 0}
     assert figures == {"name": "instances.json", **sizes, "wrong": 0, "findings": []}
 
 
@@ -118,9 +118,9 @@ def test_masks_kept_apart_do_not_make_a_class_one_of_a(
     drawn: list[tuple[set[str], int]] = []
     draw = visualize.draw
 
-    def watch(image: Any, detections: Any, names: Any, *, a_classes: Any) -> Any:
+    def watch(image: Any, detections: Any, names: Any, *, a_classes: Any, **others: Any) -> Any:
         drawn.append((set(a_classes), int(detections.masks.any(axis=(1, 2))[detections.classes == 2].sum())))
-        return draw(image, detections, names, a_classes=a_classes)
+        return draw(image, detections, names, a_classes=a_classes, **others)
 
     monkeypatch.setattr(visualize, "draw", watch)
     for policy, a_names, counts in (

@@ -89,6 +89,42 @@ def coco(folder: Path) -> DataFiles:
     return DataFiles(folder / "images", write_json(folder / "instances.json", coco_data()))
 
 
+def coco_keypoints_data() -> dict[str, Any]:
+    """Persons with four keypoints, hidden and absent ones, a ball without, a crowd, and an image without keypoints."""
+    mask = {"size": [HEIGHT, WIDTH], "counts": runs(blob(22, 3, 40, 30))}
+    annotations: list[dict[str, Any]] = [
+        {"bbox": [22, 3, 18, 27], "keypoints": [30, 4, 2, 24, 15, 2, 39, 16, 1, 0, 0, 0], "segmentation": mask},
+        {"bbox": [2, 4, 16.5, 20], "keypoints": [7.25, 5, 2, 3, 12, 1, 18, 12, 2, 9, 23, 2], "area": 251.5},
+        {"bbox": [5, 20, 10, 10], "keypoints": [0] * 12, "num_keypoints": 0},
+        {"bbox": [1, 1, 9, 9], "category_id": 7, "keypoints": []},
+        {"bbox": [1, 1, 40, 30], "iscrowd": 1, "segmentation": mask, "num_keypoints": 0, "keypoints": [0] * 12},
+        {"bbox": [30, 20, 9, 9]},
+    ]
+    usual = ({"id": 200 + i, "image_id": 1 + i % 2, "category_id": 1, "iscrowd": 0} for i in range(len(annotations)))
+    return {
+        "images": [
+            {"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT}
+            for number, name in enumerate(("a.jpg", "deep/b.png", "c.png"), 1)
+        ],
+        "annotations": [head | one for head, one in zip(usual, annotations, strict=True)],
+        "categories": [
+            {"id": 7, "name": "ball"},
+            {
+                "id": 1,
+                "name": "person",
+                "keypoints": ["head", "left_hand", "right_hand", "foot"],
+                "skeleton": [[1, 2], [1, 3], [1, 4]],
+            },
+        ],
+    }
+
+
+def coco_keypoints(folder: Path) -> DataFiles:
+    for image in coco_keypoints_data()["images"]:
+        picture(folder / "images" / image["file_name"])
+    return DataFiles(folder / "images", write_json(folder / "keypoints.json", coco_keypoints_data()))
+
+
 def voc(folder: Path) -> DataFiles:
     """One image with masks, of which the third object has none; and one without."""
     objects = {

@@ -17,13 +17,15 @@ from maskx_tf import cli
 from maskx_tf.data.checks import check
 from maskx_tf.data.formats.readers import DataFiles, for_training, read
 from maskx_tf.errors import BadInput
-from tests.data.samples import SAMPLES
+from tests.data.samples import SAMPLES, coco_keypoints
 
 VALUES: list[Any] = [
     None, True, -1, 0, 3.7, 1e308, 10**30, float("nan"), float("inf"), float("-inf"), "", " ", "text", "-5", "1e999",
     "NaN", "\ud800", "a\0b", "ü" * 300, "../x", "/", [], {}, [[[]]], [1] * 7, {"a": 1}, [float("nan")] * 4, [9**9] * 4,
 ]  # fmt: skip
-ROUNDS, SLOW_ROUNDS = 25, 150  # for each of the eight formats
+FUZZED = {**SAMPLES, "coco_keypoints": coco_keypoints}
+ROUNDS, SLOW_ROUNDS = 25, 150  # by default and in all, of each
+OTHER_ROUNDS = {"coco_keypoints": (20, 200)}
 SECONDS = 20
 
 
@@ -123,16 +125,23 @@ def _refusal(source: DataFiles) -> str | None:
     return None
 
 
+def _cases() -> list[Any]:
+    """The names of the samples, each with its seeds."""
+    rounds = {name: OTHER_ROUNDS.get(name, (ROUNDS, SLOW_ROUNDS)) for name in FUZZED}
+    return [
+        pytest.param(name, seed, marks=() if seed < usual else pytest.mark.slow)
+        for name, (usual, every) in rounds.items()
+        for seed in range(every)
+    ]
+
+
 @pytest.mark.usefixtures("_no_hang")
-@pytest.mark.parametrize("name", SAMPLES)
-@pytest.mark.parametrize(
-    "seed", [*range(ROUNDS), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(ROUNDS, SLOW_ROUNDS))]
-)
+@pytest.mark.parametrize(("name", "seed"), _cases())
 def test_a_changed_file_ends_in_a_report_or_in_one_line(
     name: str, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    random = np.random.RandomState([seed, list(SAMPLES).index(name)])
-    source = SAMPLES[name](tmp_path / "in")
+    random = np.random.RandomState([seed, list(FUZZED).index(name)])
+    source = FUZZED[name](tmp_path / "in")
     changed = change(tmp_path / "in", random)
     refusal = _refusal(source)
     assert refusal is None or refusal.isprintable(), "one line that any screen shows"
@@ -167,8 +176,8 @@ def test_the_changes_do_change(tmp_path: Path) -> None:
     """At least half of the changed files are worse than the samples, or the test above would show little."""
     worse = 0
     for seed in range(40):
-        name = list(SAMPLES)[seed % len(SAMPLES)]
-        source = SAMPLES[name](tmp_path / str(seed))
+        name = list(FUZZED)[seed % len(FUZZED)]
+        source = FUZZED[name](tmp_path / str(seed))
         before = check(source)[1].counts
         change(tmp_path / str(seed), np.random.RandomState(seed))
         try:

@@ -209,6 +209,6 @@ def test_equal_on_the_oracles_detections(engine) -> None:
         "categories": [{"id": label, "name": str(label)} for label in range(1, 8)],
     }
     for kind in ("box", "mask"):
-        ours = coco.summary(coco.score(truth, results, kind, engine))
+        ours = coco.summary(coco.score(truth, results, kind, engine), kind)
         assert 0 < ours["AP"] < 1
         assert_equal(ours, by_hand(truth, results, kind))

@@ -236,13 +236,15 @@ def _size(dataset: Dataset) -> dict[str, str | int]:
         "classes": len(dataset.class_names),
         "instances": len(instances),
         "with_masks": sum(one.has_mask for one in instances),
+        "with_keypoints": sum(one.keypoint_count > 0 for one in instances),
     }
 
 
 def _as_text(size: dict[str, str | int], findings: list[Json]) -> str:
+    keypoints = f", {size['with_keypoints']} with keypoints" if size["with_keypoints"] else ""
     lines = [
         f"{size['name']}: {size['images']} images, {size['instances']} instances of {size['classes']} classes, "
-        f"{size['with_masks']} with masks"
+        f"{size['with_masks']} with masks{keypoints}"
     ]
     for finding in findings:
         word = "error" if finding["wrong"] else "warning"

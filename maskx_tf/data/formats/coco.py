@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from maskx_tf import files
+from maskx_tf.data import keypoints
 from maskx_tf.data.dataset import Dataset, Id, ImageRecord, Instance, Segmentation
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import segmentations
@@ -19,6 +20,7 @@ from maskx_tf.data.images import size_of
 from maskx_tf.data.problems import Report, noted, refuse
 from maskx_tf.errors import BadInput, shorten
 from maskx_tf.files import JsonView
+from maskx_tf.structures import KeypointSet
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -30,7 +32,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         report: is told of every problem.
     """
     data, name = read_lists(annotations), annotations.name
-    names = _categories(data, name, report)
+    names, named = _categories(data, name, report)
     records: dict[Id, ImageRecord] = {}
     for where, entry in _records(data, "images", name):
         with noted(report, where):
@@ -38,9 +40,10 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
             if record.id in records:
                 raise Unfit(f"id: expected another than before, found {record.id!r}", "duplicate")
             records[record.id] = record
-    instances = _instances(data, name, records, {category: label for label, category in enumerate(names, 1)}, report)
+    labels = {category: label for label, category in enumerate(names, 1)}
+    instances = _instances(data, name, records, labels, named, report)
     whole = tuple(image._replace(instances=tuple(instances[image.id])) for image in records.values())
-    return Dataset(name, tuple(names.values()), tuple(names), whole)
+    return Dataset(name, tuple(names.values()), tuple(names), whole, next(iter(named.values()), None))
 
 
 def attach_masks(dataset: Dataset, path: Path, report: Report = refuse) -> Dataset:
@@ -69,7 +72,7 @@ def attach_masks(dataset: Dataset, path: Path, report: Report = refuse) -> Datas
 
 def read_class_names(annotations: Path) -> tuple[str, ...]:
     """The classes of a file, in its order."""
-    return tuple(_categories(read_lists(annotations), annotations.name, refuse).values())
+    return tuple(_categories(read_lists(annotations), annotations.name, refuse)[0].values())
 
 
 def read_lists(path: Path) -> JsonView:
@@ -92,16 +95,25 @@ def _records(data: JsonView, key: str, name: str) -> Iterator[tuple[str, JsonVie
         yield f"{name}: {key}[{index}]{identity}", entry if isinstance(entry, Mapping) else {}
 
 
-def _categories(data: JsonView, name: str, report: Report) -> dict[int, str]:
-    """The name of each category, by its id."""
+def _categories(data: JsonView, name: str, report: Report) -> tuple[dict[int, str], dict[int, KeypointSet]]:
+    """The name of each category, and the keypoints of those that have any, by its id."""
     names: dict[int, str] = {}
+    named: dict[int, KeypointSet] = {}
     for where, entry in _records(data, "categories", name):
         with noted(report, where):
             category, class_name = fields.whole(entry, "id", -MAX_ID, MAX_ID), fields.text(entry, "name")
             if category in names or class_name in names.values():
                 raise Unfit(f"expected another id and name than before, found {category} {class_name!r}", "duplicate")
             names[category] = class_name
-    return names
+            own = keypoints.read_set(entry)
+            if own is not None:
+                first = next(iter(named.values()), own)
+                if own.names != first.names:
+                    raise fields.unfit(
+                        "keypoints", f"those of other categories, {shorten(list(first.names))}", own.names
+                    )
+                named[category] = first
+    return names, named
 
 
 def _image(entry: JsonView, folder: Path) -> ImageRecord:
@@ -114,7 +126,12 @@ def _image(entry: JsonView, folder: Path) -> ImageRecord:
 
 
 def _instances(
-    data: JsonView, name: str, images: Mapping[Id, ImageRecord], labels: Mapping[int, int], report: Report
+    data: JsonView,
+    name: str,
+    images: Mapping[Id, ImageRecord],
+    labels: Mapping[int, int],
+    named: Mapping[int, KeypointSet],
+    report: Report,
 ) -> dict[Id, list[Instance]]:
     """The instances of each image."""
     found: dict[Id, list[Instance]] = {image: [] for image in images}
@@ -127,6 +144,10 @@ def _instances(
             if category not in labels:
                 raise Unfit(f"category_id: expected the id of a category, found {category!r}", "unknown_category")
             instance = _instance(entry, images[image_id], labels[int(category)], where, report)
+            points = keypoints.read_points(entry, named.get(int(category)), where, report)
+            if points is not None:
+                area = None if entry.get("area") is None else fields.number(entry, "area", 0, MAX_IMAGE_SIDE**2)
+                instance = instance._replace(keypoints=points, area=area)
             if instance.id in seen:
                 raise Unfit(f"id: expected another than before, found {instance.id!r}", "duplicate")
             seen.add(instance.id)

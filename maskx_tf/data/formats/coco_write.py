@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from maskx_tf import files
+from maskx_tf.data import keypoints
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, Segmentation, area_of, bitmap
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
@@ -42,20 +43,28 @@ def as_coco(dataset: Dataset, images: Path) -> Json:
             category = dataset.category_ids[one.label - 1]
             head = {"id": annotation_id, "image_id": image_id, "category_id": category}
             annotations.append(head | _annotation(one, image))
-    categories = [
-        {"id": category, "name": name} for category, name in zip(dataset.category_ids, dataset.class_names, strict=True)
-    ]
+    pairs = zip(dataset.category_ids, dataset.class_names, strict=True)
+    categories: list[Json] = [{"id": category, "name": name} for category, name in pairs]
+    if dataset.keypoints is not None:
+        for label in keypoints.classes_of(dataset):
+            categories[label - 1] |= keypoints.as_category(dataset.keypoints)
     return {"images": records, "annotations": annotations, "categories": categories}
 
 
 def _annotation(one: Instance, image: ImageRecord) -> Json:
     x1, y1, x2, y2 = one.box
     entry: Json = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area_of(one.box), "iscrowd": int(one.crowd)}
-    if one.segmentation is None:
-        return entry
-    written = _written(one.segmentation, image)
-    mask = written if isinstance(written, dict) else rle.encode(bitmap(one.segmentation, image.height, image.width))
-    entry |= {"segmentation": written, "area": rle.area(mask)}
+    if one.segmentation is not None:
+        entry |= _mask_entries(one, one.segmentation, image)
+    if one.keypoints is not None:
+        entry |= keypoints.as_annotation(one.keypoints)
+    return entry if one.area is None else entry | {"area": one.area}
+
+
+def _mask_entries(one: Instance, segmentation: Segmentation, image: ImageRecord) -> Json:
+    written = _written(segmentation, image)
+    mask = written if isinstance(written, dict) else rle.encode(bitmap(segmentation, image.height, image.width))
+    entry: Json = {"segmentation": written, "area": rle.area(mask)}
     made = {"mask_source": one.mask_source, "mask_quality": one.mask_quality}
     return entry | {key: value for key, value in made.items() if value is not None}
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskx_tf.data import keypoints
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, for_learning, loaded
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import load_pixels
@@ -133,9 +134,8 @@ def _points(field: Field, record: ImageRecord, one: Instance) -> NDArray[np.floa
     """An instance's points of a field, those outside of the image being zero; zeros if it has none."""
     if one.keypoints is None:
         return np.zeros(field.shape, np.float32)
-    points = one.keypoints
-    inside = (points[:, :2] >= 0) & (points[:, :2] <= [record.width, record.height])
-    return np.where(inside.all(axis=1, keepdims=True) & (points[:, 2:] != 0), points, np.float32(0))
+    kept = keypoints.inside(one.keypoints, (0.0, 0.0, record.width, record.height)) & (one.keypoints[:, 2] != 0)
+    return np.where(kept[:, None], one.keypoints, np.float32(0))
 
 
 def _grid(name: str, record: ImageRecord, one: Instance) -> NDArray[np.bool_]:
