@@ -52,7 +52,15 @@ class ClassVariable(NamedTuple):
 
 
 def parts(model: RCNN, config: Config) -> dict[str, ClassVariable]:
-    """The variables of a model that have a row for each class, by what such rows are called in a file."""
+    """The variables of a model that have a row for each class, by what such rows are called in a file.
+
+    Raises:
+        BadInput: the family has none.
+    """
+    if config.model.family == "fcis":
+        raise BadInput(
+            "expected a model with rows of classes, found family fcis, whose classes share their maps' cells"
+        )
     agnostic = set()
     if config.model.box.class_agnostic:
         agnostic |= {"box_rows", "box_bias"}

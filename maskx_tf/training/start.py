@@ -115,7 +115,9 @@ def _needed(model: RCNN, config: Config, whole: bool) -> list[str]:
 
 def _of_classes(name: str) -> bool:
     """Whether a weight has a part for each class."""
-    return name.startswith(("box_predictor/", "mask_head/predictor/", "mask_head/rows", "mask_head/bias", "table"))
+    return name.startswith(
+        ("box_predictor/", "maps/scores/", "mask_head/predictor/", "mask_head/rows", "mask_head/bias", "table")
+    )
 
 
 def _differences(source: Config, config: Config, sections: Sequence[str]) -> list[tuple[str, Any, Any]]:

@@ -66,9 +66,18 @@ class Voting(NamedTuple):
         width, height = box_ops.sides(boxes)
         valid = (width > 1.0) & (height > 1.0)
         order = tf.argsort(tf.cast(~valid, tf.int32), axis=1, stable=True)
-        drawn = Detections(boxes, found.scores, found.classes, valid, with_half(masks, self.threshold))
-        drawn = Detections(*(tf.gather(part, order, batch_dims=1) for part in drawn))
-        return Detections(*(tf.where(_like(drawn.valid, part), part, tf.zeros_like(part)) for part in drawn))
+        parts = {
+            "boxes": boxes,
+            "scores": found.scores,
+            "classes": found.classes,
+            "valid": valid,
+            "masks": with_half(masks, self.threshold),
+        }
+        sorted_parts = {name: tf.gather(part, order, batch_dims=1) for name, part in parts.items()}
+        kept = sorted_parts["valid"]
+        return Detections(
+            **{name: tf.where(_like(kept, part), part, tf.zeros_like(part)) for name, part in sorted_parts.items()}
+        )
 
     def _vote(self, box: tf.Tensor, number: tf.Tensor, voters: Voters, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The enclosing box [4] and the votes in it [M, M] for a detection; a box of zeros if it has no pixel."""

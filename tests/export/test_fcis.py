@@ -1,0 +1,54 @@
+"""Family fcis outside of Python: a SavedModel answers as the model does, masks of the vote included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskx_tf import cli
+from maskx_tf.checkpoints import io as checkpoints
+from maskx_tf.config import Config
+from maskx_tf.masks.paste import paste
+from maskx_tf.prediction.images import ImagePredictor
+from maskx_tf.serving.client import answers
+from tests.export.exported import CATEGORY_IDS, SIZES, detections, encoded, folder, picture
+from tests.models.small import assert_same_detections
+from tests.models.small_fcis import fcis_config, fcis_model
+
+PICTURES = [picture(*size, seed) for seed, size in enumerate(SIZES)]
+
+
+@pytest.fixture(scope="module")
+def fcis_folder() -> str:
+    path = folder() / "fcis"
+    checkpoints.save(fcis_model(fcis_config()), Config(model=fcis_config()), path, category_ids=CATEGORY_IDS)
+    return str(path)
+
+
+def test_a_saved_model_gives_the_masks_of_the_vote(fcis_folder) -> None:
+    out = folder() / "fcis-saved"
+    assert cli.run(["export", "saved-model", fcis_folder, "--out", str(out)]) == 0
+    signatures = tf.saved_model.load(str(out / "1")).signatures
+    outputs = signatures["serving_default"](image_bytes=tf.constant([encoded(pixels) for pixels in PICTURES]))
+    loaded = checkpoints.load(fcis_folder)
+    predictor = ImagePredictor(loaded[0], loaded[1].model)
+    for index, pixels in enumerate(PICTURES):
+        expected = predictor(pixels)
+        assert len(expected.boxes) > 0
+        assert_same_detections(detections(outputs, index), expected, pixels=1e-2, tolerance=1.01 / 255)
+        answer = answers.of_image({name: value.numpy() for name, value in outputs.items()}, index)
+        assert answer.paste == "replicate"
+        drawn = paste(expected.masks, expected.boxes, *pixels.shape[:2], mode="replicate")
+        assert (answer.pasted() == drawn).mean() > 0.999
+    boxes = tf.constant([[[0.1, 0.1, 0.7, 0.6]]])
+    given = signatures["segment_boxes"](image_bytes=tf.constant([encoded(PICTURES[0])]), boxes=boxes)
+    assert given["detection_masks"].shape == (1, 1, 6, 6)
+    np.testing.assert_allclose(given["detection_boxes"], boxes, atol=1e-6)
+
+
+def test_litert_says_why_not(fcis_folder, capsys) -> None:
+    assert cli.run(["export", "litert", fcis_folder, "--out", str(folder() / "fcis-lite")]) == 2
+    message = capsys.readouterr().err
+    assert "voted for in windows as large as their boxes" in message
+    assert message.count("\n") == 1
