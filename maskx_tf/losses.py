@@ -150,6 +150,21 @@ def softmax_mask_loss(logits: tf.Tensor, targets: tf.Tensor, classes: tf.Tensor,
     return _masked_mean(entropy, has_mask, pixels=tf.size(labels[0, 0]))
 
 
+def keypoint_loss(logits: tf.Tensor, cells: tf.Tensor, valid: tf.Tensor) -> Loss:
+    """Cross-entropy of each keypoint among the cells of its heat map (Mask R-CNN, section 5), mean over keypoints.
+
+    Args:
+        logits: float [B, R, P, S, S].
+        cells: int32 [B, R, P], the cell of each keypoint, counted row by row.
+        valid: bool [B, R, P]; the others may hold anything, NaN included.
+    """
+    logits = tf.where(valid[..., None, None], tf.cast(logits, tf.float32), 0.0)
+    flat = tf.reshape(logits, tf.concat([tf.shape(cells), [logits.shape[-1] * logits.shape[-2]]], axis=0))
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(valid, cells, 0), flat)
+    weight = tf.cast(valid, tf.float32)
+    return Loss(tf.reduce_sum(entropy * weight), tf.reduce_sum(weight))
+
+
 def projection_loss(logits: tf.Tensor, inside: tf.Tensor, applies: tf.Tensor) -> Loss:
     """How far a mask's extent along x and y is from its box's, mean over the regions (BoxInst, Tian et al. 2021).
 

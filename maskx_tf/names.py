@@ -1,4 +1,4 @@
-"""Names of classes: COCO's eighty and their ids, Pascal VOC's twenty, those in COCO's words, and Cityscapes' eight."""
+"""Names of classes: COCO's eighty and their ids, Pascal VOC's twenty, Cityscapes' eight; and of COCO's keypoints."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ VOC_IN_COCO = frozenset({
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "boat", "bird", "cat", "dog", "horse",
     "sheep", "cow", "bottle", "chair", "couch", "potted plant", "dining table", "tv",
 })
+
+# The keypoints of COCO's persons, in its order; the lines of its skeleton; what changes places in a mirror.
+COCO_KEYPOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)
+COCO_SKELETON = (
+    ("left_ankle", "left_knee"), ("left_knee", "left_hip"), ("right_ankle", "right_knee"), ("right_knee", "right_hip"),
+    ("left_hip", "right_hip"), ("left_shoulder", "left_hip"), ("right_shoulder", "right_hip"),
+    ("left_shoulder", "right_shoulder"), ("left_shoulder", "left_elbow"), ("right_shoulder", "right_elbow"),
+    ("left_elbow", "left_wrist"), ("right_elbow", "right_wrist"), ("left_eye", "right_eye"), ("nose", "left_eye"),
+    ("nose", "right_eye"), ("left_eye", "left_ear"), ("right_eye", "right_ear"), ("left_ear", "left_shoulder"),
+    ("right_ear", "right_shoulder"),
+)
+COCO_FLIP = tuple((name, name.replace("left", "right")) for name in COCO_KEYPOINTS if name.startswith("left"))
 
 # The labels of Cityscapes that have instances and are evaluated, by their ids.
 CITYSCAPES_IDS = {

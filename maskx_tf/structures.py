@@ -8,7 +8,7 @@ runs without TensorFlow, reads the same `Detections` as the model writes. Shape 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 MASK_SIDE = 112  # cells along a side of a truth's mask
@@ -78,6 +78,15 @@ class KeypointSet(NamedTuple):
     names: tuple[str, ...]
     skeleton: tuple[tuple[int, int], ...] = ()
     flip: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of_names(
+        cls, names: Sequence[str], skeleton: Iterable[tuple[str, str]], flip: Iterable[tuple[str, str]]
+    ) -> KeypointSet:
+        """Keypoints whose pairs are given by names."""
+        place = {name: index for index, name in enumerate(names)}
+        lines, swaps = (tuple((place[one], place[other]) for one, other in pairs) for pairs in (skeleton, flip))
+        return cls(tuple(names), lines, swaps)
 
     @property
     def mirror(self) -> tuple[int, ...]:

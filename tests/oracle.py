@@ -26,15 +26,32 @@ def each_file(pattern: str) -> pytest.MarkDecorator:
 
 
 @functools.cache
-def outputs() -> dict[str, np.ndarray]:
+def outputs(file: Path = FILE) -> dict[str, np.ndarray]:
     """Every stored output, by the names of the oracle's README."""
-    return _reader().outputs(FILE)
+    return _reader().outputs(file)
 
 
 @functools.cache
-def weights() -> dict[str, np.ndarray]:
+def weights(file: Path = FILE) -> dict[str, np.ndarray]:
     """The weights under torchvision's names and in its layouts."""
-    return _reader().weights(FILE)
+    return _reader().weights(file)
+
+
+@functools.cache
+def inputs(file: Path) -> dict[str, np.ndarray]:
+    """The seeded inputs that the outputs belong to, by the names of the oracle's README."""
+    return _reader().inputs(file)
+
+
+@functools.cache
+def meta(file: Path) -> dict[str, Any]:
+    """The facts of a file."""
+    return _reader().meta(file)
+
+
+def seeded(file: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What the oracle's generator makes of a name: float32 of this shape."""
+    return _reader().base(meta(file)["seed"], name, shape)
 
 
 @functools.cache

@@ -192,6 +192,9 @@ class RoiConfig(Section):
     )
     box_size: Count = Field(default=7, description="Bins along each side for the box head; 14 is usual with neck c4.")
     mask_size: Count = Field(default=14, description="Bins along each side for the mask head; masks are twice that.")
+    keypoint_size: Count = Field(
+        default=14, description="Bins along each side for the keypoint head; heat maps are four times that."
+    )
 
     @model_validator(mode="after")
     def _sampling(self) -> RoiConfig:

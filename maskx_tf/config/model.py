@@ -91,6 +91,54 @@ class MaskConfig(Section):
         return self
 
 
+class KeypointConfig(Section):
+    """The keypoint head, which any family may have in addition."""
+
+    use: Flag = Field(default=False, description="The model has a keypoint head.")
+    names: tuple[Text, ...] = Field(
+        default=(), description="The keypoints in the order of their indices; empty: those of the data."
+    )
+    skeleton: tuple[tuple[Text, Text], ...] = Field(
+        default=(), description="Pairs of keypoints between which a line is drawn; empty: those of the data."
+    )
+    flip: tuple[tuple[Text, Text], ...] = Field(
+        default=(),
+        description="Pairs of keypoints that change places in a mirrored image, such as left_eye and right_eye; empty: "
+        "those of the data.",
+    )
+    classes: tuple[Text, ...] = Field(default=(), description="The classes that have keypoints; empty: all.")
+    convs: Count = Field(default=8, description="3x3 convolutions.")
+    channels: Count = Field(default=512, description="Channels of the convolutions.")
+    normaliser: Literal["visible", "fixed"] = Field(
+        default="visible",
+        description="The loss is divided by the keypoints that lie in their region (torchvision, detectron2), or by "
+        "the keypoints of all regions that can be foreground (Detectron, which multiplies it by 4: "
+        "train.keypoint_weight).",
+    )
+    score: Literal["logit", "probability"] = Field(
+        default="logit",
+        description="The score of a keypoint: its heat map's interpolated logit at the peak (torchvision), or the "
+        "peak's share of the softmax over the map, which may exceed 1 (detectron2).",
+    )
+
+    @model_validator(mode="after")
+    def _pairs(self) -> KeypointConfig:
+        if not self.use:
+            for key, default in type(self).model_construct():
+                if getattr(self, key) != default:
+                    raise impossible(key, "nothing, for use is false", getattr(self, key))
+        if len(set(self.names)) < len(self.names):
+            raise impossible("names", "no name twice", list(self.names))
+        for key, pairs in (("skeleton", self.skeleton), ("flip", self.flip)):
+            for name in (name for pair in pairs for name in pair):
+                if name not in self.names:
+                    raise impossible(key, "pairs of names", name)
+        swapped = [name for pair in self.flip for name in pair]
+        if len(set(swapped)) < len(swapped):
+            raise impossible("flip", "no name twice", swapped)
+        return self
+
+
 class TransferConfig(Section):
     """The function T that makes a class's mask weights from its box weights (family mask_x_rcnn)."""
 
@@ -157,15 +205,18 @@ class ModelConfig(Section):
     roi: RoiConfig = Field(default=RoiConfig(), description="How features are read inside a box.")
     box: BoxConfig = Field(default=BoxConfig(), description="The box head.")
     mask: MaskConfig = Field(default=MaskConfig(), description="The mask head; family faster_rcnn has none.")
+    keypoint: KeypointConfig = Field(default=KeypointConfig(), description="The keypoint head; off by default.")
     transfer: TransferConfig = Field(default=TransferConfig(), description="The function T of family mask_x_rcnn.")
     fcis: FcisConfig = Field(default=FcisConfig(), description="The maps and the votes of family fcis.")
     detections: DetectionsConfig = Field(default=DetectionsConfig(), description="What counts as a detection.")
 
     @property
     def outputs(self) -> frozenset[str]:
-        """The fields of `Detections` that the family fills besides scores and classes."""
+        """The fields of `Detections` that the model fills besides scores and classes."""
         without = self.family == "faster_rcnn" or (self.family == "fcis" and self.fcis.scores == "average")
-        return frozenset({"boxes"}) if without else frozenset({"boxes", "masks"})
+        masks = () if without else ("masks",)
+        keypoints = ("keypoints", "keypoint_scores") if self.keypoint.use else ()
+        return frozenset({"boxes", *masks, *keypoints})
 
     @property
     def has_transfer(self) -> bool:
@@ -212,6 +263,15 @@ class ModelConfig(Section):
             raise impossible("backbone.neck", "dc5, for family is fcis", self.backbone.neck)
         if self.mask != MaskConfig():
             raise impossible("mask", "nothing, for family fcis has no mask head", "settings")
+        return self
+
+    @model_validator(mode="after")
+    def _keypoint_classes(self) -> ModelConfig:
+        for name in self.keypoint.classes if self.class_names else ():
+            if name not in self.class_names:
+                raise impossible("keypoint.classes", "classes of class_names", name)
+        if self.family == "fcis" and self.keypoint.use:
+            raise impossible("keypoint.use", "false, for family fcis has no heads on regions", True)
         return self
 
     @model_validator(mode="after")

@@ -166,12 +166,16 @@ class WarmUp(Section):
     start: Fraction = Field(default=1 / 3, description="The rate of the first step, as a share of the full one.")
 
 
+BRANCH_STAGES = ("mask", "keypoint")  # in which one branch learns, on a detector that is fixed
+
+
 class TrainConfig(Section):
     """One training run."""
 
-    stage: Literal["all", "detector", "mask"] = Field(
+    stage: Literal["all", "detector", "mask", "keypoint"] = Field(
         default="all",
-        description="What learns: everything, all but the mask branch, or the mask branch on a detector that is fixed.",
+        description="What learns: everything, all but the mask and keypoint branches, or one of these on a detector "
+        "that is fixed.",
     )
     weights: Text | None = Field(
         default=None, description="A checkpoint, run folder or imported model to start from; null starts anew."
@@ -204,6 +208,7 @@ class TrainConfig(Section):
         description="What a loss is divided by: its count over all devices, so that one batch gives one result however "
         "it is divided; or each device's own count, as the reference does.",
     )
+    keypoint_weight: Positive = Field(default=1.0, description="The weight of loss_keypoint among the losses.")
     box_warm_up: Fraction = Field(
         default=0.3,
         description="The share of the steps over which the weight of loss_mask_pairwise (model.mask.box_losses) rises "
@@ -242,8 +247,8 @@ class TrainConfig(Section):
     def _combination(self) -> TrainConfig:
         if self.batch % self.accumulate:
             raise impossible("accumulate", f"a divisor of batch, which is {self.batch}", self.accumulate)
-        if self.stage == "mask" and self.weights is None:
-            raise impossible("weights", "the trained detector on which stage mask builds", None)
+        if self.stage in BRANCH_STAGES and self.weights is None:
+            raise impossible("weights", f"the trained detector on which stage {self.stage} builds", None)
         return self
 
 
@@ -309,6 +314,19 @@ class Config(Section):
                     raise impossible("data.masks", "classes of model.class_names", name)
         if names and isinstance(masks, RandomSplit) and masks.random.a > len(names):
             raise impossible("data.masks.random.a", f"at most {len(names)}, the number of classes", masks.random.a)
+        return self
+
+    def with_keypoints(
+        self, names: tuple[str, ...], skeleton: tuple[tuple[str, str], ...], flip: tuple[tuple[str, str], ...]
+    ) -> Config:
+        """The same with the keypoints of a model."""
+        keypoint = self.model.keypoint.model_copy(update={"names": names, "skeleton": skeleton, "flip": flip})
+        return self.model_copy(update={"model": self.model.model_copy(update={"keypoint": keypoint})})
+
+    @model_validator(mode="after")
+    def _keypoint_stage(self) -> Config:
+        if self.train.stage == "keypoint" and not self.model.keypoint.use:
+            raise impossible("train.stage", "no keypoint, for model.keypoint.use is false", self.train.stage)
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN of detectron2's model zoo, with ResNet or ResNeXt and the necks FPN, C4 or DC5."""
+"""Faster, Mask and Keypoint R-CNN of detectron2's model zoo, with ResNet or ResNeXt and the necks FPN, C4 or DC5."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from maskx_tf.importers.plan import (
     Tensors,
     class_count,
     counted,
+    keypoint_settings,
     map_side,
     refuse,
     resnet_name,
@@ -22,7 +23,6 @@ from maskx_tf.importers.plan import (
 from maskx_tf.importers.readers import read, tensors_of
 
 DETECTRON2_UNSUPPORTED = (
-    (r"roi_heads\.keypoint_head\.", "a keypoint model"),
     (r"roi_heads\.box_(head|predictor)\.\d+\.", "a Cascade R-CNN"),
     (r"sem_seg_head\.", "a panoptic model"),
     (r"head\.", "a RetinaNet"),
@@ -36,6 +36,7 @@ DETECTRON2_RULES = (
     Rule(r"proposal_generator\.anchor_generator\.cell_anchors\..*", "anchors: made anew from the settings"),
     Rule(r"pixel_(mean|std)", "pixel mean and deviation: they stand in the settings"),
 )
+SCORE_DECONV = "roi_heads.keypoint_head.score_lowres.weight"
 SCORE_WEIGHTS = "roi_heads.box_predictor.cls_score.weight"
 BOX_WEIGHTS = "roi_heads.box_predictor.bbox_pred.weight"
 DETECTRON2_NOTES = (
@@ -56,7 +57,9 @@ def plan(request: ImportRequest) -> Plan:
     total = class_count(path, tensors, SCORE_WEIGHTS)
     return Plan(
         settings=_settings(request, tensors, total),
-        labels=label_names.choose(request.classes, total - 1, path),
+        labels=label_names.choose(
+            request.classes, total - 1, path, only="person" if SCORE_DECONV in tensors else "class 1"
+        ),
         tensors=tensors,
         # The background comes last, and has no boxes and no masks.
         table=functools.partial(
@@ -125,6 +128,13 @@ def _settings(request: ImportRequest, tensors: Tensors, total: int) -> Json:
             "channels": tensor(path, tensors, "roi_heads.mask_head.deconv.weight", 4).shape[1],
             "outputs": "agnostic" if outputs == 1 and total > 2 else "specific",
         }
+    if SCORE_DECONV in tensors:
+        conv = "roi_heads.keypoint_head.conv_fcn{}.weight"
+        settings["box"]["smooth_l1_beta"] = 0.5
+        settings["rpn"]["post_nms_train"] = 1500
+        settings["keypoint"] = keypoint_settings(
+            path, tensors, SCORE_DECONV, conv, first=1, step=1, score="probability"
+        )
     return settings
 
 

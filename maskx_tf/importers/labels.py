@@ -23,8 +23,15 @@ class NamedClasses(NamedTuple):
     category_ids: tuple[int, ...] | None = None
 
 
-def choose(file: Path | None, count: int, path: Path) -> NamedClasses:
-    """The labels of a model with a number of foreground classes: a file's, COCO's if there are 80, or numbers."""
+def choose(file: Path | None, count: int, path: Path, *, only: str = "class 1") -> NamedClasses:
+    """The labels of a model with a number of foreground classes: a file's, COCO's if there are 80, or numbers.
+
+    Args:
+        file: of class names, if there is one.
+        count: of the foreground classes.
+        path: of the model's file, for messages.
+        only: the name of a class that is alone.
+    """
     if file is not None:
         labels = read(file)
         if len(labels.names) != count:
@@ -32,6 +39,8 @@ def choose(file: Path | None, count: int, path: Path) -> NamedClasses:
         return labels
     if count == len(COCO_IDS):
         return NamedClasses(tuple(COCO_IDS.values()), tuple(COCO_IDS))
+    if count == 1:
+        return NamedClasses((only,))
     return NamedClasses(tuple(f"class {index}" for index in range(1, count + 1)))
 
 

@@ -16,6 +16,7 @@ from maskx_tf.files import Json
 from maskx_tf.importers.fill import Rule, VariableTable
 from maskx_tf.importers.labels import NamedClasses
 from maskx_tf.layers.resnet import VARIANTS
+from maskx_tf.names import COCO_FLIP, COCO_KEYPOINTS, COCO_SKELETON
 
 Tensors = dict[str, np.ndarray]
 
@@ -151,9 +152,33 @@ def map_side(path: Path, tensors: Tensors, name: str, channels: int) -> int:
     return side
 
 
-def counted(tensors: Tensors, name: str, first: int) -> int:
+def counted(tensors: Tensors, name: str, first: int, step: int = 1) -> int:
     """How many tensors there are of a numbered kind: name has {} for the number."""
     count = 0
-    while name.format(first + count) in tensors:
+    while name.format(first + step * count) in tensors:
         count += 1
     return count
+
+
+def keypoint_settings(
+    path: Path, tensors: Tensors, deconv: str, conv: str, *, first: int, step: int, score: str
+) -> Json:
+    """The `model.keypoint` section of a file that has a keypoint head.
+
+    Seventeen keypoints are taken for COCO's; no file says what its keypoints are called.
+
+    Args:
+        path: of the file.
+        tensors: of the file.
+        deconv: the weights of the deconvolution.
+        conv: those of the convolutions, with {} for the number.
+        first: the number of the first one.
+        step: from one to the next.
+        score: the convention of the program.
+    """
+    channels, count, *_ = tensor(path, tensors, deconv, 4).shape
+    names: Json = {"names": [f"keypoint {number + 1}" for number in range(count)]}
+    if count == len(COCO_KEYPOINTS):
+        names = {"names": COCO_KEYPOINTS, "skeleton": COCO_SKELETON, "flip": COCO_FLIP}
+    convs = counted(tensors, conv, first, step)
+    return {"use": True, **names, "convs": convs, "channels": channels, "score": score}

@@ -80,7 +80,7 @@ def norm_names(config: ModelConfig) -> tuple[str, str, str, str]:
 
 
 def torchvision(config: ModelConfig, order: ClassOrder) -> VariableTable:
-    """Faster and Mask R-CNN of torchvision, under its names since 0.13."""
+    """Faster, Mask and Keypoint R-CNN of torchvision, under its names since 0.13."""
     return VariableTable(
         (
             *_torch_resnet(config, _torchvision_block),
@@ -95,6 +95,13 @@ def torchvision(config: ModelConfig, order: ClassOrder) -> VariableTable:
                 "roi_heads.mask_predictor.conv5_mask",
                 "roi_heads.mask_predictor.mask_fcn_logits",
                 first=0,
+            ),
+            *_keypoint_head(
+                config,
+                "roi_heads.keypoint_head.{}",
+                "roi_heads.keypoint_predictor.kps_score_lowres",
+                first=0,
+                step=2,  # between them stand their ReLUs
             ),
         )
     )
@@ -124,6 +131,9 @@ def detectron2(config: ModelConfig, order: ClassOrder) -> VariableTable:
                 "roi_heads.mask_head.deconv",
                 "roi_heads.mask_head.predictor",
                 first=1,
+            ),
+            *_keypoint_head(
+                config, "roi_heads.keypoint_head.conv_fcn{}", "roi_heads.keypoint_head.score_lowres", first=1, step=1
             ),
         )
     )
@@ -282,6 +292,16 @@ def _mask_head(
     if config.mask.mlp_branch == "reference":
         layout = dense_on_map(2 * config.roi.mask_size)
         yield from _pair("mask_head/mlp_branch/fc", "mask_mlp_logits_raw", layout, caffe)
+
+
+def _keypoint_head(config: ModelConfig, conv: str, deconv: str, first: int, step: int) -> Iterator[Assignment]:
+    """The convolutions, whose names have numbers from `first` on, `step` apart, and the deconvolution."""
+    if not config.keypoint.use:
+        return
+    for index in range(config.keypoint.convs):
+        yield from _pair(f"keypoint_head/conv{index + 1}", conv.format(first + step * index), CONV)
+    yield Assignment("keypoint_head/deconv_kernel", f"{deconv}.weight", CONV)  # inputs first, which is turned around
+    yield Assignment("keypoint_head/deconv_bias", f"{deconv}.bias", UNCHANGED)
 
 
 def _transfer(config: ModelConfig) -> Iterator[Assignment]:

@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN of torchvision, with ResNet and FPN (its v1 models and what users train with them)."""
+"""Faster, Mask and Keypoint R-CNN of torchvision, with ResNet and FPN: v1 models, and what users train with them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from maskx_tf.importers.plan import (
     Tensors,
     class_count,
     counted,
+    keypoint_settings,
     map_side,
     refuse,
     resnet_name,
@@ -24,9 +25,7 @@ from maskx_tf.importers.plan import (
 from maskx_tf.importers.readers import read, tensors_of
 from maskx_tf.names import COCO_IDS
 
-KEYPOINTS = "a keypoint model"
 TORCHVISION_UNSUPPORTED = (
-    (r"roi_heads\.keypoint_", KEYPOINTS),
     (r"roi_heads\.box_head\.\d+\.|backbone\.fpn\.inner_blocks\.\d+\.1\.", "a v2 model, whose heads are others,"),
     (r"backbone\.body\.\d+\.", "a MobileNet backbone"),
     (r"head\.", "a model without regions (RetinaNet, FCOS or SSD)"),
@@ -39,6 +38,7 @@ TORCHVISION_RULES = (
     Rule(r"rpn\.anchor_generator\.cell_anchors\..*", "anchors: made anew from the settings"),
     Rule(r"(transform\.)?(pixel|image)_(mean|std)", "pixel mean and deviation: they stand in the settings"),
 )
+KEYPOINT_DECONV = "roi_heads.keypoint_predictor.kps_score_lowres.weight"
 # Names before torchvision 0.13, and what they became.
 OLDER = (
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
@@ -106,7 +106,8 @@ def _classes(request: ImportRequest, tensors: Tensors) -> tuple[tables.ClassOrde
         order = tables.ClassOrder(total, 0, ids, True, leaves=UNUSED, class_leaves=UNUSED)
         return order, labels._replace(category_ids=ids)
     else:
-        labels = label_names.choose(request.classes, total - 1, request.path)
+        only = "person" if KEYPOINT_DECONV in tensors else "class 1"
+        labels = label_names.choose(request.classes, total - 1, request.path, only=only)
     return tables.ClassOrder(total, 0, tuple(range(1, total)), True, leaves=tables.BACKGROUND), labels
 
 
@@ -158,4 +159,7 @@ def _settings(request: ImportRequest, tensors: Tensors, older: bool) -> Json:
         deconv = tensor(path, tensors, "roi_heads.mask_predictor.conv5_mask.weight", 4)
         convs = counted(tensors, "roi_heads.mask_head.{}.0.weight", first=0)
         settings["mask"] = {"convs": convs, "channels": deconv.shape[1]}
+    if KEYPOINT_DECONV in tensors:
+        conv = "roi_heads.keypoint_head.{}.weight"
+        settings["keypoint"] = keypoint_settings(path, tensors, KEYPOINT_DECONV, conv, first=0, step=2, score="logit")
     return settings

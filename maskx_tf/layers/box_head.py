@@ -97,7 +97,7 @@ class Res5Head(keras.layers.Layer):
 
     def spatial(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Float [B, N, size / 2, size / 2, 2048] of pooled features [B, N, size, size, C]: what the mask head reads."""
-        count = pooled.shape[1]
+        count = pooled.shape[1] or tf.shape(pooled)[1]
         outputs = self.stage(tf.reshape(pooled, [-1, *pooled.shape[2:]]), training=training)
         return tf.reshape(outputs, [-1, count, *outputs.shape[1:]])
 

@@ -15,6 +15,7 @@ from maskx_tf.files import open_regular
 from maskx_tf.layers.applications import NETWORKS, Application
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.fpn import FPN, LastMap
+from maskx_tf.layers.keypoint_head import KeypointHead
 from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk, Trunk
@@ -26,6 +27,7 @@ from maskx_tf.layers.transfer import Transfer
 from maskx_tf.models.boxes import BoxBranch, DetectionFilter, RegionSampler
 from maskx_tf.models.fcis import family as fcis_family
 from maskx_tf.models.filters import BoxWeights, Embeddings, Table, TransferredFilters
+from maskx_tf.models.keypoints import KeypointBranch
 from maskx_tf.models.mask_losses import BoxLoss, MaskLoss, PixelLoss, SoftmaxLoss
 from maskx_tf.models.masks import MaskBranch, MaskRegions, SampledRegions, TruthRegions
 from maskx_tf.models.proposals import AnchorGrid, AnchorSampler, ProposalFilter, ProposalStage
@@ -41,11 +43,11 @@ def build(config: ModelConfig, *, portable: bool = False) -> RCNN:
     """A model with fresh weights, in Keras' current dtype policy.
 
     Args:
-        config: the `model` section; `class_names` says how many classes there are.
+        config: the `model` section; `class_names` says how many classes there are, `keypoint.names` how many keypoints.
         portable: of operations that XLA and LiteRT can compile: slower to train, on a CPU slower without XLA.
 
     Raises:
-        BadInput: no class is named, or a file that the configuration names does not fit.
+        BadInput: no class or no keypoint is named, or a file that the configuration names does not fit.
     """
     if not config.class_names:
         raise BadInput("model.class_names is empty, expected the names of the classes")
@@ -61,13 +63,14 @@ def build(config: ModelConfig, *, portable: bool = False) -> RCNN:
 
 
 def _faster_rcnn(config: ModelConfig, portable: bool) -> RCNN:
-    return RCNN(**_trunk(config, portable), name=config.family)
+    trunk = _trunk(config, portable)
+    return RCNN(**trunk, branches=_keypoints(config, trunk["box"], portable), name=config.family)
 
 
 def _mask_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     trunk = _trunk(config, portable)
     mask, classes = config.mask, len(config.class_names)
-    pool = _mask_pool(config, trunk["box"], portable)
+    pool = _head_pool(config, config.roi.mask_size, trunk["box"], portable, "mask")
     outputs = 1 if mask.outputs == "agnostic" else classes
     softmax = mask.activation == "softmax"
     head: keras.layers.Layer
@@ -78,13 +81,14 @@ def _mask_rcnn(config: ModelConfig, portable: bool) -> RCNN:
             outputs + 1 if softmax else outputs, stddev=AGNOSTIC_STDDEV if outputs == 1 else None, name="predictor"
         )
         head = FCNMaskHead(_mask_trunk(config), predictor, _mlp_branches(config, pool), name="mask_head")
-    return RCNN(**trunk, branches=(_mask_branch(config, pool, head, None, portable),), name=config.family)
+    branch = _mask_branch(config, pool, head, None, portable)
+    return RCNN(**trunk, branches=(branch, *_keypoints(config, trunk["box"], portable)), name=config.family)
 
 
 def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     trunk = _trunk(config, portable)
     box: BoxBranch = trunk["box"]
-    pool = _mask_pool(config, box, portable)
+    pool = _head_pool(config, config.roi.mask_size, box, portable, "mask")
     settings = config.transfer
     features = 2048 if config.backbone.neck == "c4" else config.box.width
     sizes = {"cls": (features,), "box": (4 * features,), "cls_box": (features, 4 * features)}
@@ -108,7 +112,7 @@ def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     transfer.build((None, sum(sizes[settings.input])))
     head = TransferredMaskHead(_mask_trunk(config), _mlp_branches(config, pool), name="mask_head")
     branch = _mask_branch(config, pool, head, TransferredFilters(transfer, embeddings), portable)
-    model = RCNN(**trunk, branches=(branch,), name=config.family)
+    model = RCNN(**trunk, branches=(branch, *_keypoints(config, box, portable)), name=config.family)
     if table is not None:
         model.table = table  # so that Keras keeps it with the weights
     return model
@@ -230,6 +234,25 @@ def _mask_branch(
     )
 
 
+def _keypoints(config: ModelConfig, box: BoxBranch, portable: bool) -> tuple[KeypointBranch, ...]:
+    """The keypoint branch, if the model has one."""
+    settings = config.keypoint
+    if not settings.use:
+        return ()
+    if not settings.names:
+        raise BadInput("model.keypoint.names is empty, expected the names of the keypoints")
+    branch = KeypointBranch(
+        pool=_head_pool(config, config.roi.keypoint_size, box, portable, "keypoint"),
+        head=KeypointHead(len(settings.names), channels=settings.channels, convs=settings.convs, name="keypoint_head"),
+        classes=[number for number, name in enumerate(config.class_names, 1) if name in settings.classes],
+        foreground=box.foreground,
+        normaliser=settings.normaliser,
+        score=settings.score,
+        portable=portable,
+    )
+    return (branch,)
+
+
 def _mask_regions(config: ModelConfig, with_boxes: bool) -> MaskRegions:
     size = config.mask.rois or _region_sampler(config).foreground
     if config.mask.regions == "proposals":
@@ -282,9 +305,10 @@ def _pool(config: ModelConfig, size: int, strides: Sequence[int], portable: bool
     )
 
 
-def _mask_pool(config: ModelConfig, box: BoxBranch, portable: bool) -> keras.layers.Layer:
-    pool = _pool(config, config.roi.mask_size, box.pool.strides, portable, "mask_pool")
-    return Res5Pool(pool, box.head, name="mask_res5") if config.backbone.neck == "c4" else pool
+def _head_pool(config: ModelConfig, size: int, box: BoxBranch, portable: bool, head: str) -> keras.layers.Layer:
+    """The pooler of the mask or keypoint head; without a pyramid, with the box head's res5 behind it."""
+    pool = _pool(config, size, box.pool.strides, portable, f"{head}_pool")
+    return Res5Pool(pool, box.head, name=f"{head}_res5") if config.backbone.neck == "c4" else pool
 
 
 def _mask_trunk(config: ModelConfig) -> Trunk:

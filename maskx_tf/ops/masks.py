@@ -99,14 +99,15 @@ def cells_inside(regions: tf.Tensor, boxes: tf.Tensor, *, size: int) -> tf.Tenso
 def cut_margin(masks: tf.Tensor, margin: float) -> tf.Tensor:
     """Masks [..., M, M] of boxes, sampled bilinearly out of masks of the boxes with a margin (`ops.boxes.with_margin`).
 
-    Two products with a constant matrix, which every runtime has.
+    Two products with a constant matrix, which every runtime has. Not by `matmul`, which writes where it should not when
+    it broadcasts to a dimension of 1 (TensorFlow 2.21).
     """
     side = masks.shape[-1]
     centres = (np.arange(side) + 0.5) / side  # of the answer's cells, as fractions of the box
     at = (centres + margin) / (1.0 + 2.0 * margin) * side - 0.5  # in cells of the mask, the first centre at 0
     weights = np.maximum(1.0 - np.abs(at[:, None] - np.arange(side)), 0.0)
     weights = tf.constant(weights, masks.dtype)
-    return tf.matmul(tf.matmul(weights, masks), weights, transpose_b=True)
+    return tf.einsum("xj,...yj->...yx", weights, tf.einsum("yi,...ij->...yj", weights, masks))
 
 
 def paste(

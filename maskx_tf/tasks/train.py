@@ -19,7 +19,8 @@ from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.structures import Detections
+from maskx_tf.names import COCO_FLIP, COCO_KEYPOINTS, COCO_SKELETON
+from maskx_tf.structures import Detections, KeypointSet
 from maskx_tf.tasks import evaluate
 from maskx_tf.tasks.pictures import detections_sheet
 from maskx_tf.tasks.progress import SILENT, Progress
@@ -67,6 +68,7 @@ def train(
     known = fit.classes_of(out) if resume else ()
     dataset = opening.training_set(config.data, known or start.classes(config, ()))
     config = config.with_classes(known or start.classes(config, dataset.class_names))
+    config, dataset = with_keypoints(config, dataset)
     classes_a = a_classes(config, dataset)
     counts = stats.count(dataset)
     learns_masks = "masks" in config.model.outputs and config.train.stage != "detector"
@@ -86,6 +88,31 @@ def train(
     with pipeline.bad_input():
         outcome = fit.run(config, out, batches, meta=meta, resume=resume, hooks=hooks)
     return Training(out, outcome.step, outcome.stopped_by, outcome.figures)
+
+
+def with_keypoints(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
+    """Both with the keypoints that the model learns: those of the data, or none.
+
+    Raises:
+        BadInput: the data have none, or others than `model.keypoint` names.
+    """
+    settings, known = config.model.keypoint, dataset.keypoints
+    if not settings.use:
+        return config, dataset._replace(keypoints=None)
+    if known is None:
+        raise BadInput("data.train: expected keypoints for model.keypoint.use, found none")
+    if settings.names not in ((), known.names):
+        raise BadInput(
+            f"data.train: expected the keypoints of model.keypoint.names, such as {settings.names[0]}, "
+            f"found {', '.join(known.names[:3])}"
+        )
+    skeleton, flip = (
+        tuple((known.names[first], known.names[second]) for first, second in pairs)
+        for pairs in (known.skeleton, known.flip)
+    )
+    config = config.with_keypoints(known.names, settings.skeleton or skeleton, settings.flip or flip)
+    final = config.model.keypoint
+    return config, dataset._replace(keypoints=KeypointSet.of_names(final.names, final.skeleton, final.flip))
 
 
 def a_classes(config: Config, dataset: Dataset) -> frozenset[str]:
@@ -175,4 +202,6 @@ def dry_run(config: Config) -> dry.Trial:
         from_vg = any(source.format.startswith("visual_genome") for source in config.data.train)
         names = tuple(f"class {number}" for number in range(1, (VG3K_CLASSES if from_vg else MADE_UP_CLASSES) + 1))
         config = config.with_classes(names)
+    if config.model.keypoint.use and not config.model.keypoint.names:
+        config = config.with_keypoints(COCO_KEYPOINTS, COCO_SKELETON, COCO_FLIP)
     return dry.trial(config)

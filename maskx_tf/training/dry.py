@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.config import Config
-from maskx_tf.structures import COMMON_FIELDS, VALID, Field, with_flags
+from maskx_tf.structures import COMMON_FIELDS, VALID, Field, KeypointSet, with_flags
 from maskx_tf.training import distribute
 from maskx_tf.training.fit import check_batch, compiled, explained, without_start
 
@@ -85,7 +85,7 @@ def _with_table(config: Config, path: Path) -> Config:
 
 
 def made_up(config: Config, images: int) -> dict[str, np.ndarray]:
-    """A batch of noise with boxes of many sizes, half of which have masks; the fields are docs/pipeline.md's."""
+    """A batch of noise, half of whose boxes have masks, with keypoints anywhere; its fields are docs/pipeline.md's."""
     rng = np.random.default_rng(config.train.seed)
     height, width = config.model.input.canvas
     room = config.data.max_instances
@@ -103,9 +103,11 @@ def made_up(config: Config, images: int) -> dict[str, np.ndarray]:
                 return rng.integers(1, len(config.model.class_names) + 1, shape)
             case "grid":
                 return rng.integers(0, 256, shape, np.uint8)
+            case "points":
+                return rng.uniform(0.0, 1.0, shape) * np.array([width, height, 0]) + np.array([0, 0, 2])
         return np.broadcast_to(flags[field.name], shape)
 
-    flags = {"valid": True, "crowd": False, "has_mask": np.arange(count) % 2 == 0}
+    flags = {"valid": True, "crowd": False, "has_mask": np.arange(count) % 2 == 0, "has_keypoints": True}
     batch = {
         "images": rng.integers(0, 256, [images, height, width, 3], np.uint8),
         "image_sizes": np.tile(np.array([height, width], np.float32), [images, 1]),
@@ -113,7 +115,8 @@ def made_up(config: Config, images: int) -> dict[str, np.ndarray]:
         "image_ids": np.arange(images, dtype=np.int64),
         "image_valid": np.ones(images, np.uint8),
     }
-    for field in with_flags((VALID, *COMMON_FIELDS)):
+    names = config.model.keypoint.names
+    for field in with_flags((VALID, *COMMON_FIELDS, *([KeypointSet(names).field] if names else []))):
         full = np.zeros([images, room, *field.shape], np.uint8 if field.dtype == "bool" else field.dtype)
         full[:, :count] = of_each(field)
         batch[field.key] = full

@@ -166,7 +166,7 @@ def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> 
     """The model of a run, ready for `fit`; in the scope of its strategy."""
     train = config.train
     model = start.make(config, say)
-    model.compile(optimizer=optimizer.of(train))
+    model.compile(optimizer=optimizer.of(train), loss_weights=start.loss_weights(config, model))
     model.optimizer.build(model.trainable_variables)
     return model
 

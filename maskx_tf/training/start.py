@@ -11,6 +11,7 @@ import keras
 from maskx_tf.checkpoints import folder, npz
 from maskx_tf.checkpoints.variables import assign, named
 from maskx_tf.config import Config
+from maskx_tf.config.schema import BRANCH_STAGES
 from maskx_tf.errors import BadInput, listed
 from maskx_tf.models.build import build
 from maskx_tf.models.mask_losses import PAIRWISE
@@ -18,17 +19,28 @@ from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-# What a detector was trained with, and a mask branch on top of it has to keep; the first of it, whoever takes weights.
+# What a detector was trained with, and a branch on top of it has to keep; the first of it, whoever takes weights.
 FIXED = ("backbone", "anchors", "roi", "box")
-FREE = {"backbone.weights", "backbone.frozen_stages", "backbone.neck", "backbone.fpn_channels", "roi.mask_size"}
-FREE |= {"box.rois", "box.positive_fraction"}
+FREE = {"backbone.weights", "backbone.frozen_stages", "backbone.neck", "backbone.fpn_channels"}
+FREE |= {"roi.mask_size", "roi.keypoint_size", "box.rois", "box.positive_fraction"}
+
+
+# How the names of weights begin that have a part for each class.
+OF_CLASSES: tuple[str, ...] = (
+    "box_predictor/",
+    "maps/scores/",
+    "mask_head/predictor/",
+    "mask_head/rows",
+    "mask_head/bias",
+    "table",
+)
 
 
 def classes(config: Config, of_data: Sequence[str]) -> tuple[str, ...]:
-    """The class names of a run: the configuration's, or those of the detector below a mask branch, or the data's."""
+    """The class names of a run: the configuration's, or those of the detector below a branch, or the data's."""
     if config.model.class_names:
         return config.model.class_names
-    if config.train.stage == "mask" and config.train.weights is not None:
+    if config.train.stage in BRANCH_STAGES and config.train.weights is not None:
         return folder.open_config(config.train.weights)[0].model.class_names
     return tuple(of_data)
 
@@ -60,7 +72,12 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
 def parts_of(stage: str, model: RCNN) -> tuple[str, ...]:
     """The parts of a model that learn in a stage: see `train.stage`."""
     detector = (FEATURES, RPN, BOX)
-    return {"all": model.parts, "detector": detector, "mask": ("mask",)}[stage]
+    return {"all": model.parts, "detector": detector}.get(stage, (stage,))
+
+
+def loss_weights(config: Config, model: RCNN) -> dict[str, float]:
+    """The weights of the losses that have one."""
+    return {name: config.train.keypoint_weight for name in model.loss_names() if name == "loss_keypoint"}
 
 
 @contextmanager
@@ -74,11 +91,11 @@ def precision(config: Config) -> Iterator[None]:
 
 
 def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None]) -> None:
-    """Sets what the weights have: all of the detector in stage mask, otherwise the backbone at least."""
+    """Sets what the weights have: all of the detector where one branch learns, otherwise the backbone at least."""
     source, _ = folder.open_config(weights)
     path = folder.find(weights) / folder.WEIGHTS
     same_classes = config.model.class_names == source.model.class_names
-    whole = config.train.stage == "mask"
+    whole = config.train.stage in BRANCH_STAGES
     if whole and not same_classes:
         raise BadInput(
             f"{weights}: expected the classes of model.class_names in their order, found others; "
@@ -95,7 +112,10 @@ def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None])
         there = set(archive.names)
         if missing := [name for name in needed if name not in there]:
             raise BadInput(f"{path}: expected a tensor {listed(missing)}, found none")
-        kept = [name for name in variables if name in there and (same_classes or not _of_classes(name))]
+        others = () if same_classes else OF_CLASSES
+        if source.model.keypoint.names != config.model.keypoint.names:
+            others += ("keypoint_head/deconv",)
+        kept = [name for name in variables if name in there and not name.startswith(others)]
         taken = [name for name in kept if name in needed or archive.header(name).shape == tuple(variables[name].shape)]
         assign(variables, archive, taken)
         fresh = [name for name in variables if name not in taken]
@@ -111,13 +131,6 @@ def _needed(model: RCNN, config: Config, whole: bool) -> list[str]:
     elif config.model.backbone.neck == "c4":
         layers += [layer for layer in model.part_layers[BOX] if layer.name == "box_head"]  # res5
     return [variable.path for layer in layers for variable in layer.weights]
-
-
-def _of_classes(name: str) -> bool:
-    """Whether a weight has a part for each class."""
-    return name.startswith(
-        ("box_predictor/", "maps/scores/", "mask_head/predictor/", "mask_head/rows", "mask_head/bias", "table")
-    )
 
 
 def _differences(source: Config, config: Config, sections: Sequence[str]) -> list[tuple[str, Any, Any]]:

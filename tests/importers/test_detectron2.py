@@ -194,10 +194,30 @@ def test_files_of_the_zoo(tensors: Tensors, tmp_path: Path) -> None:
     assert all(np.array_equal(found[name], array) for name, array in tensors.items())
 
 
+def test_keypoints(put: Callable[[Any], Path]) -> None:
+    """Three keypoints, whose names no file says; the deconvolution's weights have its inputs first."""
+    heads = {f"roi_heads.keypoint_head.conv_fcn{index}": (4, 5 if index == 1 else 4, 3, 3) for index in (1, 2)}
+    extra: dict[str, tuple[int, ...]] = layers(heads)
+    extra |= {"roi_heads.keypoint_head.score_lowres.weight": (4, 3, 4, 4)}
+    extra |= {"roi_heads.keypoint_head.score_lowres.bias": (3,)}
+    tensors = random_tensors(shapes("fpn", classes=1) | extra)
+    imported = convert("detectron2", ImportRequest(put({"model": tensors, "__author__": "made up"})))
+    settings = imported.config.model
+    assert settings.class_names == ("person",)
+    assert settings.keypoint.names == ("keypoint 1", "keypoint 2", "keypoint 3")
+    assert (settings.keypoint.convs, settings.keypoint.channels, settings.keypoint.score) == (2, 4, "probability")
+    assert settings.box.smooth_l1_beta == 0.5
+    assert imported.meta["used"] == len(tensors)
+    head = imported.model.branch("keypoint").layers()[0]
+    theirs = tensors["roi_heads.keypoint_head.score_lowres.weight"]
+    for index in np.ndindex(*theirs.shape):
+        assert head.deconv_kernel[index[2], index[3], index[1], index[0]] == theirs[index]
+    np.testing.assert_array_equal(head.deconv_bias, tensors["roi_heads.keypoint_head.score_lowres.bias"])
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("roi_heads.keypoint_head.conv_fcn1.weight", "a keypoint model"),
         ("roi_heads.box_head.0.fc1.weight", "a Cascade R-CNN"),
         ("sem_seg_head.p2.0.weight", "a panoptic model"),
         ("head.cls_score.weight", "a RetinaNet"),

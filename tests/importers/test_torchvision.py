@@ -260,10 +260,6 @@ def having(name: str, *shape: int, kind: type = np.float32) -> Callable[[Tensors
             having("backbone.body.layer1.0.conv2.weight", 128, 128, 3, 3),
             "a ResNet of blocks (3, 4, 6, 3) whose first 3x3 convolutions have 128 channels in groups of 128",
         ),
-        (
-            having("roi_heads.keypoint_head.0.weight", 1),
-            "roi_heads.keypoint_head.0.weight: a keypoint model cannot be imported",
-        ),
         (having("roi_heads.box_head.5.weight", 1), "roi_heads.box_head.5.weight: a v2 model"),
         (having("head.classification_head.x", 1), "head.classification_head.x: a model without regions"),
         (having("backbone.body.0.0.weight", 1), "backbone.body.0.0.weight: a MobileNet backbone"),

@@ -19,6 +19,7 @@ import maskx_tf.layers
 from maskx_tf.layers.applications import Application
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.fpn import FPN, LastMap
+from maskx_tf.layers.keypoint_head import KeypointHead
 from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk
@@ -256,6 +257,9 @@ CASES: dict[str, Case] = {
     ),
     "MLPMaskHead": on_regions(lambda: MLPMaskHead(5, side=8, width=16), CLASSES, outputs=FLOAT32),
     "MLPMaskHead agnostic": on_regions(lambda: MLPMaskHead(1, side=8, width=8, layers=3), CLASSES, outputs=FLOAT32),
+    # keypoint_head
+    "KeypointHead": on_regions(lambda: KeypointHead(3, channels=8, convs=2), outputs=FLOAT32),
+    "KeypointHead without convolutions": on_regions(lambda: KeypointHead(1, convs=0), outputs=FLOAT32),
     # mask_trunks
     "HourglassTrunk": on_regions(lambda: HourglassTrunk(5, widths=(4, 6, 8))),
     "HourglassTrunk of an odd side": Case(

@@ -20,6 +20,7 @@ from tests.models import small
 from tests.models.small import inputs, small_model
 
 BASE: dict[str, Any] = {"class_names": ("cat", "dog"), "mask": {"mlp_branch": "lean"}}
+POINTS: dict[str, Any] = {"keypoint": {"use": True, "names": ("a", "b")}}
 # For each setting another value, and the settings that it needs beside it.
 OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "family": ("mask_rcnn", {}),
@@ -58,6 +59,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "roi.level_epsilon": ("detectron", {}),
     "roi.box_size": (8, {}),
     "roi.mask_size": (12, {}),
+    "roi.keypoint_size": (12, POINTS),
     "box.width": (512, {}),
     "box.layers": (1, {}),
     "box.class_agnostic": (True, {"transfer": {"input": "cls"}}),
@@ -82,6 +84,12 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "mask.rois": (3, {}),
     "mask.box_losses": (("projection",), {}),
     "mask.mlp_branch": ("reference", {}),
+    "keypoint.names": (("a", "b", "c"), POINTS),
+    "keypoint.classes": (("cat",), POINTS),
+    "keypoint.convs": (2, POINTS),
+    "keypoint.channels": (64, POINTS),
+    "keypoint.normaliser": ("fixed", POINTS),
+    "keypoint.score": ("probability", POINTS),
     "transfer.input": ("cls", {}),
     "transfer.layers": (3, {}),
     "transfer.activation": ("relu", {}),
@@ -101,6 +109,9 @@ ELSEWHERE = {
     "input.rounding",
     "backbone.weights",
     "transfer.embedding",
+    "keypoint.use",
+    "keypoint.skeleton",
+    "keypoint.flip",
 }
 
 

@@ -21,9 +21,9 @@ SIZE = ("model.input.canvas=[256, 256]", "model.input.short_side=256", "model.in
 
 
 @functools.cache
-def torchvision_model(*overrides: str, portable: bool = False) -> RCNN:
+def torchvision_model(*overrides: str, portable: bool = False, file: Path = oracle.FILE) -> RCNN:
     """The oracle's model, with settings of its own where it was run with others than torchvision's."""
-    imported = _imported(*overrides)
+    imported = _imported(*overrides, file=file)
     if not portable:
         return imported.model
     model = build(imported.config.model, portable=True)
@@ -33,21 +33,32 @@ def torchvision_model(*overrides: str, portable: bool = False) -> RCNN:
     return model
 
 
+def size(file: Path) -> tuple[str, ...]:
+    """The sizes of a file's images, for files that say."""
+    facts = oracle.meta(file)
+    if "max_size" not in facts:
+        return SIZE
+    short, long = facts["min_size"], facts["max_size"]
+    side = -(-long // 32) * 32
+    return (f"model.input.canvas=[{side}, {side}]", f"model.input.short_side={short}", f"model.input.long_side={long}")
+
+
 @functools.cache
-def _imported(*overrides: str) -> Imported:
+def _imported(*overrides: str, file: Path = oracle.FILE) -> Imported:
     with tempfile.TemporaryDirectory() as folder:
-        return convert("torchvision", ImportRequest(_weights(Path(folder)), (*SIZE, *overrides)))
+        return convert("torchvision", ImportRequest(_weights(Path(folder), file), (*size(file), *overrides)))
 
 
-def _weights(folder: Path) -> Path:
+def _weights(folder: Path, file: Path) -> Path:
     path = folder / "weights.npz"
-    np.savez(path, **oracle.weights())
+    np.savez(path, **oracle.weights(file))
     return path
 
 
 @functools.cache
-def sources() -> dict[str, str]:
+def sources(file: Path = oracle.FILE) -> dict[str, str]:
     """torchvision's name for each variable."""
     with tempfile.TemporaryDirectory() as folder:
-        order = plan(ImportRequest(_weights(Path(folder)), SIZE)).table(_imported().config.model)
+        request = ImportRequest(_weights(Path(folder), file), size(file))
+        order = plan(request).table(_imported(file=file).config.model)
     return {entry.variable: entry.tensor for entry in order.entries}
