@@ -19,6 +19,7 @@ from maskx_tf import files
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.masks import rle
+from maskx_tf.synthetic.keypoints import KEYPOINT_NAMES, KEYPOINT_SKELETON
 from maskx_tf.synthetic.parameters import Recipe
 from maskx_tf.synthetic.recipe import PARTS, SyntheticClass, a_classes, check, classes, sizes
 from maskx_tf.synthetic.report import readme
@@ -36,7 +37,12 @@ class _Task(NamedTuple):
 
 
 def generate(
-    recipe: Recipe, out: Path, workers: int = 1, advance: Callable[[], None] = lambda: None
+    recipe: Recipe,
+    out: Path,
+    workers: int = 1,
+    advance: Callable[[], None] = lambda: None,
+    *,
+    keypoints: bool = False,
 ) -> dict[str, dict[str, int]]:
     """Writes the benchmark into a new folder, which appears when it is whole.
 
@@ -45,6 +51,7 @@ def generate(
         out: the folder, absent or empty.
         workers: processes that draw; the result does not depend on it.
         advance: is called after each image.
+        keypoints: whether annotations have keypoints; everything else is the same without.
 
     Returns:
         For each part, how many images, instances, and instances with masks it has.
@@ -54,13 +61,13 @@ def generate(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out}: expected a new folder, or an empty one")
     with files.new_folder(out) as unfinished:
-        counts = _write_all(recipe, names, unfinished, workers, advance)
-        files.write_text(unfinished / "README.md", readme(recipe, classes(recipe), names, counts))
+        counts = _write_all(recipe, names, unfinished, workers, advance, keypoints)
+        files.write_text(unfinished / "README.md", readme(recipe, classes(recipe), names, counts, keypoints))
     return counts
 
 
 def _write_all(
-    recipe: Recipe, names: frozenset[str], folder: Path, workers: int, advance: Callable[[], None]
+    recipe: Recipe, names: frozenset[str], folder: Path, workers: int, advance: Callable[[], None], keypoints: bool
 ) -> dict[str, dict[str, int]]:
     every = classes(recipe)
     tasks = [_Task(part, index) for part, count in sizes(recipe).items() for index in range(count)]
@@ -68,7 +75,7 @@ def _write_all(
     annotations: dict[str, list[Json]] = {part: [] for part in PARTS}
     for part in PARTS:
         (folder / part).mkdir()
-    draw = partial(_draw, recipe, every, folder)
+    draw = partial(_draw, recipe, every, folder, keypoints)
     with closing(_in_processes(draw, tasks, workers)) as results:  # nobody writes any more when the folder is removed
         for task, found in zip(tasks, results, strict=True):
             records[task.part].append(_image(recipe, task))
@@ -81,7 +88,7 @@ def _write_all(
         known = [one if one["category_id"] in labels else _without_mask(one) for one in whole]
         hidden = [one for one in whole if one["category_id"] not in labels]
         for name, entries in ((f"instances_{part}.json", known), (f"masks_b_{part}.json", hidden)):
-            data = {"images": records[part], "annotations": entries, "categories": _categories(every, names)}
+            data = {"images": records[part], "annotations": entries, "categories": _categories(every, names, keypoints)}
             files.write_json(folder / name, data, indent=None)
         counts[part] = {
             "images": len(records[part]),
@@ -91,7 +98,7 @@ def _write_all(
     return counts
 
 
-def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, task: _Task) -> list[Json]:
+def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, keypoints: bool, task: _Task) -> list[Json]:
     """Writes one image and returns its annotations, all with masks."""
     drawn = scene(recipe, every, task.part, task.number)
     image = _image(recipe, task)
@@ -110,6 +117,7 @@ def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, task: _
                 "area": int(one.mask.sum()),
                 "iscrowd": 0,
                 "segmentation": rle.encode(one.mask),
+                **(one.keypoints if keypoints else {}),
             }
         )
     return found
@@ -131,9 +139,10 @@ def _without_mask(annotation: Json) -> Json:
     return {key: value for key, value in annotation.items() if key != "segmentation"} | {"area": width * height}
 
 
-def _categories(every: Sequence[SyntheticClass], names: frozenset[str]) -> list[Json]:
+def _categories(every: Sequence[SyntheticClass], names: frozenset[str], keypoints: bool) -> list[Json]:
+    named = {"keypoints": KEYPOINT_NAMES, "skeleton": KEYPOINT_SKELETON} if keypoints else {}
     return [
-        {"id": category, "name": one.name, "supercategory": "A" if one.name in names else "B"}
+        {"id": category, "name": one.name, "supercategory": "A" if one.name in names else "B", **named}
         for category, one in enumerate(every, 1)
     ]
 

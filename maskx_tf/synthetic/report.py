@@ -25,20 +25,30 @@ The same command writes the same bytes; with the same versions of NumPy, pixels 
 - `instances_*.json`: COCO JSON. Instances of A have a box and a mask, those of B a box alone; a box is that of the
   visible part.
 - `masks_b_*.json`: the masks of B, by annotation id. Evaluation opens them; training under the policy `oracle` alone.
-
+{keypoints}
 A, boxes and masks: {a_names}.
 
 B, boxes alone: {b_names}.
 """
 
 
-def command(recipe: Recipe) -> str:
+KEYPOINT_LINE = """\
+- Each instance has four keypoints: the corners of its silhouette farthest to the top, right, bottom and left.
+"""
+
+
+def command(recipe: Recipe, keypoints: bool = False) -> str:
     """The command line that generates it."""
-    return " ".join(["maskx data synth --out DIR", *(f"--{key} {value}" for key, value in recipe._asdict().items())])
+    options = (f"--{key} {value}" for key, value in recipe._asdict().items())
+    return " ".join(["maskx data synth --out DIR", *options, *["--keypoints"] * keypoints])
 
 
 def readme(
-    recipe: Recipe, every: Sequence[SyntheticClass], names: frozenset[str], counts: Mapping[str, Mapping[str, int]]
+    recipe: Recipe,
+    every: Sequence[SyntheticClass],
+    names: frozenset[str],
+    counts: Mapping[str, Mapping[str, int]],
+    keypoints: bool,
 ) -> str:
     """The text for README.md."""
     rows = (
@@ -49,7 +59,8 @@ def readme(
         a=recipe.a,
         classes=recipe.classes,
         version=__version__,
-        command=command(recipe),
+        command=command(recipe, keypoints),
+        keypoints=KEYPOINT_LINE if keypoints else "",
         parts="\n".join(rows),
         size=recipe.size,
         a_names=", ".join(one.name for one in every if one.name in names),

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskx_tf.files import Json
 from maskx_tf.synthetic.background import background
+from maskx_tf.synthetic.keypoints import as_annotation
 from maskx_tf.synthetic.materials import HUE_SPREAD, Material, rgb
 from maskx_tf.synthetic.painter import QUARTERS, Coat, Patch, Pose, paint, patch, shrink, turn, visible_masks
 from maskx_tf.synthetic.parameters import Recipe
@@ -26,10 +28,11 @@ TRIES = 40
 
 
 class SceneObject(NamedTuple):
-    """An object: its class, from 0 on, and the mask of its visible part, bool [H, W]."""
+    """An object: its class, from 0 on, the mask of its visible part, bool [H, W], and its keypoints in COCO's form."""
 
     label: int
     mask: NDArray[np.bool_]
+    keypoints: Json
 
 
 class Scene(NamedTuple):
@@ -65,7 +68,11 @@ def scene(recipe: Recipe, classes: Sequence[SyntheticClass], part: str, index: i
         if partner and generator.integers(1_000_000) < round(1_000_000 * recipe.companions):
             _add(stage, generator, recipe, classes, centre, partner)
     masks = visible_masks(stage.owners, len(stage.placed))
-    objects = [SceneObject(one.label, mask) for one, mask in zip(stage.placed, masks, strict=True) if mask.any()]
+    objects = [
+        SceneObject(one.label, mask, as_annotation(classes[one.label].silhouette, one.pose, stage.owners, number))
+        for number, (one, mask) in enumerate(zip(stage.placed, masks, strict=True), 1)
+        if mask.any()
+    ]
     return Scene(_with_noise(generator, shrink(stage.canvas)), objects)
 
 

@@ -68,6 +68,9 @@ def synth(
     workers: Annotated[
         int, typer.Option(help="Processes that draw; 0 for one a core. The result does not depend on it.")
     ] = 0,
+    keypoints: Annotated[
+        bool, typer.Option("--keypoints", help="Also four keypoints of each object; all else stays the same.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the synthetic benchmark. Images, boxes, the masks of A, and the masks of B apart."""
@@ -78,7 +81,7 @@ def synth(
         raise BadInput(f"--workers {workers}: expected 0 to 256")
     recipe = Recipe(images, size, classes, usual_a(classes) if a is None else a, companions, offset, seed)
     with progress_bar("drawing", images) as progress:
-        counts = generate(recipe, out, workers or cores(), progress.advance)
+        counts = generate(recipe, out, workers or cores(), progress.advance, keypoints=keypoints)
     if as_json:
         print(json.dumps({"out": str(out), "recipe": recipe._asdict(), "parts": counts}, indent=2))
     else:
