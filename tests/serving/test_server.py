@@ -275,7 +275,7 @@ def test_a_client_that_goes_away(tmp_path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_loses_nothing_that_was_accepted(tmp_path, number) -> None:
     write_toy(tmp_path / "toy", 1)
-    with command(tmp_path / "toy") as (place, process), grpc.insecure_channel(place.grpc) as channel:
+    with command(tmp_path / "toy", "--grace", "300") as (place, process), grpc.insecure_channel(place.grpc) as channel:
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
         url = f"{place.rest}/v1/models/toy:predict"
         with ThreadPoolExecutor(4) as pool:
@@ -287,10 +287,23 @@ def test_a_signal_under_load_loses_nothing_that_was_accepted(tmp_path, number) -
             process.send_signal(number)
             assert [call.code() for call in calls] == [grpc.StatusCode.OK] * 4
             assert [post.result()[0] for post in posts] == [200] * 4
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
         with pytest.raises(grpc.RpcError) as caught:
             predict(toy_request(0), timeout=5)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_requests_that_take_longer_than_the_grace_are_told_so(tmp_path, caplog) -> None:
+    write_toy(tmp_path / "toy", 1)
+    server = Server(tmp_path / "toy", "toy", Options(**QUICK, grace=0.1))
+    url = f"http://127.0.0.1:{server.rest_port}"
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(fetch, f"{url}/v1/models/toy:predict", {"instances": [[4 * SLOW]]})
+        while "maskx_held_bytes 0.0" in fetch(f"{url}/metrics")[1]:
+            time.sleep(0.01)
+        server.stop()
+        assert late.result() == (503, {"error": "the server stopped before the answer was ready"})
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_requests_while_the_server_stops_are_told_so(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import logging
@@ -68,6 +69,13 @@ class Gate:
         try:
             refused = self._refuses(scope, headers)
             await (self._app if refused is None else refused)(scope, receive, send_on)
+        except asyncio.CancelledError:
+            if not self._service.is_draining:
+                raise
+            # uvicorn cancels what has no answer when the time to stop is over.
+            if not status:
+                late = ServingError(codes.UNAVAILABLE, "the server stopped before the answer was ready")
+                await error_response(late)(scope, receive, send_on)
         except Exception:
             log.exception("%s %s", scope["method"], path)
             if not status:
