@@ -1,7 +1,9 @@
-"""What a model costs to ask: `python -m benchmarks.inference [vocabulary|stages]`.
+"""What a model costs to ask: `python -m benchmarks.inference [vocabulary|stages|fcis]`.
 
 Mask^X R-CNN, ResNet-50-FPN, one image of 800x1216, 100 detections, random weights; the work does not depend on them,
-because every step has a fixed size. Each row runs in a process of its own.
+because every step has a fixed size. FCIS, ResNet-50, 608x1024, 300 proposals and 600 regions: its vote depends on what
+is found, and with random weights it finds 100 objects for which many regions vote. Each row runs in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from maskx_tf.export.freeze import as_constants
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.build import build
+from maskx_tf.models.fcis.head import PositionDetector
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import images as image_ops
 from maskx_tf.structures import Proposals
 
 CANVAS = (800, 1216)
+FCIS_CANVAS = (608, 1024)
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 VOCABULARIES = (80, 1000, 3000, 10000)
 REPEAT = 5
@@ -51,6 +55,55 @@ def stages() -> None:
             costs[stage] = measure(_stage, stage, precision, repeat=REPEAT)
         costs["paste 100 masks (NumPy)"] = measure(_paste, repeat=REPEAT)
         show(f"Parts, {precision}", costs, base="features")
+
+
+def fcis() -> None:
+    """Prints FCIS up to its maps, and what comes after them, at 80 classes."""
+    costs = {part: measure(_fcis, part, repeat=REPEAT) for part in ("up to the maps", "proposals", "regions and votes")}
+    show("FCIS, fp32", costs, base="up to the maps")
+
+
+def _fcis(part: str) -> Callable[[], Any]:
+    config = ModelConfig.model_validate(
+        {
+            "family": "fcis",
+            "class_names": [f"class {number}" for number in range(80)],
+            "input": {"canvas": FCIS_CANVAS, "short_side": 608, "long_side": 1024},
+            "backbone": {"neck": "dc5", "stride_in_1x1": True, "stem_pool": "ceil"},
+            "anchors": {"sizes": [[64, 128, 256, 512]], "rounding": "detectron"},
+            "rpn": {"pre_nms_test": 6000, "post_nms_test": 300, "min_size": 2},
+            "box": {"delta_weights": (5, 5, 2, 2)},
+            "detections": {"score": 0.001, "nms_iou": 0.3, "paste": "replicate"},
+        }
+    )
+    model = build(config)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *FCIS_CANVAS, 3), np.uint8)
+    images, sizes = tf.constant(pixels), tf.constant([FCIS_CANVAS], tf.float32)
+
+    detector = model.box
+    assert isinstance(detector, PositionDetector)
+
+    def maps(images: tf.Tensor) -> Any:
+        features = model.features(images, sizes)
+        return model.rpn.head(features), detector.maps(features[-1])
+
+    if part == "up to the maps":
+        return _frozen(maps, images)
+    features = model.features(images, sizes)
+    outputs = model.rpn.outputs(features)
+    if part == "proposals":
+
+        def propose(logits: tf.Tensor, deltas: tf.Tensor) -> Any:
+            return model.rpn.test.choose(outputs._replace(logits=[logits], deltas=[deltas]), sizes)
+
+        return _frozen(propose, *outputs.logits, *outputs.deltas)
+    proposals = model.rpn.test.choose(outputs, sizes)
+
+    def detect(scores: tf.Tensor, deltas: tf.Tensor) -> Any:
+        found = detector.detect_on((scores, deltas), Scene(images, sizes, features), proposals)
+        return found.boxes, found.masks
+
+    return _frozen(detect, *detector.maps(features[-1]))
 
 
 def _model(classes: int, precision: str) -> RCNN:
@@ -130,7 +183,7 @@ def _paste() -> Callable[[], Any]:
     return lambda: paste_ops.paste(masks, boxes, *CANVAS)
 
 
-PARTS = {"vocabulary": vocabulary, "stages": stages}
+PARTS = {"vocabulary": vocabulary, "stages": stages, "fcis": fcis}
 
 if __name__ == "__main__":
     print(machine())

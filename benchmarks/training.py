@@ -32,6 +32,7 @@ def step() -> None:
         costs: dict[str, Cost] = {ALONE: measure(_alone, precision, repeat=REPEAT)}
         for family in ("faster_rcnn", "mask_rcnn", "mask_x_rcnn"):
             costs[family] = measure(_whole, family, 80, precision, 1, repeat=REPEAT)
+        costs["fcis, hard examples"] = measure(_whole, "fcis", 80, precision, 1, repeat=REPEAT)
         show(f"A training step, {precision}", costs, base=ALONE)
 
 
@@ -49,6 +50,16 @@ def replicas() -> None:
     show("A training step of Mask R-CNN, the same 2 images, fp32", costs, base="1 replica(s)")
 
 
+# On one map of stride 16, with 300 proposals and the truth, all of which are pooled, and 128 of them learn.
+FCIS: dict[str, Any] = {
+    "backbone": {"neck": "dc5", "stride_in_1x1": True, "stem_pool": "ceil"},
+    "anchors": {"sizes": [[64, 128, 256, 512]], "rounding": "detectron"},
+    "rpn": {"pre_nms_train": 6000, "post_nms_train": 300, "min_size": 2},
+    "box": {"rois": 128},
+    "fcis": {"ohem": True},
+}
+
+
 def _config(family: str, classes: int, precision: str) -> Config:
     return Config.model_validate(
         {
@@ -56,6 +67,7 @@ def _config(family: str, classes: int, precision: str) -> Config:
                 "family": family,
                 "class_names": [f"class {number}" for number in range(classes)],
                 "input": {"canvas": (512, 512), "short_side": 512, "long_side": 512},
+                **(FCIS if family == "fcis" else {}),
             },
             "data": {"max_instances": 10},
             "train": {"batch": 2, "precision": PRECISIONS[precision], "strategy": "one"},

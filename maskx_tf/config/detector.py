@@ -207,7 +207,9 @@ class BoxConfig(Section):
     """The box head: its layers, its targets and its loss."""
 
     width: Count = Field(default=1024, description="Width of each fully connected layer (neck c4 uses res5 instead).")
-    layers: Count = Field(default=2, description="Number of fully connected layers.")
+    layers: Int = Field(
+        default=2, ge=0, description="Number of fully connected layers; 0: scores and boxes of the features themselves."
+    )
     class_agnostic: Flag = Field(default=False, description="One box for all classes instead of one for each.")
     delta_weights: tuple[Positive, Positive, Positive, Positive] = Field(
         default=(10.0, 10.0, 5.0, 5.0), description="Scales of the deltas dx, dy, dw, dh."

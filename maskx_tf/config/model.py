@@ -34,7 +34,10 @@ class MaskConfig(Section):
         default=0.0,
         description="How far the mask head looks beyond each side of a box, as a share of the box's width or height.",
     )
-    mlp_layers: Count = Field(default=2, description="Hidden layers of head mlp.")
+    mlp_layers: Annotated[int, Field(strict=True, ge=0)] = Field(default=2, description="Hidden layers of head mlp.")
+    mlp_side: Count | None = Field(
+        default=None, description="Side of the masks of head mlp; null: twice roi.mask_size."
+    )
     mlp_width: Count = Field(default=1024, description="Width of the hidden layers of head mlp.")
     outputs: Literal["specific", "agnostic"] = Field(
         default="specific",
@@ -72,6 +75,8 @@ class MaskConfig(Section):
     def _combination(self) -> MaskConfig:
         if self.regions != "jittered" and self.jitter != type(self).model_fields["jitter"].default:
             raise impossible("jitter", f"nothing, for regions is {self.regions}", self.jitter)
+        if self.mlp_side is not None and self.head != "mlp":
+            raise impossible("mlp_side", f"null, for head is {self.head}", self.mlp_side)
         if self.activation == "softmax" and self.head == "mlp":
             raise impossible("activation", "sigmoid, for head is mlp", self.activation)
         if self.trunk != "plain" and self.head == "mlp":
@@ -204,7 +209,7 @@ class ModelConfig(Section):
     rpn: RpnConfig = Field(default=RpnConfig(), description="The region proposal network.")
     roi: RoiConfig = Field(default=RoiConfig(), description="How features are read inside a box.")
     box: BoxConfig = Field(default=BoxConfig(), description="The box head.")
-    mask: MaskConfig = Field(default=MaskConfig(), description="The mask head; family faster_rcnn has none.")
+    mask: MaskConfig = Field(default=MaskConfig(), description="The mask head; faster_rcnn and fcis have none.")
     keypoint: KeypointConfig = Field(default=KeypointConfig(), description="The keypoint head; off by default.")
     transfer: TransferConfig = Field(default=TransferConfig(), description="The function T of family mask_x_rcnn.")
     fcis: FcisConfig = Field(default=FcisConfig(), description="The maps and the votes of family fcis.")
@@ -261,8 +266,6 @@ class ModelConfig(Section):
             return self
         if self.backbone.neck != "dc5":
             raise impossible("backbone.neck", "dc5, for family is fcis", self.backbone.neck)
-        if self.mask != MaskConfig():
-            raise impossible("mask", "nothing, for family fcis has no mask head", "settings")
         return self
 
     @model_validator(mode="after")
@@ -286,6 +289,8 @@ class ModelConfig(Section):
             found = getattr(self.mask, key)
             if found != only:
                 raise impossible(f"mask.{key}", f"{only}, for family is mask_x_rcnn", found)
+        if self.box.layers == 0:
+            raise impossible("box.layers", "at least 1, for family is mask_x_rcnn: T reads rows of box.width", 0)
         if self.box.class_agnostic and self.transfer.input in ("box", "cls_box"):
             expected = f"false, for transfer.input is {self.transfer.input}: T reads a class's own box weights"
             raise impossible("box.class_agnostic", expected, self.box.class_agnostic)

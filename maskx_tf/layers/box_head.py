@@ -20,8 +20,8 @@ class FullyConnectedHead(keras.layers.Layer):
     """Fully connected layers with ReLU on the flattened features.
 
     Args:
-        width: of each layer.
-        layers: how many.
+        width: of each layer; without a layer, of the flattened features as soon as they are known.
+        layers: how many; 0 flattens alone.
     """
 
     def __init__(self, width: int = 1024, *, layers: int = 2, **kwargs: object) -> None:
@@ -44,6 +44,7 @@ class FullyConnectedHead(keras.layers.Layer):
         for dense in self.dense:
             dense.build((None, size))
             size = self.width
+        self.width = size
 
     def call(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Float [B, N, width] of pooled features [B, N, size, size, C]."""

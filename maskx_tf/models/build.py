@@ -75,7 +75,8 @@ def _mask_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     softmax = mask.activation == "softmax"
     head: keras.layers.Layer
     if mask.head == "mlp":
-        head = MLPMaskHead(outputs, side=2 * pool.size, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head")
+        side = mask.mlp_side or 2 * pool.size
+        head = MLPMaskHead(outputs, side=side, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head")
     else:
         predictor = MaskPredictor(
             outputs + 1 if softmax else outputs, stddev=AGNOSTIC_STDDEV if outputs == 1 else None, name="predictor"

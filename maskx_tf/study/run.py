@@ -272,7 +272,7 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[regions.Regi
             seed=group.cell.group.seed,
             say=group.say,
         )
-        return held, regions.with_masks(held, batches(), 2 * config.model.roi.mask_size)
+        return held, regions.with_masks(held, batches(), config.model.mask.mlp_side or 2 * config.model.roi.mask_size)
 
 
 def fresh(folder: Path, digest: str, say: Say) -> None:

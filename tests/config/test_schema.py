@@ -105,15 +105,12 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.family=mask_rcnn", "model.fcis.ohem=true"], "model.fcis", "has no position-sensitive maps"),
         (["model.family=fcis"], "model.backbone.neck", "dc5, for family is fcis"),
         (
-            ["model.family=fcis", "model.backbone.neck=dc5", "model.anchors.sizes=[[64]]", "model.mask.convs=2"],
-            "model.mask",
-            "no mask head",
-        ),
-        (
             ["model.family=fcis", "model.backbone.neck=dc5", "model.anchors.sizes=[[64]]", "train.stage=detector"],
             "train.stage",
             "all, for the maps",
         ),
+        (["model.mask.mlp_side=28"], "model.mask.mlp_side", "null, for head is fcn"),
+        (["model.box.layers=0"], "model.box.layers", "at least 1, for family is mask_x_rcnn"),
         (["model.fcis.size=20"], "model.fcis.size", "a multiple of group, which is 7"),
         (["model.fcis.scores=average"], "model.fcis.passes", "1, for scores is average"),
         (

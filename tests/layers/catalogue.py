@@ -201,6 +201,7 @@ CASES: dict[str, Case] = {
     # box_head
     "FullyConnectedHead": on_regions(lambda: FullyConnectedHead(16)),
     "FullyConnectedHead of three": on_regions(lambda: FullyConnectedHead(8, layers=3)),
+    "FullyConnectedHead without layers": on_regions(lambda: FullyConnectedHead(128, layers=0)),
     "Res5Head": Case(lambda: Res5Head("resnet50"), lambda: (normal(2, 3, 4, 4, 64),), run=both_forms, rounding=0.1),
     "Res5Head group": Case(
         lambda: Res5Head("resnet50", stride_in_1x1=True, norm="group"),
@@ -256,6 +257,7 @@ CASES: dict[str, Case] = {
         lambda: TransferredMaskHead(MaskTrunk(8, convs=1), (MLPBranch(side=8),)), FILTERS, outputs=FLOAT32
     ),
     "MLPMaskHead": on_regions(lambda: MLPMaskHead(5, side=8, width=16), CLASSES, outputs=FLOAT32),
+    "MLPMaskHead without hidden layers": on_regions(lambda: MLPMaskHead(1, side=6, layers=0), CLASSES, outputs=FLOAT32),
     "MLPMaskHead agnostic": on_regions(lambda: MLPMaskHead(1, side=8, width=8, layers=3), CLASSES, outputs=FLOAT32),
     # keypoint_head
     "KeypointHead": on_regions(lambda: KeypointHead(3, channels=8, convs=2), outputs=FLOAT32),

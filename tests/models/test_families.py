@@ -39,6 +39,11 @@ HEADS: dict[str, dict[str, Any]] = {
     "mask, softmax": {"family": "mask_rcnn", "mask": {"activation": "softmax"}},
     "mask, mlp": {"family": "mask_rcnn", "mask": {"head": "mlp"}},
     "mask, mlp, agnostic": {"family": "mask_rcnn", "mask": {"head": "mlp", "outputs": "agnostic", "mlp_layers": 3}},
+    "mask, one layer of each": {
+        "family": "mask_rcnn",
+        "box": {"layers": 0},
+        "mask": {"head": "mlp", "outputs": "agnostic", "mlp_layers": 0, "mlp_side": 20},
+    },
     "mask, hourglass": {"family": "mask_rcnn", "mask": {"trunk": "hourglass", "channels": 8, "margin": 0.1}},
     "mask, residual": {"family": "mask_rcnn", "mask": {"trunk": "residual", "pixels": True, "outputs": "agnostic"}},
     "x hourglass, boxes": {

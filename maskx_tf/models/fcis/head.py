@@ -145,7 +145,12 @@ class PositionDetector:
         }
 
     def detect(self, scene: Scene, proposals: Proposals, score: float | None = None) -> Detections:
-        maps = self.maps(scene.features[-1])
+        return self.detect_on(self.maps(scene.features[-1]), scene, proposals, score)
+
+    def detect_on(
+        self, maps: tuple[tf.Tensor, tf.Tensor], scene: Scene, proposals: Proposals, score: float | None = None
+    ) -> Detections:
+        """What `detect` makes of maps that are ready: all that is computed for each region."""
         if not self.scores.masks:
             return self._moved(scene, proposals, self.read(maps, proposals.boxes), score)
         boxes, found = proposals.boxes, []
