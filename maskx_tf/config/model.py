@@ -266,6 +266,8 @@ class ModelConfig(Section):
             return self
         if self.backbone.neck != "dc5":
             raise impossible("backbone.neck", "dc5, for family is fcis", self.backbone.neck)
+        if self.keypoint.use:
+            raise impossible("keypoint.use", "false, for family is fcis", True)
         return self
 
     @model_validator(mode="after")
