@@ -166,10 +166,12 @@ def keypoint_loss(logits: tf.Tensor, cells: tf.Tensor, valid: tf.Tensor) -> Loss
 
 
 def projection_loss(logits: tf.Tensor, inside: tf.Tensor, applies: tf.Tensor) -> Loss:
-    """How far a mask's extent along x and y is from its box's, mean over the regions (BoxInst, Tian et al. 2021).
+    """How far a mask's extent is from its box's, mean over the regions (after BoxInst, Tian et al. 2021).
 
     The largest probability of each column, and of each row, is compared with the box's by 1 - dice, 0 for an equal
-    extent, and both are added up. It says nothing about the shape, and alone it fills boxes.
+    extent, and both are added up. So is the mean cross-entropy of the cells outside the box, which are background: dice
+    alone has no gradient where the mask is sure to fill the whole region. It says nothing about the shape, and alone it
+    fills boxes.
 
     Args:
         logits: float [B, R, M, M], of each region's own class.
@@ -187,6 +189,9 @@ def projection_loss(logits: tf.Tensor, inside: tf.Tensor, applies: tf.Tensor) ->
         overlap = 2.0 * tf.reduce_sum(mask * box, axis=-1)
         distance = 1.0 - overlap / tf.reduce_sum(tf.square(mask) + tf.square(box), axis=-1)
         total += tf.reduce_sum(distance * weight)
+    outside = tf.cast(~inside, tf.float32)
+    background = tf.reduce_sum(tf.nn.softplus(logits) * outside, axis=[-2, -1])
+    total += tf.reduce_sum(tf.math.divide_no_nan(background, tf.reduce_sum(outside, axis=[-2, -1])) * weight)
     return Loss(total, tf.reduce_sum(weight))
 
 

@@ -88,7 +88,7 @@ def softmax_mask_loss(
 
 
 def projection_loss(logits: Array, inside: ArrayLike, applies: ArrayLike) -> tuple[float, float]:
-    """1 - dice of the largest probabilities of columns, and of rows, with the box's (BoxInst, projection loss)."""
+    """1 - dice of the largest probabilities of columns, and of rows, with the box's; cross-entropy outside the box."""
     inside, applies = np.asarray(inside), np.asarray(applies)
     total, count = 0.0, 0.0
     for index in _true(applies):
@@ -101,6 +101,8 @@ def projection_loss(logits: Array, inside: ArrayLike, applies: ArrayLike) -> tup
                 shared += mask * float(box)
                 squares += mask**2 + float(box) ** 2
             total += 1 - 2 * shared / squares
+        outside = [-math.log(1 - p) for p, box in zip(probabilities.flat, inside[index].flat, strict=True) if not box]
+        total += sum(outside) / max(len(outside), 1)
         count += 1
     return total, count
 

@@ -218,6 +218,17 @@ def test_an_exact_mask_has_no_projection_loss(radius) -> None:
         assert projection(other) > 0.01
 
 
+def test_a_mask_that_fills_its_region_is_pushed_back_to_its_box() -> None:
+    """Also where it is sure of itself, so that no probability of a column can move."""
+    box = box_of(disc(32, 15.2, 17.9, 8.0))[None, None]
+    logits = tf.Variable(np.full([1, 1, 32, 32], 15.0, np.float32))
+    with tf.GradientTape() as tape:
+        loss = losses.mean(losses.projection_loss(logits, box, np.ones([1, 1], bool)))
+    gradient = tape.gradient(loss, [logits])[0].numpy()
+    np.testing.assert_allclose(gradient[~box], 1 / (~box).sum(), rtol=1e-3)
+    np.testing.assert_allclose(gradient[box], 0.0, atol=1e-6)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_edges_that_agree_with_colours_cost_less_than_any_shifted_mask(noise) -> None:
     side, mask = 32, disc(32, 15.2, 16.4, 8.0)
