@@ -56,8 +56,11 @@ def mask_target(mask: ArrayLike, box: ArrayLike, region: ArrayLike, size: int, s
     return target
 
 
-def paste_continuous(mask: ArrayLike, box: ArrayLike, height: int, width: int) -> Array:
-    """Value of the mask at each pixel's centre, as detectron2 samples it; -1 where the centre is not in the box."""
+def paste_continuous(mask: ArrayLike, box: ArrayLike, height: int, width: int, repeat: bool = False) -> Array:
+    """Value of the mask at each pixel's centre, as detectron2 samples it; -1 where the centre is not in the box.
+
+    With `repeat`, the outermost cells continue to the edges of the box, where the mask fades otherwise.
+    """
     mask = np.asarray(mask, np.float64)
     x1, y1, x2, y2 = (float(edge) for edge in np.asarray(box))
     values = np.full([height, width], -1.0)
@@ -65,8 +68,15 @@ def paste_continuous(mask: ArrayLike, box: ArrayLike, height: int, width: int) -
         y, x = row + 0.5, column + 0.5
         if y1 <= y < y2 and x1 <= x < x2:
             v, u = (y - y1) / (y2 - y1) * len(mask), (x - x1) / (x2 - x1) * len(mask)
+            if repeat:
+                v, u = (min(max(place, 0.5), len(mask) - 0.5) for place in (v, u))
             values[row, column] = value_at(mask, v, u)
     return values
+
+
+def paste_replicate(mask: ArrayLike, box: ArrayLike, height: int, width: int) -> Array:
+    """`paste_continuous` whose outermost cells continue to the edges of the box (FCIS)."""
+    return paste_continuous(mask, box, height, width, repeat=True)
 
 
 def paste_integer(mask: ArrayLike, box: ArrayLike, height: int, width: int) -> Array:

@@ -17,7 +17,7 @@ from tests import reference_masks as reference
 from tests.checks import assert_forms_agree
 
 HEIGHT, WIDTH = 21, 26
-MODES = pytest.mark.parametrize("mode", mask_ops.PASTE_MODES)
+MODES = pytest.mark.parametrize("mode", paste_ops.PASTE_MODES)
 
 
 @pytest.mark.parametrize("shape", [(8,), (3, 16), (2, 3, 40), (0, 8), (2, 0)])
@@ -143,7 +143,7 @@ PASTE_BOXES = np.float32(
 
 def check_pasted(pasted: np.ndarray, masks: np.ndarray, threshold: float, mode: str) -> None:
     """Every pixel as the reference, but for those whose value is the threshold's within rounding."""
-    value_of = reference.paste_continuous if mode == "continuous" else reference.paste_integer
+    value_of = getattr(reference, f"paste_{mode}")
     for ours, mask, box in zip(pasted, masks, PASTE_BOXES, strict=True):
         values = value_of(mask, box, HEIGHT, WIDTH)
         clear = np.abs(values - threshold) > 1e-4
