@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,14 @@ app = typer.Typer(
     help="Segment any number of images, in shards.",
     epilog="Example: maskx batch plan runs/mine photos/ --out jobs/first",
 )
+
+
+class Engine(StrEnum):
+    """What runs shards."""
+
+    here = "here"
+    ray = "ray"
+
 
 JobFolder = Annotated[Path, typer.Argument(metavar="JOB", help="The folder of the job.")]
 
@@ -68,16 +77,32 @@ def run(
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Of all shards, the I-th part of N, from 0/N to N-1/N.")
     ] = "0/1",
+    engine: Annotated[
+        Engine, typer.Option(help="Where shards run: in this process, or on a Ray cluster.")
+    ] = Engine.here,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster; auto finds one; else a new one here.")
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes of Ray at most; else what the cluster has room for.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.0, help="Processors of each of them.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0.0, help="GPUs of each of them; a half lets two share one.")] = 0.0,
 ) -> None:
     """Run the shards that are not done. It may be stopped at any moment, and started again."""
     found = PART.fullmatch(shard)
     if not found or int(found[1]) >= int(found[2]):
         raise BadInput(f"--shard {shard}: expected I/N with I from 0 to N - 1, such as 0/8")
+    part = int(found[1]), int(found[2])
+    options = (address, actors, cpus, gpus)
+    if engine is Engine.here and options != (None, None, 1.0, 0.0):
+        raise BadInput("--address, --actors, --cpus and --gpus: expected --engine ray with them")
     import_tensorflow()
-    from maskx_tf.tasks.batch.run import run as run_job
+    from maskx_tf.tasks.batch.on_ray import RayOptions, run_on_ray
+    from maskx_tf.tasks.batch.run import run as run_here
 
     with progress_bar("segmenting") as bar:
-        ran = run_job(job, (int(found[1]), int(found[2])), bar)
+        ran = run_here(job, part, bar) if engine is Engine.here else run_on_ray(job, part, RayOptions(*options), bar)
     print(f"{ran.done} shards with {ran.images} images done, {ran.before} were done before")
 
 

@@ -51,16 +51,8 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
         BadInput: the plan cannot be read, the model has changed, a file of rows cannot be written, or another process
             still works on a shard.
     """
-    arrow.require()
-    job = open_job(folder)
-    index, of = part
-    mine = range(index, len(job.counts), of)
-    waiting = [number for number in mine if not job.output(number).exists()]
-    ran = Ran(0, len(mine) - len(waiting), 0)
-    if not waiting:
-        return ran
-    job.check_model()
-    work = _work(job)
+    job, waiting, ran = waiting_shards(folder, part)
+    work = work_of(job)
     progress.started(sum(job.counts[number] for number in waiting))
     held = []
     for number in waiting:
@@ -77,7 +69,19 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
     return ran
 
 
-def _work(job: BatchJob) -> Work:
+def waiting_shards(folder: AnyPath, part: tuple[int, int]) -> tuple[BatchJob, list[int], Ran]:
+    """The job, the shards of a part that are not done, and what a run has done so far; see `run`."""
+    arrow.require()
+    job = open_job(folder)
+    index, of = part
+    mine = range(index, len(job.counts), of)
+    waiting = [number for number in mine if not job.output(number).exists()]
+    if waiting:
+        job.check_model()
+    return job, waiting, Ran(0, len(mine) - len(waiting), 0)
+
+
+def work_of(job: BatchJob) -> Work:
     """What a job does. It may be pickled, and opens the model when it is first asked."""
     if job.settings.boxes is not None:
         return LabelWork(job.model, job.settings.boxes)

@@ -1,0 +1,180 @@
+"""Runs the shards of a job on a Ray cluster, whose nodes may die.
+
+Each actor holds the model and works on one shard at a time, which it writes to the job's folder itself. The driver
+gives a shard whose actor died to another one. So nothing but numbers of shards travels, and memory is bounded by what
+each actor needs for its batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import AnyPath
+from maskx_tf.locks import InUse
+from maskx_tf.tasks.batch.plan import BatchJob
+from maskx_tf.tasks.batch.run import Ran, Work, run_shard, waiting_shards, work_of
+from maskx_tf.tasks.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import ray
+
+TRIES = 5  # of a shard, and of a start of an actor
+STARTING = -1  # in place of the number of a shard
+SECONDS_FOR_A_LOCK = 60  # a process on a node that died may hold its shard a little longer
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where and how actors run.
+
+    Attributes:
+        address: of the cluster, as `ray.init` takes it; None for a cluster on this machine alone.
+        actors: how many at most; None for as many as the cluster has room for when the run starts.
+        cpus: of each actor.
+        gpus: of each actor; a half lets two share one.
+    """
+
+    address: str | None = None
+    actors: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class _Worker:
+    """What an actor does."""
+
+    def __init__(self, job: BatchJob, work: Work) -> None:
+        self._job, self._work = job, work
+
+    def start(self) -> None:
+        """Answers as soon as the actor is there."""
+
+    def run(self, number: int) -> str:
+        """Writes a shard.
+
+        Returns:
+            What went wrong, or nothing.
+        """
+        until = time.monotonic() + SECONDS_FOR_A_LOCK
+        while True:
+            try:
+                run_shard(self._job, number, self._work)
+                return ""
+            except InUse as problem:
+                if time.monotonic() > until:
+                    return str(problem)
+                time.sleep(1.0)
+            except BadInput as problem:  # as text: Ray would add the traceback of another machine
+                return str(problem)
+
+
+def run_on_ray(folder: AnyPath, part: tuple[int, int], options: RayOptions, progress: Progress = SILENT) -> Ran:
+    """Runs the shards of a job that are not done on the actors of a cluster.
+
+    All nodes see the job, the model and the images under the same paths. A node may die, and others may join.
+
+    Args:
+        folder: of the job.
+        part: see `run.run`.
+        options: of the cluster.
+        progress: each image is a step.
+
+    Raises:
+        BadInput: as `run.run`; or Ray is not installed, not reached, or without room for an actor.
+    """
+    job, waiting, ran = waiting_shards(folder, part)
+    if not waiting:
+        return ran
+    progress.started(sum(job.counts[number] for number in waiting))
+    with _cluster(options) as (kind, room):
+        pool = _Pool(kind, (job, work_of(job)), min(options.actors or room, len(waiting)))
+        for number in pool.finish(waiting):
+            ran = ran._replace(done=ran.done + 1, images=ran.images + job.counts[number])
+            for _ in range(job.counts[number]):
+                progress.advance()
+    return ran
+
+
+@contextmanager
+def _cluster(options: RayOptions) -> Iterator[tuple[Any, int]]:
+    """Connects to a cluster: gives the class of its actors, and for how many there is room."""
+    try:
+        import ray
+    except ImportError:
+        raise BadInput("--engine ray: expected the package ray: pip install 'maskx_tf[ray]'") from None
+    try:
+        ray.init(address=options.address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BadInput(f"--address {options.address}: expected a Ray cluster: {' '.join(str(error).split())}") from None
+    try:
+        resources = ray.cluster_resources()
+        room = [
+            int(resources.get(name, 0) // each) for name, each in (("CPU", options.cpus), ("GPU", options.gpus)) if each
+        ]
+        if not min(room, default=1):
+            wanted = f"{options.cpus:g} CPUs and {options.gpus:g} GPUs"
+            raise BadInput(f"--engine ray: expected a cluster with room for an actor of {wanted}, found none")
+        yield ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(_Worker), min(room, default=1)
+    finally:
+        ray.shutdown()
+
+
+class _Pool:
+    """Actors, each of which works on one shard at a time.
+
+    Args:
+        kind: the class of the actors.
+        arguments: of a new one.
+        count: how many.
+    """
+
+    def __init__(self, kind: Any, arguments: tuple[BatchJob, Work], count: int) -> None:
+        self._kind, self._arguments = kind, arguments
+        # What each answer that is still to come will be of: its actor, and the number of its shard.
+        self._coming: dict[ray.ObjectRef, tuple[Any, int]] = {}
+        for _ in range(count):
+            self._hire()
+
+    def _hire(self) -> None:
+        """Asks for an actor. It starts when a node has room for it, which may be never."""
+        actor = self._kind.remote(*self._arguments)
+        self._coming[actor.start.remote()] = actor, STARTING
+
+    def finish(self, numbers: list[int]) -> Iterator[int]:
+        """Yields the numbers of shards as they are done.
+
+        Raises:
+            BadInput: a shard failed several times, or no actor starts.
+        """
+        import ray
+
+        waiting, idle, tries, left = deque(numbers), deque[Any](), Counter[int](), set(numbers)
+        while left:
+            while waiting and idle:
+                actor, number = idle.popleft(), waiting.popleft()
+                self._coming[actor.run.remote(number)] = actor, number
+            [answer], _ = ray.wait(list(self._coming), num_returns=1)
+            actor, of = self._coming.pop(answer)
+            try:
+                problem = ray.get(answer)
+                idle.append(actor)
+            except ray.exceptions.RayActorError as error:  # its node died, or the memory of the node was full
+                problem = f"an actor ended: {reason(error)}"
+                self._hire()
+            if not problem:
+                tries[of] = 0
+                if of != STARTING:
+                    left.remove(of)
+                    yield of
+                continue
+            tries[of] += 1
+            if tries[of] == TRIES:
+                raise BadInput(problem)
+            if of != STARTING:
+                waiting.append(of)
