@@ -39,10 +39,10 @@ def measure(build: Callable[..., Callable[[], Any]], *arguments: Any, repeat: in
 
 def _measure_here(build: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...], repeat: int) -> Cost:
     call = build(*arguments)
-    before = _status("VmRSS")
+    before = status_mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest size so far
     call()
-    peak = _status("VmHWM") - before
+    peak = status_mib("VmHWM") - before
     call()
     cpu, wall = [], []
     for _ in range(repeat):
@@ -54,7 +54,7 @@ def _measure_here(build: Callable[..., Callable[[], Any]], arguments: tuple[Any,
     return Cost(sorted(cpu)[middle], sorted(wall)[middle], peak)
 
 
-def _status(key: str) -> float:
+def status_mib(key: str) -> float:
     """A memory figure of this process in MiB (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{key}:"):

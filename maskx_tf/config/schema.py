@@ -72,6 +72,9 @@ class Source(Section):
         "labelme",
         "via",
         "masks",
+        "yolo",
+        "label_studio",
+        "cvat",
     ] = Field(default="coco", description="How the annotations are written; docs/data.md describes each.")
     masks_b: Text | None = Field(
         default=None,

@@ -59,13 +59,16 @@ def coco_result(
         width: of the image.
         points: its keypoints [P, 3], with their scores; those of a class that has none are at 0, 0.
     """
-    result = coco_entry(category_id, box, score, None if crop is None else encode_crop(crop, height, width))
-    if points is not None and points[:, :2].any():
-        result["keypoints"] = keypoint_numbers(points)
-    return result
+    return coco_entry(category_id, box, score, None if crop is None else encode_crop(crop, height, width), points)
 
 
-def coco_entry(category_id: int, box: NDArray[np.floating] | Sequence[float], score: float, mask: Rle | None) -> Json:
+def coco_entry(
+    category_id: int,
+    box: NDArray[np.floating] | Sequence[float],
+    score: float,
+    mask: Rle | None,
+    points: NDArray[np.floating] | None,
+) -> Json:
     """See `coco_result`; the mask is there in its final form."""
     x1, y1, x2, y2 = (float(edge) for edge in box)
     result: Json = {
@@ -75,6 +78,8 @@ def coco_entry(category_id: int, box: NDArray[np.floating] | Sequence[float], sc
     }
     if mask is not None:
         result["segmentation"] = mask
+    if points is not None and points[:, :2].any():
+        result["keypoints"] = keypoint_numbers(points)
     return result
 
 

@@ -24,6 +24,7 @@ from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, open_regular
 from maskx_tf.masks.paste import paste_crop
+from maskx_tf.masks.results import keypoints_of
 from maskx_tf.masks.rle import Rle, encode_crop
 from maskx_tf.models.inference import Predictor
 from maskx_tf.ops import images as image_ops
@@ -162,13 +163,20 @@ class _Answer(NamedTuple):
                 encode_crop(paste_crop(mask, box, *self.size, mode=self.paste), *self.size)
                 for mask, box in zip(self.found.masks[kept], boxes, strict=True)
             ]
-        points = None
-        if self.found.keypoints is not None:
-            scores = self.found.keypoint_scores[kept, :, None]
-            points = np.concatenate([self.found.keypoints[kept], scores], axis=2, dtype=np.float32)
+        points = keypoints_of(self.found)
         names = tuple(self.names[index] for index in kept)
         classes = self.found.classes[kept]
-        return ImageRow(self.key, OK, *self.size, boxes, self.found.scores[kept], classes, names, masks, points)
+        return ImageRow(
+            self.key,
+            OK,
+            *self.size,
+            boxes,
+            self.found.scores[kept],
+            classes,
+            names,
+            masks,
+            None if points is None else points[kept],
+        )
 
 
 class _Engine(Protocol):
@@ -208,7 +216,8 @@ class _Folder:
         self._most = loaded.config.export.max_pixels
         self._predictor = Predictor(loaded.model, model.input.canvas, score=score)
         sides = model.input.short_side, model.input.long_side
-        self._letterbox = letterbox_for(model.input.canvas, *sides, model.input.rounding)
+        # Traced here: threads that first call it at the same moment would each trace it.
+        self._letterbox = letterbox_for(model.input.canvas, *sides, model.input.rounding).get_concrete_function()
         self._paste = model.detections.paste
         self._names = model.class_names
         self._ids = np.array(loaded.meta.get("category_ids") or range(1, len(self._names) + 1), np.int64)

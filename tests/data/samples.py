@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from maskx_tf.data.annotators import label_studio as annotators
 from maskx_tf.data.formats.readers import DataFiles
 from maskx_tf.data.formats.visual_genome import OVERRIDES
 from maskx_tf.names import COCO
@@ -294,6 +295,62 @@ def masks(folder: Path) -> DataFiles:
     return DataFiles(folder / "images", folder / "masks", "masks")
 
 
+def yolo(folder: Path) -> DataFiles:
+    """A polygon, a box, and an image without a text file."""
+    for name in ("a.jpg", "deep/b.png", "c.jpg"):
+        picture(folder / "images" / name)
+    shares = [f"{number / side:.6f}" for number, side in zip(POLYGON, [WIDTH, HEIGHT] * len(POLYGON), strict=False)]
+    for name, text in (("a.txt", f"1 {' '.join(shares)}\n0 0.5 0.5 0.25 0.5\n"), ("deep/b.txt", "0 0.5 0.5 1 1\n")):
+        (folder / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "labels" / name).write_text(text)
+    (folder / "data.yaml").write_text("path: .\ntrain: images\nnames:\n  0: cat\n  1: dog\n")
+    return DataFiles(folder / "images", folder / "data.yaml", "yolo")
+
+
+def label_studio(folder: Path) -> DataFiles:
+    """A polygon, a turned rectangle, an ellipse, a brush in runs and in values, and a task that nobody did."""
+    for name in ("a.jpg", "b.jpg"):
+        picture(folder / "images" / name)
+    points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in zip(POLYGON[::2], POLYGON[1::2], strict=True)]
+    brush = annotators.packed(blob(3, 3, 12, 9) > 0)
+    values: list[dict[str, Any]] = [
+        {"points": points, "closed": True, "polygonlabels": ["dog"]},
+        {"x": 25, "y": 25, "width": 25, "height": 25, "rotation": 10, "rectanglelabels": ["cat"]},
+        {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20, "ellipselabels": ["ball"]},
+        {"format": "rle", "rle": brush, "brushlabels": ["cat"]},
+        {"x": 50, "y": 50, "width": 1, "keypointlabels": ["cat"]},
+    ]
+    size = {"original_width": WIDTH, "original_height": HEIGHT}
+    results = [size | {"type": list(value)[-1], "value": value} for value in values]
+    tasks = [
+        {"id": 1, "data": {"image": "/data/local-files/?d=project/a.jpg"}, "annotations": [{"result": results}]},
+        {"id": 2, "data": {"image": "b.jpg"}, "annotations": [{"result": results, "was_cancelled": True}]},
+    ]
+    return DataFiles(folder / "images", write_json(folder / "tasks.json", tasks), "label_studio")
+
+
+def cvat(folder: Path) -> DataFiles:
+    """A polygon, an object of two parts, a box, an ellipse, a mask and a line."""
+    picture(folder / "images" / "a.jpg")
+
+    def points(numbers: list[float]) -> str:
+        return ";".join(f"{x},{y}" for x, y in zip(numbers[::2], numbers[1::2], strict=True))
+
+    text = f"""<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+<image id="0" name="a.jpg" width="{WIDTH}" height="{HEIGHT}">
+<polygon label="dog" points="{points(POLYGON)}" group_id="0"></polygon>
+<polygon label="dog" points="{points([30, 3, 36, 3, 33, 9])}" group_id="1"></polygon>
+<polygon label="dog" points="{points([38, 3, 45, 3, 42, 9])}" group_id="1"></polygon>
+<box label="cat" xtl="10" ytl="22.5" xbr="20" ybr="30"></box>
+<ellipse label="ball" cx="35" cy="22" rx="8" ry="6"></ellipse>
+<mask label="cat" rle="1, 2, 5" left="8" top="5" width="4" height="2"></mask>
+<polyline label="cat" points="1,1;5,5"></polyline>
+</image></annotations>"""
+    (folder / "cvat.xml").write_text(text)
+    return DataFiles(folder / "images", folder / "cvat.xml", "cvat")
+
+
 SAMPLES: dict[str, Callable[[Path], DataFiles]] = {
     "coco": coco,
     "voc": voc,
@@ -304,4 +361,7 @@ SAMPLES: dict[str, Callable[[Path], DataFiles]] = {
     "labelme": labelme,
     "via": via,
     "masks": masks,
+    "yolo": yolo,
+    "label_studio": label_studio,
+    "cvat": cvat,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from maskx_tf.tasks.batch.on_ray import RayOptions, run_on_ray
 
 
 def main(job: Path) -> None:
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, its name; by itself Ray leaves a busy machine to all others
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     held: list[str] = []

@@ -50,7 +50,8 @@ class Fake:
             boxes = np.arange(4 * count, dtype=np.float32).reshape(count, 4)
             masks = [rle.encode(np.arange(600).reshape(20, 30) % 7 == index) for index in range(count)]
             classes, scores = np.full(count, 17), np.linspace(0.9, 0.1, count, dtype=np.float32)
-            yield ImageRow(key, "ok", 20, 30, boxes, scores, classes, ("cat",) * count, masks)
+            points = np.arange(6 * count, dtype=np.float32).reshape(count, 2, 3)
+            yield ImageRow(key, "ok", 20, 30, boxes, scores, classes, ("cat",) * count, masks, points)
 
 
 def empty(key: str, status: str) -> ImageRow:
@@ -220,6 +221,11 @@ def test_every_image_is_one_row_in_the_order_of_the_plan(job: Path, photos: Path
     assert len(results) == found.detections
     # As maskx predict: the numbers in the files' names are the ids.
     assert {entry["image_id"] for entry in results} == {int(Path(row.key).stem) for row in expected if len(row.boxes)}
+    # COCO counts pixels, of which the first has its centre at .5 here.
+    assert {tuple(entry["keypoints"]) for entry in results} == {
+        (-0.5, 0.5, 2, 2.5, 3.5, 5),
+        (5.5, 6.5, 8, 8.5, 9.5, 11),
+    }
     for entry in results:
         assert rle.area(entry["segmentation"]) == sum(np.arange(600) % 7 == 0) or entry["score"] < 0.9
 

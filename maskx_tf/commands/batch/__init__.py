@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 
-class Engine(StrEnum):
+class ShardEngine(StrEnum):
     """What runs shards."""
 
     here = "here"
@@ -78,8 +78,8 @@ def run(
         str, typer.Option("--shard", metavar="I/N", help="Of all shards, the I-th part of N, from 0/N to N-1/N.")
     ] = "0/1",
     engine: Annotated[
-        Engine, typer.Option(help="Where shards run: in this process, or on a Ray cluster.")
-    ] = Engine.here,
+        ShardEngine, typer.Option(help="Where shards run: in this process, or on a Ray cluster.")
+    ] = ShardEngine.here,
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster; auto finds one; else a new one here.")
     ] = None,
@@ -95,14 +95,16 @@ def run(
         raise BadInput(f"--shard {shard}: expected I/N with I from 0 to N - 1, such as 0/8")
     part = int(found[1]), int(found[2])
     options = (address, actors, cpus, gpus)
-    if engine is Engine.here and options != (None, None, 1.0, 0.0):
+    if engine is ShardEngine.here and options != (None, None, 1.0, 0.0):
         raise BadInput("--address, --actors, --cpus and --gpus: expected --engine ray with them")
     import_tensorflow()
     from maskx_tf.tasks.batch.on_ray import RayOptions, run_on_ray
     from maskx_tf.tasks.batch.run import run as run_here
 
     with progress_bar("segmenting") as bar:
-        ran = run_here(job, part, bar) if engine is Engine.here else run_on_ray(job, part, RayOptions(*options), bar)
+        ran = (
+            run_here(job, part, bar) if engine is ShardEngine.here else run_on_ray(job, part, RayOptions(*options), bar)
+        )
     print(f"{ran.done} shards with {ran.images} images done, {ran.before} were done before")
 
 

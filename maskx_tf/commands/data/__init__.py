@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maskx_tf.files import Json
 
 USUAL = Recipe()
-FORMATS = "coco, voc, visual_genome (_val, _test), cityscapes, open_images, labelme, via or masks; see docs/data.md."
+FORMATS = "coco, voc, cityscapes, open_images, labelme, yolo, cvat and more, all in docs/data.md."
 
 app = typer.Typer(
     name="data",
@@ -191,12 +191,13 @@ def split(
         print("\n\n".join(f"{key.upper()}, {len(of)} classes: {', '.join(of)}" for key, of in sets.items()))
 
 
-@app.command(epilog="Example: maskx data convert --format labelme --images photos --annotations drawn --out all.json")
+@app.command(epilog="Example: maskx data convert --images photos --annotations drawn.json --to cvat --out drawn.xml")
 def convert(
     images: Images,
     annotations: Annotations,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSON file to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PATH", help="The file to write; for yolo, the new folder.")],
     form: Format = "coco",
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help="coco, yolo, label_studio or cvat.")] = "coco",
     masks: Masks = "all",
     names: Annotated[
         Path | None,
@@ -206,17 +207,19 @@ def convert(
     ] = None,
     outside: Outside = False,
 ) -> None:
-    """Write a data set of any format in COCO's. Masks are written where they are known and the policy leaves them."""
+    """Write a data set of any format in another. Masks are written where they are known and the policy leaves them."""
     from maskx_tf.data import splits
-    from maskx_tf.data.formats import coco_write
     from maskx_tf.data.formats.join import read_names
-    from maskx_tf.data.formats.readers import DataFiles, for_a_look
+    from maskx_tf.data.formats.readers import WRITERS, DataFiles, for_a_look
+
+    if to not in WRITERS:
+        raise BadInput(f"--to: expected one of {', '.join(WRITERS)}, found {to!r}")
 
     new_names: Renaming | None = None if names is None else read_names(names)
     dataset = splits.apply(
         for_a_look([DataFiles(images, annotations, form, outside=outside)], new_names), splits.parse_text(masks)
     )
-    coco_write.write(dataset, out, images)
+    WRITERS[to](dataset, out, images)
     size = _size(dataset)
     print(f"wrote {out}: {size['images']} images, {size['instances']} instances, {size['with_masks']} with masks")
 

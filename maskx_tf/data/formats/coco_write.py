@@ -36,7 +36,7 @@ def as_coco(dataset: Dataset, images: Path) -> Json:
     annotations: list[Json] = []
     for number, image in enumerate(dataset.images, 1):
         image_id = image.id if keeps_images else number
-        name = _name(image, images)
+        name = relative_name(image, images)
         records.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height})
         for one in image.instances:
             annotation_id = one.id if keeps_ids else len(annotations) + 1
@@ -77,7 +77,8 @@ def _written(segmentation: Segmentation, image: ImageRecord) -> list[list[float]
     return rle.encode(bitmap(segmentation, image.height, image.width))
 
 
-def _name(image: ImageRecord, images: Path) -> str:
+def relative_name(image: ImageRecord, images: Path) -> str:
+    """The file of an image, relative to the folder of the images."""
     if isinstance(image.file, bytes):
-        raise BadInput(f"image {image.id}: expected an image in a file of its own, which COCO's JSON can name")
+        raise BadInput(f"image {image.id}: expected an image in a file of its own, which the file can name")
     return Path(os.path.relpath(image.file, images)).as_posix()

@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskx_tf.data import splits
+from maskx_tf.data.annotators import cvat, label_studio, yolo
 from maskx_tf.data.dataset import Dataset, ImageRecord, MaskFile, for_learning
-from maskx_tf.data.formats import cityscapes, coco, labelme, mask_folder, open_images, via, visual_genome, voc
+from maskx_tf.data.formats import (
+    cityscapes,
+    coco,
+    coco_write,
+    labelme,
+    mask_folder,
+    open_images,
+    via,
+    visual_genome,
+    voc,
+)
 from maskx_tf.data.formats.join import Renaming, join, ordered
 from maskx_tf.data.problems import Problem, Report, refuse
 from maskx_tf.errors import BadInput, did_you_mean, visible
@@ -30,6 +41,16 @@ READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
     "labelme": labelme.read,
     "via": via.read,
     "masks": mask_folder.read,
+    "yolo": yolo.read,
+    "label_studio": label_studio.read,
+    "cvat": cvat.read,
+}
+# A writer takes the data set, the file or folder to write, and the folder to which names of images are relative.
+WRITERS: Mapping[str, Callable[[Dataset, Path, Path], None]] = {
+    "coco": coco_write.write,
+    "yolo": yolo.write,
+    "label_studio": label_studio.write,
+    "cvat": cvat.write,
 }
 
 

@@ -116,7 +116,7 @@ def as_record(row: ImageRow) -> Json:
         "scores": row.scores.tolist(),
         "classes": row.classes.tolist(),
         "masks": None if row.masks is None else [mask["counts"] for mask in row.masks],
-        "keypoints": None if points is None else points.reshape(len(points), -1).tolist(),
+        "keypoints": None if points is None else [one.ravel().tolist() for one in points],
     }
 
 

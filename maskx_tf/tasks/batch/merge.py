@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from maskx_tf.errors import BadInput
 from maskx_tf.files import AnyPath, Json, as_json, new_file
 from maskx_tf.masks.results import coco_entry
@@ -139,7 +141,9 @@ def _write_coco(out: Path, job: BatchJob, tables: Iterator[pa.Table]) -> None:
 
 def _results(row: Json, image_id: int) -> Iterator[Json]:
     """COCO's results of a row."""
-    masks = row["masks"] or [None] * len(row["scores"])
-    for box, score, number, counts in zip(row["boxes"], row["scores"], row["classes"], masks, strict=True):
+    none = [None] * len(row["scores"])
+    lists = (row["boxes"], row["scores"], row["classes"], row["masks"] or none, row["keypoints"] or none)
+    for box, score, number, counts, numbers in zip(*lists, strict=True):
         rle = None if counts is None else {"size": [row["height"], row["width"]], "counts": counts}
-        yield {"image_id": image_id, **coco_entry(number, box, score, rle)}
+        points = None if numbers is None else np.reshape(numbers, [-1, 3])
+        yield {"image_id": image_id, **coco_entry(number, box, score, rle, points)}

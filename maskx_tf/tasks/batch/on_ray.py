@@ -24,7 +24,7 @@ from maskx_tf.tasks.progress import SILENT, Progress
 if TYPE_CHECKING:
     import ray
 
-TRIES = 5  # of a shard, and of a start of an actor
+TRIES_OF_A_SHARD = 5  # of a shard, and of a start of an actor
 STARTING = -1  # in place of the number of a shard
 SECONDS_FOR_A_LOCK = 60  # a process on a node that died may hold its shard a little longer
 
@@ -174,7 +174,7 @@ class _Pool:
                     yield of
                 continue
             tries[of] += 1
-            if tries[of] == TRIES:
+            if tries[of] == TRIES_OF_A_SHARD:
                 raise BadInput(problem)
             if of != STARTING:
                 waiting.append(of)
