@@ -21,6 +21,12 @@ from tests.models.small import inputs, small_model
 
 BASE: dict[str, Any] = {"class_names": ("cat", "dog"), "mask": {"mlp_branch": "lean"}}
 POINTS: dict[str, Any] = {"keypoint": {"use": True, "names": ("a", "b")}}
+FCIS: dict[str, Any] = {
+    "family": "fcis",
+    "backbone": {"name": "resnet_small", "neck": "dc5"},
+    "anchors": {"sizes": ((8.0, 16.0, 32.0),)},
+    "mask": {"mlp_branch": "none"},
+}
 # For each setting another value, and the settings that it needs beside it.
 OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "family": ("mask_rcnn", {}),
@@ -33,6 +39,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "backbone.norm_epsilon": (1e-3, {}),
     "backbone.stride_in_1x1": (True, {}),
     "backbone.frozen_stages": (0, {}),
+    "backbone.stem_pool": ("ceil", {}),
     "backbone.neck": ("dc5", {"backbone": {"neck": "c5"}, "anchors": {"sizes": ((32.0, 64.0),)}}),
     "backbone.fpn_channels": (128, {}),
     "anchors.sizes": (((1.0,), (2.0,), (4.0,), (8.0,), (16.0,)), {}),
@@ -75,6 +82,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "mask.convs": (2, {}),
     "mask.channels": (128, {}),
     "mask.mlp_layers": (1, {"family": "mask_rcnn", "mask": {"mlp_branch": "none", "head": "mlp"}}),
+    "mask.mlp_side": (21, {"family": "mask_rcnn", "mask": {"mlp_branch": "none", "head": "mlp"}}),
     "mask.mlp_width": (64, {"family": "mask_rcnn", "mask": {"mlp_branch": "none", "head": "mlp"}}),
     "mask.outputs": ("agnostic", {"family": "mask_rcnn"}),
     "mask.activation": ("softmax", {"family": "mask_rcnn", "mask": {"mlp_branch": "none"}}),
@@ -90,6 +98,20 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "keypoint.channels": (64, POINTS),
     "keypoint.normaliser": ("fixed", POINTS),
     "keypoint.score": ("probability", POINTS),
+    "fcis.scores": ("separate", FCIS),
+    "fcis.group": (3, FCIS),
+    "fcis.size": (14, FCIS),
+    "fcis.pooling": ("bilinear", FCIS),
+    "fcis.channels": (64, FCIS),
+    "fcis.rpn_channels": (64, FCIS),
+    "fcis.mask_weight": (1.0, FCIS),
+    "fcis.ohem": (True, FCIS),
+    "fcis.passes": (1, FCIS),
+    "fcis.min_side": (3.0, FCIS),
+    "fcis.merge_iou": (0.6, FCIS),
+    "fcis.threshold": (0.3, FCIS),
+    "fcis.prebinarize": (False, FCIS),
+    "fcis.voters": ("own_class", FCIS),
     "transfer.input": ("cls", {}),
     "transfer.layers": (3, {}),
     "transfer.activation": ("relu", {}),
