@@ -21,7 +21,7 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import nms as nms_ops
-from maskx_tf.structures import Detections
+from maskx_tf.structures import Detections, KeypointSet
 
 # Canvases are multiples of this, the coarsest stride that is halved exactly.
 STRIDE = 32
@@ -77,6 +77,11 @@ def pixels_of(image: ImageLike) -> NDArray[np.uint8]:
         raise BadInput(f"image: {reason(error)}") from None
 
 
+def keypoints_of(config: ModelConfig) -> KeypointSet:
+    """The keypoints that a model knows; without names if it has none."""
+    return KeypointSet.of_names(config.keypoint.names, config.keypoint.skeleton, config.keypoint.flip)
+
+
 class ImagePredictor:
     """Detections of single images of any size, in NumPy and in the image's own pixels.
 
@@ -89,9 +94,10 @@ class ImagePredictor:
         self.model = model
         self.config = config
         self._predictors: dict[tuple[int, int], Predictor] = {}
+        self._mirror_of = keypoints_of(config).mirror
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
-        """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M]."""
+        """Detections of uint8 [H, W, 3]: only the valid ones, best first, in pixels of the image."""
         return self._detect_view(image, View())
 
     def refresh(self) -> None:
@@ -100,14 +106,15 @@ class ImagePredictor:
             predictor.refresh()
 
     def segment(self, image: NDArray[np.uint8], boxes: np.ndarray, classes: np.ndarray | None = None) -> Detections:
-        """Masks of given boxes [N, 4] in the image's pixels, for classes [N] of 1..K or the likeliest ones."""
+        """Masks and keypoints of boxes [N, 4] in the image's pixels, for classes [N] of 1..K or the likeliest ones."""
         found = self._segment_view(image, View(), np.asarray(boxes, np.float32), classes)
         return found._replace(boxes=np.asarray(boxes, np.float32))
 
     def augmented(self, image: NDArray[np.uint8], views: Sequence[View]) -> Detections:
         """Detections agreed on by several views: the union of their boxes, suppressed once more, and mean masks.
 
-        Each view's detector looks for boxes; then each view segments the boxes that were kept.
+        Each view's detector looks for boxes; then each view segments the boxes that were kept. A keypoint is where the
+        view with its highest score finds it.
         """
         found = [self._detect_view(image, view) for view in views]
         boxes, scores, classes = (np.concatenate([getattr(f, key) for f in found]) for key in Detections._fields[:3])
@@ -122,10 +129,17 @@ class ImagePredictor:
         )
         kept = indices[0].numpy()[valid[0].numpy()]
         merged = Detections(boxes[kept], scores[kept], classes[kept], np.ones(len(kept), bool))
-        if "masks" not in self.model.outputs:
+        if not self.model.outputs & {"masks", "keypoints"}:
             return merged
-        masks = [self._segment_view(image, view, merged.boxes, merged.classes).masks for view in views]
-        return merged._replace(masks=np.mean(masks, axis=0))
+        seen = [self._segment_view(image, view, merged.boxes, merged.classes) for view in views]
+        if "masks" in self.model.outputs:
+            merged = merged._replace(masks=np.mean([one.masks for one in seen], axis=0))
+        if "keypoints" in self.model.outputs:
+            scores = np.array([one.keypoint_scores for one in seen])
+            best = scores.argmax(axis=0)[None]
+            points = np.take_along_axis(np.array([one.keypoints for one in seen]), best[..., None], axis=0)[0]
+            merged = merged._replace(keypoints=points, keypoint_scores=scores.max(axis=0))
+        return merged
 
     def _detect_view(self, image: NDArray[np.uint8], view: View) -> Detections:
         canvas, size = self._letterbox(image, view)
@@ -133,7 +147,9 @@ class ImagePredictor:
         original = found._replace(boxes=image_ops.to_original(found.boxes, size, _original_size(image)))
         kept = found.valid[0].numpy()
         result = Detections(*(None if part is None else part[0].numpy()[kept] for part in original))
-        return result._replace(boxes=_mirror(result.boxes, image.shape[1])) if view.flip else result
+        if view.flip:
+            result = result._replace(boxes=_mirror(result.boxes, image.shape[1]))
+        return self._with_keypoints(result, image, size, view)
 
     def _segment_view(
         self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: np.ndarray | None
@@ -147,13 +163,30 @@ class ImagePredictor:
         given = None if classes is None else tf.constant(np.pad(classes, fill[0])[None], tf.int32)
         in_canvas = image_ops.from_original(tf.constant(seen[None]), size, _original_size(image))
         found = self._predictor(view).segment(canvas, size, in_canvas, given)
-        masks = found.masks[0, :count].numpy()
-        return Detections(
-            boxes=boxes,
-            scores=found.scores[0, :count].numpy(),
-            classes=found.classes[0, :count].numpy(),
-            valid=np.ones(count, bool),
-            masks=masks[:, :, ::-1] if view.flip else masks,
+        result = Detections(*(None if part is None else part[0, :count].numpy() for part in found))
+        if view.flip and result.masks is not None:
+            result = result._replace(masks=result.masks[:, :, ::-1])
+        result = result._replace(boxes=boxes, valid=np.ones(count, bool))
+        return self._with_keypoints(result, image, size, view)
+
+    def _with_keypoints(self, found: Detections, image: np.ndarray, size: tf.Tensor, view: View) -> Detections:
+        """The detections with their keypoints moved from the canvas of a view to the image, left and right as there.
+
+        Args:
+            found: keypoints [D, P, 2]; those of a class that has none are at 0, 0, and stay there.
+            image: as it was given.
+            size: float32 [1, 2], height and width of the image on the canvas.
+            view: in which they were found.
+        """
+        if found.keypoints is None:
+            return found
+        points = found.keypoints * (_original_size(image) / size).numpy()[:, ::-1]
+        if not view.flip:
+            return found._replace(keypoints=points)
+        turned = np.where(points.any(axis=2, keepdims=True), points * [-1, 1] + [image.shape[1], 0], 0.0)
+        return found._replace(
+            keypoints=turned[:, self._mirror_of].astype(np.float32),
+            keypoint_scores=found.keypoint_scores[:, self._mirror_of],
         )
 
     def _letterbox(self, image: NDArray[np.uint8], view: View) -> tuple[tf.Tensor, tf.Tensor]:

@@ -144,8 +144,10 @@ def score(
         progress: each image is a step.
 
     Raises:
-        BadInput: an image cannot be read, no class of the model occurs in the data, or the metric is for other data.
+        BadInput: an image cannot be read, no class of the model occurs in the data, the data have other keypoints than
+            the model, or the metric is for other data.
     """
+    _check_keypoints(data.dataset, config)
     map_of = _map_of(data, config, options) if options.metric == "cityscapes" else None
     kinds = None if options.steps.grabcut else config.evaluate.kinds
     options.steps.check(config.model.outputs)
@@ -264,6 +266,17 @@ def classes_a(
     else:
         return None
     return None if found >= set(dataset.class_names) else found
+
+
+def _check_keypoints(dataset: Dataset, config: Config) -> None:
+    """Raises BadInput where the model and the data have keypoints, and not the same."""
+    known, named = config.model.keypoint.names, dataset.keypoints
+    if "keypoints" in config.model.outputs and named is not None and named.names != known:
+        expected, found = (", ".join(names[:3]) for names in (known, named.names))
+        raise BadInput(
+            f"{dataset.name}: expected the model's {len(known)} keypoints, such as {expected}, found "
+            f"{len(named.names)}, such as {found}"
+        )
 
 
 def _map_of(data: EvaluationData, config: Config, options: EvaluateOptions) -> Callable[[int], IdMap]:

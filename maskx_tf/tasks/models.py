@@ -14,7 +14,7 @@ from maskx_tf.config import load as load_config
 from maskx_tf.files import Json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.prediction.images import ImagePredictor
+from maskx_tf.prediction.images import ImagePredictor, keypoints_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,11 @@ class Model:
         """The data set's id of each class 1..K; None where this is not known."""
         known = self.meta.get("category_ids")
         return None if known is None else tuple(int(number) for number in known)
+
+    @property
+    def skeleton(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of keypoints between which a line is drawn."""
+        return keypoints_of(self.config.model).skeleton
 
     @property
     def name(self) -> str:

@@ -88,7 +88,12 @@ def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int)
 
 
 def detections_sheet(
-    images: NDArray[np.uint8], found: Detections, class_names: Sequence[str], a_names: Set[str], score: float
+    images: NDArray[np.uint8],
+    found: Detections,
+    class_names: Sequence[str],
+    a_names: Set[str],
+    score: float,
+    skeleton: Sequence[tuple[int, int]],
 ) -> NDArray[np.uint8]:
     """The images of a batch with what was found in them, side by side.
 
@@ -98,11 +103,13 @@ def detections_sheet(
         class_names: of the model.
         a_names: the classes of A.
         score: detections from this score on are drawn.
+        skeleton: indices of the keypoints between which a line is drawn.
     """
     pictures = []
     for index, pixels in enumerate(images):
         one = Detections(*(None if value is None else value[index] for value in found))
         kept = one.valid & (one.scores >= score)
         one = Detections(*(None if value is None else value[kept] for value in one))
-        pictures.append(visualize.draw(*visualize.enlarged(pixels, one), class_names, a_classes=a_names))
+        drawn = visualize.enlarged(pixels, one)
+        pictures.append(visualize.draw(*drawn, class_names, a_classes=a_names, skeleton=skeleton))
     return np.concatenate(pictures, axis=1)

@@ -36,7 +36,8 @@ class Prediction:
     Attributes:
         image: the image, as it was given.
         size: its height and width.
-        detections: best first, without padding; boxes [D, 4] in pixels of the image, masks [D, M, M] over the boxes.
+        detections: best first, without padding; boxes [D, 4] and keypoints [D, P, 2] in pixels of the image, masks
+            [D, M, M] over the boxes.
         model: the model that was asked.
         steps: what is made of the model's masks before they are pasted, drawn or written.
     """
@@ -71,11 +72,12 @@ class Prediction:
         return self._crops(self.detections, self.size, lambda: pixels_of(self.image))
 
     def drawn(self) -> NDArray[np.uint8]:
-        """The image with boxes, masks and labels, uint8 [h, w, 3]. A small image is enlarged."""
+        """The image with boxes, masks, keypoints and labels, uint8 [h, w, 3]. A small image is enlarged."""
         picture, found = enlarged(pixels_of(self.image), self.detections)
         height, width = picture.shape[:2]
         crops = self.crops if (height, width) == self.size else self._crops(found, (height, width), lambda: picture)
-        return draw(picture, found, self.model.class_names, a_classes=self.model.classes_a, crops=crops)
+        model = self.model
+        return draw(picture, found, model.class_names, a_classes=model.classes_a, crops=crops, skeleton=model.skeleton)
 
     def as_coco(self, image_id: int) -> list[Json]:
         """COCO's results. Category ids are the data set's where the model knows them, or else 1..K."""

@@ -20,7 +20,8 @@ from maskx_tf.files import Json
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.names import COCO_FLIP, COCO_KEYPOINTS, COCO_SKELETON
-from maskx_tf.structures import Detections, KeypointSet
+from maskx_tf.prediction.images import keypoints_of
+from maskx_tf.structures import Detections
 from maskx_tf.tasks import evaluate
 from maskx_tf.tasks.pictures import detections_sheet
 from maskx_tf.tasks.progress import SILENT, Progress
@@ -111,8 +112,7 @@ def with_keypoints(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
         for pairs in (known.skeleton, known.flip)
     )
     config = config.with_keypoints(known.names, settings.skeleton or skeleton, settings.flip or flip)
-    final = config.model.keypoint
-    return config, dataset._replace(keypoints=KeypointSet.of_names(final.names, final.skeleton, final.flip))
+    return config, dataset._replace(keypoints=keypoints_of(config.model))
 
 
 def a_classes(config: Config, dataset: Dataset) -> frozenset[str]:
@@ -182,7 +182,8 @@ class Watcher:
         found = self._refreshed(model).detect(batch["images"], batch["image_sizes"])
         found = Detections(*(None if value is None else value.numpy() for value in found))
         score = max(SHOWN, config.model.detections.score)
-        return detections_sheet(batch["images"].numpy(), found, config.model.class_names, self._classes_a, score)
+        names, lines = config.model.class_names, keypoints_of(config.model).skeleton
+        return detections_sheet(batch["images"].numpy(), found, names, self._classes_a, score, lines)
 
     def _refreshed(self, model: RCNN) -> Predictor:
         """The predictor, whose graphs are compiled once, with the weights as they are now."""

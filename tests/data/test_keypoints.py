@@ -15,11 +15,12 @@ from maskx_tf.config.schema import DataConfig
 from maskx_tf.data import keypoints, opening
 from maskx_tf.data.checks import check
 from maskx_tf.data.dataset import Instance
-from maskx_tf.data.formats import coco_write, readers
+from maskx_tf.data.formats import coco, coco_write, readers
 from maskx_tf.data.formats.readers import DataFiles, read
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
+from maskx_tf.names import COCO_FLIP, COCO_IDS, COCO_KEYPOINTS, COCO_SKELETON
 from maskx_tf.structures import KeypointSet
 from tests.data.batches import INPUT, PLAIN, take
 from tests.data.samples import HEIGHT, WIDTH, coco_keypoints, coco_keypoints_data, write_json
@@ -224,3 +225,13 @@ def test_images_with_few_keypoints_are_left_out(tmp_path: Path) -> None:
     assert [kept(least) for least in (0, 1, 3, 4)] == [[1, 2, 3], [1, 2], [1, 2], [2]]
     with pytest.raises(BadInput, match=r"data.min_keypoints: expected images of keypoints.json with 5 keypoints"):
         kept(5)
+
+
+def test_coco_itself(tmp_path: Path) -> None:
+    """Names and skeleton of COCO's persons; its pairs are those of left and right."""
+    places = {name: place for place, name in enumerate(COCO_KEYPOINTS, 1)}
+    lines = [[places[first], places[second]] for first, second in COCO_SKELETON]
+    category = {"id": 1, "name": COCO_IDS[1], "keypoints": list(COCO_KEYPOINTS), "skeleton": lines}
+    path = write_json(tmp_path / "a.json", {"images": [], "annotations": [], "categories": [category]})
+    named = coco.read(tmp_path, path).keypoints
+    assert named == KeypointSet.of_names(COCO_KEYPOINTS, COCO_SKELETON, COCO_FLIP)

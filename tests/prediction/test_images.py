@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskx_tf.cli import run
-from maskx_tf.config import ModelConfig
+from maskx_tf.config import Config, ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import paste, paste_crops
 from maskx_tf.masks.results import coco_results
@@ -22,7 +23,7 @@ from maskx_tf.models.build import build
 from maskx_tf.prediction.images import ImagePredictor, View, read_image
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
-from maskx_tf.tasks.models import opened
+from maskx_tf.tasks.models import Model, opened
 from maskx_tf.tasks.predict import predict
 
 SETTINGS = {
@@ -65,7 +66,9 @@ def test_detections_are_in_the_images_own_pixels(predictor, picture) -> None:
 def test_one_plain_view_changes_nothing(predictor, picture) -> None:
     plain, augmented = predictor(picture), predictor.augmented(picture, [View()])
     for one, other in zip(plain, augmented, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-3)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, atol=2e-3)
 
 
 def test_mirrored_view_of_the_mirrored_image(predictor, picture) -> None:
@@ -229,3 +232,65 @@ def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(BadInput, match=r"a\.png: expected an image: not a regular file"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.fixture(scope="module")
+def pointing() -> ImagePredictor:
+    """Of a model with keypoints, which class 2 has not."""
+    tf.keras.utils.set_random_seed(3)
+    keypoint = {"use": True, "names": ["nose", "left", "right"], "flip": [["left", "right"]], "convs": 1}
+    keypoint |= {"channels": 16, "classes": ["hat", "bag"], "skeleton": [["nose", "left"], ["nose", "right"]]}
+    config = ModelConfig.model_validate({**SETTINGS, "family": "faster_rcnn", "keypoint": keypoint})
+    return ImagePredictor(build(config), config)
+
+
+def test_keypoints_are_in_the_images_own_pixels(pointing, picture) -> None:
+    found = pointing(picture)
+    assert found.keypoints.shape == (10, 3, 2)
+    has = found.classes != 2
+    assert has.sum() > 0
+    low, high = found.boxes[has, None, :2], found.boxes[has, None, 2:]
+    assert ((found.keypoints[has] >= low - 0.01) & (found.keypoints[has] <= high + 1)).all()
+    assert not found.keypoints[~has].any()
+    assert found.keypoints[..., 0].max() > 60  # in canvas pixels they reach to 96
+    assert found.keypoints[..., 0].max() <= 81
+
+
+def test_keypoints_of_a_mirrored_view(pointing, picture) -> None:
+    plain = pointing(picture)
+    mirrored = pointing.augmented(picture[:, ::-1], [View(flip=True)])
+    has = plain.classes != 2
+    expected = plain.keypoints[:, [0, 2, 1]] * [-1, 1] + [80, 0]
+    np.testing.assert_allclose(mirrored.keypoints[has], expected[has], atol=0.05)
+    np.testing.assert_allclose(mirrored.keypoint_scores, plain.keypoint_scores[:, [0, 2, 1]], atol=1e-3)
+    assert not mirrored.keypoints[~has].any()
+
+
+def test_keypoints_are_those_of_the_surest_view(pointing, picture) -> None:
+    views = [View(), View(0.75), View(1.25, flip=True)]
+    found = pointing.augmented(picture, views)
+    each = [pointing._segment_view(picture, view, found.boxes, found.classes) for view in views]
+    scores = np.array([one.keypoint_scores for one in each])
+    np.testing.assert_allclose(found.keypoint_scores, scores.max(axis=0), atol=1e-3)
+    assert len(set(scores.argmax(axis=0).reshape(-1))) > 1
+    for index, place in np.ndindex(*found.keypoint_scores.shape):
+        best = scores[:, index, place].argmax()
+        np.testing.assert_allclose(found.keypoints[index, place], each[best].keypoints[index, place], atol=0.05)
+
+
+def test_prediction_writes_and_draws_keypoints(pointing, picture) -> None:
+    model = Model(pointing.model, Config(model=pointing.config), {})
+    (found,) = predict(model, picture, score=0.0)
+    results = found.as_coco(3)
+    assert len(results) == 10
+    for one, label, points, scores in zip(
+        results, found.detections.classes, found.detections.keypoints, found.detections.keypoint_scores, strict=True
+    ):
+        if label == 2:
+            assert "keypoints" not in one
+        else:
+            rows = np.array(one["keypoints"]).reshape(-1, 3)
+            np.testing.assert_allclose(rows[:, :2], points - 0.5, atol=1e-3)
+            np.testing.assert_allclose(rows[:, 2], scores, atol=1e-3)
+    bare = dataclasses.replace(found, detections=found.detections._replace(keypoints=None, keypoint_scores=None))
+    assert (found.drawn() != bare.drawn()).any(axis=-1).sum() > 500
