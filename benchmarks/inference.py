@@ -1,4 +1,4 @@
-"""What a model costs to ask: `python -m benchmarks.inference [vocabulary|stages|fcis]`.
+"""What a model costs to ask: `python -m benchmarks.inference [vocabulary|stages|keypoints|fcis]`.
 
 Mask^X R-CNN, ResNet-50-FPN, one image of 800x1216, 100 detections, random weights; the work does not depend on them,
 because every step has a fixed size. FCIS, ResNet-50, 608x1024, 300 proposals and 600 regions: its vote depends on what
@@ -26,8 +26,9 @@ from maskx_tf.models.build import build
 from maskx_tf.models.fcis.head import PositionDetector
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.names import COCO_KEYPOINTS
 from maskx_tf.ops import images as image_ops
-from maskx_tf.structures import Proposals
+from maskx_tf.structures import Detections, Proposals
 
 CANVAS = (800, 1216)
 FCIS_CANVAS = (608, 1024)
@@ -55,6 +56,17 @@ def stages() -> None:
             costs[stage] = measure(_stage, stage, precision, repeat=REPEAT)
         costs["paste 100 masks (NumPy)"] = measure(_paste, repeat=REPEAT)
         show(f"Parts, {precision}", costs, base="features")
+
+
+def keypoints() -> None:
+    """Prints the keypoint branch beside its own convolutions alone: 100 detections of a class that has keypoints."""
+    for precision in POLICIES:
+        costs = {
+            "convolutions of the head": measure(_keypoints, "convolutions", precision, repeat=REPEAT),
+            "keypoint branch": measure(_keypoints, "branch", precision, repeat=REPEAT),
+            "keypoint branch, every second one": measure(_keypoints, "half", precision, repeat=REPEAT),
+        }
+        show(f"Keypoints of 100 detections, {precision}", costs, base="convolutions of the head")
 
 
 def fcis() -> None:
@@ -163,6 +175,43 @@ def _stage(stage: str, precision: str) -> Callable[[], Any]:
     )
 
 
+def _keypoints(stage: str, precision: str) -> Callable[[], Any]:
+    """The keypoint branch on random maps and boxes, or the eight convolutions of its head on random regions."""
+    keras.config.set_dtype_policy(POLICIES[precision])
+    settings = {
+        "family": "faster_rcnn",
+        "class_names": ["person", "dog"],
+        "input": {"canvas": CANVAS, "short_side": 800, "long_side": 1216},
+        "keypoint": {"use": True, "names": COCO_KEYPOINTS, "classes": ["person"]},
+    }
+    model = build(ModelConfig.model_validate(settings))
+    branch = model.branch("keypoint")
+    generator = np.random.default_rng(0)
+    if stage == "convolutions":
+        (head,) = branch.layers()
+
+        def convolve(regions: tf.Tensor) -> tf.Tensor:
+            for conv in head.convs:
+                regions = conv(regions)
+            return regions
+
+        return _frozen(convolve, tf.constant(generator.normal(size=(100, 14, 14, 256)), head.compute_dtype))
+    maps = [
+        tf.constant(generator.normal(size=(1, CANVAS[0] // stride, CANVAS[1] // stride, 256)), tf.float32)
+        for stride in (4, 8, 16, 32)
+    ]
+    corners = np.sort(generator.random((1, 100, 2, 2), np.float32) * [CANVAS[1], CANVAS[0]], axis=2)
+    boxes = tf.constant(corners.reshape(1, 100, 4), tf.float32)
+    classes = tf.constant(np.where(np.arange(100) % 2 == 1, 2 if stage == "half" else 1, 1)[None], tf.int32)
+    images, sizes = _inputs()
+
+    def find(boxes: tf.Tensor, *features: tf.Tensor) -> Any:
+        found = branch.predict(Scene(images, sizes, list(features)), Detections(boxes, None, classes, None), ())
+        return found.keypoints, found.keypoint_scores
+
+    return _frozen(find, boxes, *maps)
+
+
 def _frozen(function: Callable[..., Any], *inputs: tf.Tensor) -> Callable[[], Any]:
     traced = tf.function(function).get_concrete_function(*[tf.TensorSpec(each.shape, each.dtype) for each in inputs])
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
@@ -183,7 +232,7 @@ def _paste() -> Callable[[], Any]:
     return lambda: paste_ops.paste(masks, boxes, *CANVAS)
 
 
-PARTS = {"vocabulary": vocabulary, "stages": stages, "fcis": fcis}
+PARTS = {"vocabulary": vocabulary, "stages": stages, "keypoints": keypoints, "fcis": fcis}
 
 if __name__ == "__main__":
     print(machine())

@@ -45,7 +45,7 @@ class Runner:
         self._graphs = {name: one.get_signature_runner() for name, one in self._interpreters.items()}
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
-        """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4], masks [D, M, M] or None."""
+        """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4]; what it lacks is None."""
         facts = self.facts
         rounding = facts.get("rounding", "exact")  # which folders from before there was a choice do not name
         canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"], rounding)
@@ -56,13 +56,15 @@ class Runner:
         count = int(outputs["count"][0])
         height, width = image.shape[:2]
         ratio = np.array([width / size[1], height / size[0]] * 2, np.float32)
-        masks = outputs.get("masks")
+        added = {key: outputs[key][0, :count] for key in ("masks", "keypoints", "keypoint_scores") if key in outputs}
+        if "keypoints" in added:
+            added["keypoints"] = added["keypoints"] * ratio[:2]
         return Detections(
             boxes=outputs["boxes"][0, :count] * ratio,
             scores=outputs["scores"][0, :count],
             classes=outputs["classes"][0, :count],
             valid=np.ones(count, bool),
-            masks=None if masks is None else masks[0, :count],
+            **added,
         )
 
     def _run(self, inputs: NamedArrays) -> NamedArrays:

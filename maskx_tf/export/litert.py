@@ -2,8 +2,9 @@
 
 Forms, each a folder of one or two graphs beside `lite.json`, which says what they are:
 
-whole     model: image -> boxes, scores, classes, masks
-parts     detector: image -> boxes, scores, classes and feature maps; masks: feature maps, boxes, classes -> masks
+whole     model: image -> boxes, scores, classes, masks, keypoints
+parts     detector: image -> boxes, scores, classes and feature maps; masks: feature maps, boxes, classes -> masks and
+          keypoints
 int8      features, every operator of it in integers: normalised image -> feature maps; heads: feature maps -> boxes,
           scores, classes, masks. What chooses boxes loops, and LiteRT's calibration crashes on loops; what normalises
           compares, and its comparisons of integers crash at some scales: both stay outside of the integers.
@@ -157,7 +158,7 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
         **levels: tf.Tensor,
     ) -> GraphOutputs:
         scene = Scene(pixels, size, [levels[name] for name in read])
-        return {"masks": model.complete(scene, Detections(boxes, None, classes, None), prepared).masks}
+        return _added(model.complete(scene, Detections(boxes, None, classes, None), prepared))
 
     given = {
         "boxes": tf.TensorSpec([1, limit, 4], name="boxes"),
@@ -182,7 +183,13 @@ def _named(found: Detections) -> GraphOutputs:
         "classes": found.classes,
         "count": tf.reduce_sum(tf.cast(found.valid, tf.int32), axis=1),
     }
-    return outputs if found.masks is None else {**outputs, "masks": found.masks}
+    return {**outputs, **_added(found)}
+
+
+def _added(found: Detections) -> GraphOutputs:
+    """What the branches have filled."""
+    fields = {"masks": found.masks, "keypoints": found.keypoints, "keypoint_scores": found.keypoint_scores}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _converted(graph: Graph, images: list[NDArray[np.float32]]) -> bytes:

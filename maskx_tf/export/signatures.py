@@ -2,7 +2,8 @@
 
 Names are those of TensorFlow's Object Detection API. Boxes are normalised (ymin, xmin, ymax, xmax) of the image as
 people see it, upright; classes are the ids of the data set; masks are those of the predicted class, stretched over
-their boxes, in 256 grey levels. Entries beyond `num_detections` are zero.
+their boxes, in 256 grey levels; keypoints are normalised (y, x), and zeros for classes that have none. Entries beyond
+`num_detections` are zero.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from maskx_tf.structures import Detections
 SERVING_DEFAULT, IMAGE_TENSOR, SEGMENT_BOXES = "serving_default", "image_tensor", "segment_boxes"
 # segment_boxes takes no more for an image: a thousand regions is what the detector itself looks at.
 MAX_BOXES = 1000
+ADDED = ("masks", "keypoints", "keypoint_scores")  # the fields of `Detections` that branches fill
 BAD_BOXES = "bad_boxes: expected finite numbers"
 Outputs = dict[str, tf.Tensor]
 
@@ -127,6 +129,10 @@ class Signatures(tf.Module):
         if found.masks is not None:
             levels = tf.cast(tf.round(255.0 * found.masks), tf.uint8)
             outputs["detection_masks"] = tf.where(valid[..., None, None], levels, tf.zeros_like(levels))
+        if found.keypoints is not None:
+            places = tf.reverse(found.keypoints / canvases.sizes[:, None, None, ::-1], [-1])
+            outputs["detection_keypoints"] = tf.where(valid[..., None, None], places, 0.0)
+            outputs["detection_keypoint_scores"] = tf.where(valid[..., None], found.keypoint_scores, 0.0)
         return outputs
 
 
@@ -147,22 +153,25 @@ class _Network:
         scene = Scene(images, sizes, features)
         # Without fields that are None, which would count as values. Masks are there where the detector draws them.
         self._detect = Frozen(lambda scene: tuple(part for part in model.detect(scene) if part is not None), [scene])
-        if "masks" not in model.outputs:
+        self._added = tuple(name for name in ADDED if name in model.outputs)
+        if not self._added:
             return
         boxes, classes = tf.TensorSpec([None, part, 4]), tf.TensorSpec([None, part], tf.int32)
         prepared = as_constants(model.prepare())
         self._classify = Frozen(lambda scene, boxes: model.box.classify(scene, boxes), [scene, boxes])
-        self._masks = Frozen(
-            lambda scene, boxes, classes: model.complete(scene, Detections(boxes, None, classes, None), prepared).masks,
-            [scene, boxes, classes],
-        )
+
+        def add(scene: Scene, boxes: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            found = model.complete(scene, Detections(boxes, None, classes, None), prepared)
+            return tuple(getattr(found, name) for name in self._added)
+
+        self._add = Frozen(add, [scene, boxes, classes])
 
     def detect(self, images: tf.Tensor, sizes: tf.Tensor) -> Detections:
         scene = self._scene(images, sizes)
         found = Detections(*self._detect(scene))
-        if found.masks is not None or not hasattr(self, "_masks"):
+        if found.masks is not None or not self._added:
             return found
-        return found._replace(masks=self._masks(scene, found.boxes, found.classes))
+        return found._replace(**dict(zip(self._added, self._add(scene, found.boxes, found.classes), strict=True)))
 
     def _scene(self, images: tf.Tensor, sizes: tf.Tensor) -> Scene:
         return Scene(images, sizes, self._features(images, sizes))
@@ -170,16 +179,15 @@ class _Network:
     def segment(self, images: tf.Tensor, sizes: tf.Tensor, boxes: tf.Tensor) -> Detections:
         scene = self._scene(images, sizes)
 
-        def segment_part(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def segment_part(boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
             classes, scores = self._classify(scene, boxes)
-            return scores, classes, self._masks(scene, boxes, classes)
+            return scores, classes, *self._add(scene, boxes, classes)
 
         batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
         parts = tf.maximum(-(-count // self._part), 1)
         padded = tf.pad(boxes, [[0, 0], [0, parts * self._part - count], [0, 0]])
         stacked = tf.reshape(padded, tf.stack([batch, parts, self._part, 4]))
-        side = self._masks.outputs.shape[-1]
-        each = [(tf.float32, []), (tf.int32, []), (tf.float32, [side, side])]
+        each = [(tf.float32, []), (tf.int32, []), *((one.dtype, one.shape[2:]) for one in self._add.output_specs())]
         found = tf.map_fn(
             segment_part,
             tf.transpose(stacked, [1, 0, 2, 3]),
@@ -189,8 +197,9 @@ class _Network:
         for values, (_, rest) in zip(found, each, strict=True):  # [parts, B, part, ...]
             together = tf.transpose(values, [1, 0, *range(2, 3 + len(rest))])
             joined.append(tf.reshape(together, [batch, parts * self._part, *rest])[:, :count])
-        scores, classes, masks = joined
-        return Detections(boxes, scores, classes, tf.ones_like(classes, tf.bool), masks)
+        scores, classes, *added = joined
+        found = Detections(boxes, scores, classes, tf.ones_like(classes, tf.bool))
+        return found._replace(**dict(zip(self._added, added, strict=True)))
 
 
 def _some(images: tf.Tensor, name: str) -> tf.Tensor:

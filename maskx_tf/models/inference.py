@@ -64,10 +64,10 @@ class Predictor:
     def segment(
         self, images: tf.Tensor, image_sizes: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor | None = None
     ) -> Detections:
-        """Masks of given boxes float32 [B, N, 4] in canvas pixels, for given classes int32 [B, N] or the likeliest."""
+        """What branches add to boxes float32 [B, N, 4] in canvas pixels, of classes int32 [B, N] or the likeliest."""
         model = self.model
         if not model.branches:
-            raise TypeError(f"{model.name} has no masks")
+            raise TypeError(f"{model.name} has neither masks nor keypoints")
         count = boxes.shape[1]
         key = f"segment {images.dtype.name} {count} {classes is None}"
         if key not in self._graphs:

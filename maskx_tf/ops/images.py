@@ -126,6 +126,11 @@ def to_original(boxes: tf.Tensor, image_sizes: tf.Tensor, original_sizes: tf.Ten
     return box_ops.denormalise(boxes, ratio[:, None, 0], ratio[:, None, 1])
 
 
+def points_to_original(points: tf.Tensor, image_sizes: tf.Tensor, original_sizes: tf.Tensor) -> tf.Tensor:
+    """Points [B, N, P, 2], x and y, as `to_original` does it."""
+    return points * (original_sizes / image_sizes)[:, None, None, ::-1]
+
+
 def from_original(boxes: tf.Tensor, image_sizes: tf.Tensor, original_sizes: tf.Tensor) -> tf.Tensor:
     """The inverse of `to_original`."""
     return to_original(boxes, original_sizes, image_sizes)

@@ -180,7 +180,7 @@ class ImagePredictor:
         """
         if found.keypoints is None:
             return found
-        points = found.keypoints * (_original_size(image) / size).numpy()[:, ::-1]
+        points = image_ops.points_to_original(found.keypoints[None], size, _original_size(image))[0].numpy()
         if not view.flip:
             return found._replace(keypoints=points)
         turned = np.where(points.any(axis=2, keepdims=True), points * [-1, 1] + [image.shape[1], 0], 0.0)

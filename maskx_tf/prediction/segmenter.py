@@ -243,8 +243,7 @@ class _Folder:
         found = self._predictor.detect(tf.stack([image.canvas for image in images]), sizes)
         found = found._replace(boxes=image_ops.to_original(found.boxes, sizes, originals))
         if found.keypoints is not None:
-            ratio = tf.reverse(originals / sizes, [1])
-            found = found._replace(keypoints=found.keypoints * ratio[:, None, None])
+            found = found._replace(keypoints=image_ops.points_to_original(found.keypoints, sizes, originals))
         valid = found.valid.numpy()
         arrays = [None if part is None else part.numpy() for part in found]
         for index, image in enumerate(images):

@@ -54,6 +54,34 @@ def fine_folder() -> Path:
 
 
 @functools.cache
+def keypoint_model() -> tuple[RCNN, ModelConfig]:
+    """One with boxes, masks, and keypoints of two of its three classes."""
+    names = ("nose", "left ear", "right ear")
+    settings = config(
+        family="mask_rcnn",
+        backbone={"name": "resnet_small", "frozen_stages": 0},
+        roi={"keypoint_size": 6},
+        keypoint={
+            "use": True,
+            "names": names,
+            "flip": (names[1:],),
+            "classes": ("dog", "horse"),
+            "convs": 2,
+            "channels": 16,
+        },
+    )
+    return small_model(settings), settings
+
+
+@functools.cache
+def keypoint_folder() -> Path:
+    network, settings = keypoint_model()
+    path = folder() / "keypoints"
+    checkpoints.save(network, Config(model=settings), path, category_ids=CATEGORY_IDS)
+    return path
+
+
+@functools.cache
 def folder() -> Path:
     """A place for the session's exports."""
     path = Path(tempfile.mkdtemp(prefix="maskx-exports-"))

@@ -341,7 +341,7 @@ def test_predictor_segments(name) -> None:
 
 def test_faster_rcnn_has_no_masks_to_give() -> None:
     predictor = Predictor(model_of(DEFAULT[0]), (small.SIDE, small.SIDE))
-    with pytest.raises(TypeError, match="faster_rcnn has no masks"):
+    with pytest.raises(TypeError, match="faster_rcnn has neither masks nor keypoints"):
         predictor.segment(*inputs().values(), tf.zeros([2, 1, 4]))
 
 

@@ -19,6 +19,7 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.models.keypoints import KeypointBranch
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import keypoints as keypoint_ops
+from maskx_tf.prediction.images import ImagePredictor, View
 from maskx_tf.structures import Detections, Targets
 from tests.models import small
 from tests.models.small import assert_same_detections, config, inputs, loss_inputs, small_model
@@ -104,6 +105,25 @@ def test_predictor(model: RCNN, found: Detections, freeze: bool) -> None:
     assert_same(predictor.detect(*inputs().values()), found)
     again = predictor.segment(*inputs().values(), found.boxes, found.classes)
     np.testing.assert_allclose(again.keypoints, found.keypoints, atol=0.05)
+
+
+def test_mirrored_view_of_the_mirrored_image(model: RCNN) -> None:
+    """Gives the same keypoints, left and right exchanged; in the pixels of the image, which is smaller."""
+    predictor, pixels = ImagePredictor(model, settings()), small.images()[0].astype(np.uint8)
+    picture = np.ascontiguousarray(pixels[:36, :48])
+    plain = predictor(picture)
+    has = np.isin(plain.classes, [1, 3])
+    assert 0 < has.sum() < len(has)
+    assert (plain.keypoints[has] < [50, 38]).all()
+    mirrored = predictor.augmented(picture[:, ::-1], [View(flip=True)])
+    assert_near = np.testing.assert_allclose
+    assert_near(mirrored.boxes[:, 1::2], plain.boxes[:, 1::2], atol=1e-3)
+    turned = plain.keypoints[has][:, [0, 2, 1]] * [-1, 1] + [48, 0]
+    assert_near(mirrored.keypoints[has], turned, atol=0.05)
+    assert_near(mirrored.keypoint_scores[has], plain.keypoint_scores[has][:, [0, 2, 1]], atol=1e-2)
+    assert not mirrored.keypoints[~has].any()
+    both = predictor.augmented(picture, [View(), View(flip=True)])
+    assert both.keypoints.shape == (len(both.boxes), 3, 2)
 
 
 def test_losses(model: RCNN, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from maskx_tf.serving.client import Client
 from maskx_tf.serving.client.answers import of_image
 from maskx_tf.structures import Detections
 from tests import oracle
-from tests.export.exported import SIZES, encoded, exported, model_folder, picture
+from tests.export.exported import SIZES, encoded, exported, keypoint_folder, model_folder, picture
 from tests.models.torchvision_models import _imported
 from tests.oracle import matched_pairs
 from tests.serving.running import running
@@ -27,6 +27,11 @@ pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert (the ex
 
 def small(scratch: Path) -> tuple[Path, Path, list[np.ndarray]]:
     return model_folder(), exported(), [picture(*size, seed) for seed, size in enumerate(SIZES)]
+
+
+def keypoints(scratch: Path) -> tuple[Path, Path, list[np.ndarray]]:
+    path = saved_model.write(open_source(keypoint_folder()), scratch / "pets").path
+    return keypoint_folder(), path, [picture(*size, seed) for seed, size in enumerate(SIZES)]
 
 
 def resnet(scratch: Path) -> tuple[Path, Path, list[np.ndarray]]:
@@ -47,9 +52,18 @@ def assert_same(found: Detections, expected: Detections, ids: np.ndarray, *, pix
     levels = np.abs(np.round(255 * found.masks[ours]) - np.round(255 * expected.masks[theirs]))
     # Of a hundred masks of random weights a few hang on the last digit of a proposal.
     assert (levels <= 1).mean() >= 0.99, way
+    assert (found.keypoints is None) == (expected.keypoints is None), way
+    if expected.keypoints is not None:
+        np.testing.assert_array_equal(found.keypoints[ours].any(axis=(1, 2)), expected.classes[theirs] > 1, way)
+        np.testing.assert_allclose(
+            found.keypoint_scores[ours], expected.keypoint_scores[theirs], atol=0.02, err_msg=way
+        )
+        away = np.abs(found.keypoints[ours] - expected.keypoints[theirs]).max(axis=-1)
+        # Peaks of random weights that nearly tie may change places.
+        assert (away <= pixels + 0.05).mean() >= 0.97, way
 
 
-@pytest.mark.parametrize("made", [small, pytest.param(resnet, marks=oracle.needs_oracle)])
+@pytest.mark.parametrize("made", [small, keypoints, pytest.param(resnet, marks=oracle.needs_oracle)])
 def test_every_way_finds_the_same(made, tmp_path) -> None:
     folder, version, pictures = made(tmp_path)
     source = open_source(folder)

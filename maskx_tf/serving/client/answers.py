@@ -18,6 +18,8 @@ PARTS = {
     "scores": "detection_scores",
     "classes": "detection_classes",
     "masks": "detection_masks",
+    "keypoints": "detection_keypoints",
+    "keypoint_scores": "detection_keypoint_scores",
     "names": "detection_class_names",
 }
 OUTPUT_TYPES = {  # for JSON, which has one type of number
@@ -28,6 +30,8 @@ OUTPUT_TYPES = {  # for JSON, which has one type of number
     "detection_scores": np.float32,
     "detection_classes": np.int32,
     "detection_masks": np.uint8,
+    "detection_keypoints": np.float32,
+    "detection_keypoint_scores": np.float32,
     "detection_class_names": np.object_,
 }
 
@@ -37,7 +41,8 @@ class Answer(NamedTuple):
 
     Attributes:
         detections: best first, without padding: boxes [D, 4] in pixels of the image as people see it; classes are
-            ids of the data set; masks float32 [D, M, M]. What was not asked for is None.
+            ids of the data set; masks float32 [D, M, M]; keypoints [D, P, 2], x and y in pixels of the image. What was
+            not asked for, or the model does not have, is None.
         names: of the detections' classes; None if not asked for.
         size: height and width of the image; zeros if it could not be read.
         status: "ok", or a word, a colon and the reason why there are no detections.
@@ -101,13 +106,17 @@ def of_image(outputs: Mapping[str, np.ndarray], index: int) -> Answer:
         values = outputs.get(PARTS[name])
         return None if values is None else values[index][:count]
 
-    boxes, masks, names = part("boxes"), part("masks"), part("names")
+    boxes, masks, names, points = part("boxes"), part("masks"), part("names"), part("keypoints")
     if boxes is not None:
         boxes = (boxes[:, [1, 0, 3, 2]] * [width, height, width, height]).astype(np.float32)
     if masks is not None:
         masks = masks.astype(np.float32) / np.float32(255)
+    if points is not None:
+        points = (points[..., ::-1] * [width, height]).astype(np.float32)
     return Answer(
-        Detections(boxes, part("scores"), part("classes"), np.ones(count, bool), masks),
+        Detections(
+            boxes, part("scores"), part("classes"), np.ones(count, bool), masks, points, part("keypoint_scores")
+        ),
         None if names is None else tuple(_text(name) for name in names),
         (int(height), int(width)),
         _text(outputs["image_status"][index]),
