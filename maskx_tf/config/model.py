@@ -275,8 +275,6 @@ class ModelConfig(Section):
         for name in self.keypoint.classes if self.class_names else ():
             if name not in self.class_names:
                 raise impossible("keypoint.classes", "classes of class_names", name)
-        if self.family == "fcis" and self.keypoint.use:
-            raise impossible("keypoint.use", "false, for family fcis has no heads on regions", True)
         return self
 
     @model_validator(mode="after")
