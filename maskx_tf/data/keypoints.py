@@ -99,9 +99,9 @@ def _numbers(values: Any, count: int) -> NDArray[np.float32]:
         raise fields.unfit("keypoints", f"{count} x 3 numbers in or near the image", values)
     points = keypoint_places(numbers)
     labels = points[:, 2]
-    if not np.isin(labels, (0, 1, 2)).all():
-        found = labels[~np.isin(labels, (0, 1, 2))][0]
-        raise fields.unfit("keypoints", "0, 1 or 2 as the third number of each", float(found))
+    wrong = labels[(labels != 0) & (labels != 1) & (labels != 2)]
+    if wrong.size:
+        raise fields.unfit("keypoints", "0, 1 or 2 as the third number of each", float(wrong[0]))
     return points
 
 

@@ -23,7 +23,7 @@ HALF_PIXEL = np.array([0.5, 0.5, 0.0])
 def keypoint_numbers(points: NDArray[np.floating]) -> list[float]:
     """Keypoints [P, 3] as COCO's list x1, y1, v1, x2, ..., whose x and y are indices of pixels."""
     shifted = points.astype(np.float64) - HALF_PIXEL
-    return [round(number, 3) for number in shifted.reshape(-1).tolist()]
+    return [round(value, digits) for row in shifted.tolist() for value, digits in zip(row, (3, 3, 6), strict=True)]
 
 
 def keypoint_places(numbers: Sequence[float]) -> NDArray[np.float32]:

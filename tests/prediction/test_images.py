@@ -291,6 +291,6 @@ def test_prediction_writes_and_draws_keypoints(pointing, picture) -> None:
         else:
             rows = np.array(one["keypoints"]).reshape(-1, 3)
             np.testing.assert_allclose(rows[:, :2], points - 0.5, atol=1e-3)
-            np.testing.assert_allclose(rows[:, 2], scores, atol=1e-3)
+            np.testing.assert_allclose(rows[:, 2], scores, atol=1e-6)
     bare = dataclasses.replace(found, detections=found.detections._replace(keypoints=None, keypoint_scores=None))
     assert (found.drawn() != bare.drawn()).any(axis=-1).sum() > 500
