@@ -246,3 +246,25 @@ def test_the_page_fits_a_phone(here: Path) -> None:
     done = subprocess.run([str(CHROMIUM), *options, *target], capture_output=True, text=True, timeout=120)
     shown, needed = re.findall(r"<title>(\d+),(\d+)</title>", done.stdout)[0]
     assert int(needed) <= int(shown)
+
+
+def test_gallery_draws_the_keypoints_of_truth_and_prediction() -> None:
+    """Each half of a picture changes with its own keypoints and with the lines between them."""
+    box = {"image_id": 1, "category_id": 1, "bbox": [20, 20, 160, 160]}
+    whole = {**box, "keypoints": [30, 30, 2, 170, 30, 1, 100, 170, 2]}
+    blank = np.full([200, 200, 3], 90, np.uint8)
+
+    def shown(objects: object, found: object, skeleton: object) -> tuple[str, str]:
+        category = {"id": 1, "name": "kite", "keypoints": ["left", "right", "low"], "skeleton": skeleton}
+        truth = {"images": [{"id": 1, "height": 200, "width": 200}], "annotations": [objects], "categories": [category]}
+        (one,) = gallery.pictures(
+            truth, lambda: iter([(1, [{**found, "score": 0.9}])]), lambda _: blank, a_classes=None, each=1
+        )
+        return one.truth, one.prediction
+
+    bare, points, lines = shown(box, box, []), shown(whole, whole, []), shown(whole, whole, [[1, 2], [2, 3]])
+    assert len({*bare, *points, *lines}) == 6
+    one_sided = shown(whole, box, [[1, 2], [2, 3]])
+    assert one_sided == (lines[0], bare[1])
+    absent = {**whole, "keypoints": [0, 0, 0] * 3}
+    assert shown(absent, box, [[1, 2]]) == bare
