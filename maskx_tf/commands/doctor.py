@@ -291,10 +291,12 @@ def _advice(report: Json) -> list[str]:
 
 # What each extra of setup.cfg brings, for the advice.
 EXTRAS = {
+    "batch": "jobs of many images, and labelling",
     "dev": "tests and linters",
     "eval": "the faster evaluator",
     "grabcut": "the GrabCut baselines",
     "litert": "running LiteRT models",
+    "ray": "jobs on a cluster of Ray",
     "sbd": "reading SBD",
     "serving": "the local server, and asking over gRPC",
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from maskx_tf import cli
-from maskx_tf.tasks.batch import merge
+from maskx_tf.errors import BadInput
+from maskx_tf.tasks.batch import merge, on_ray
 from maskx_tf.tasks.batch.run import run
 from tests.tasks.test_batch import refused
 from tests.tasks.test_batch_survival import jobs, photos
@@ -34,6 +35,13 @@ def test_a_node_that_dies_costs_no_row(tmp_path: Path, capsys: pytest.CaptureFix
     )
     assert cli.run(["batch", "run", str(there), "--engine", "ray"]) == 0  # nothing is left to do, so no cluster starts
     assert capsys.readouterr().out == "0 shards with 0 images done, 8 were done before\n"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_one_line(address: str) -> None:
+    with pytest.raises(BadInput, match=f"--address {address}: expected a Ray cluster: "):
+        on_ray._check_address(address)
+    on_ray._check_address("auto")
 
 
 def test_options_of_a_cluster_need_the_engine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ each actor needs for its batches.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TRIES_OF_A_SHARD = 5  # of a shard, and of a start of an actor
 STARTING = -1  # in place of the number of a shard
+SECONDS_FOR_AN_ANSWER = 10
 SECONDS_FOR_A_LOCK = 60  # a process on a node that died may hold its shard a little longer
 
 
@@ -108,6 +110,7 @@ def _cluster(options: RayOptions) -> Iterator[tuple[Any, int]]:
         import ray
     except ImportError:
         raise BadInput("--engine ray: expected the package ray: pip install 'maskx_tf[ray]'") from None
+    _check_address(options.address or "")
     try:
         ray.init(address=options.address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -123,6 +126,17 @@ def _cluster(options: RayOptions) -> Iterator[tuple[Any, int]]:
         yield ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(_Worker), min(room, default=1)
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raises BadInput if nobody answers at HOST:PORT: Ray itself would go on asking for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), SECONDS_FOR_AN_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"--address {address}: expected a Ray cluster: {reason(error)}") from None
 
 
 class _Pool:
