@@ -9,6 +9,7 @@ import tensorflow as tf
 from maskx_tf import cli
 from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import Config
+from maskx_tf.export import device
 from maskx_tf.masks.paste import paste
 from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.serving.client import answers
@@ -52,3 +53,17 @@ def test_litert_says_why_not(fcis_folder, capsys) -> None:
     message = capsys.readouterr().err
     assert "voted for in windows as large as their boxes" in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_rfcn_in_litert() -> None:
+    """R-FCN has no vote: its graph converts, and finds what the model finds."""
+    pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert (the extra litert) is missing")
+    settings = fcis_config(fcis={"scores": "average", "passes": 1, "size": 3})
+    path, out = folder() / "rfcn", folder() / "rfcn-lite"
+    checkpoints.save(fcis_model(settings), Config(model=settings), path, category_ids=CATEGORY_IDS)
+    assert cli.run(["export", "litert", str(path), "--out", str(out)]) == 0
+    expected = ImagePredictor(checkpoints.load(path)[0], settings)(PICTURES[0])
+    found = device.Runner(out)(PICTURES[0])
+    assert len(found.boxes) > 0
+    assert_same_detections(found, expected, pixels=0.1, tolerance=1e-2)

@@ -10,6 +10,7 @@ from maskx_tf.ops import ps_roi as ps_roi_ops
 from tests import reference_position as position
 from tests.checks import assert_forms_agree, gradients
 from tests.fcis_oracle import cell_major, continuous, each_file_with, inputs, outputs, ref_major
+from tests.litert import converted
 
 STRIDE = 16
 # Halves, beyond the border, one pixel, without area, outside, and on whole cells.
@@ -109,3 +110,14 @@ def test_oracle_fcis_pooling(file, size) -> None:
     np.testing.assert_allclose(gradient[:, ::6], expected, rtol=1e-4, atol=1e-4)
     sums = stored[f"psroi/gradient_{size}_channel_sums"]
     np.testing.assert_allclose(gradient.sum(axis=(2, 3)), sums, rtol=1e-4, atol=1e-3)
+
+
+def test_builtin_operators_of_litert() -> None:
+    """LiteRT divides by a constant as it likes, so no region here has an edge on a whole cell."""
+    maps, boxes = some_maps(7)[:1], BOXES[:1] + np.array([1.0, 2.0, 4.0, 3.0], np.float32)
+
+    def pool(maps: tf.Tensor, boxes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"pooled": ps_roi_ops.ps_roi_pool(maps, boxes, stride=STRIDE, group=7, size=21)}
+
+    found = converted(pool, {"maps": maps, "boxes": boxes})
+    np.testing.assert_allclose(found["pooled"], pool(maps, boxes)["pooled"], atol=1e-5)
