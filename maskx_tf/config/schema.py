@@ -203,6 +203,10 @@ class TrainConfig(Section):
         description="Half the factor of the squared weights in the loss; biases and norms have none.",
     )
     bias_rate_factor: Positive = Field(default=2.0, description="The rate of biases, as a multiple of the weights'.")
+    neck_rate_factor: Positive = Field(
+        default=1.0,
+        description="The rate of the convolution before the maps of family fcis, as a multiple; 3 in the reference.",
+    )
     clip_norm: Positive | None = Field(
         default=None, description="The largest norm of the whole gradient after summing over devices; null: no limit."
     )

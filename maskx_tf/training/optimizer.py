@@ -23,6 +23,7 @@ class SGD(keras.optimizers.SGD):
         momentum: see above.
         weight_decay: of kernels; biases, norms and other vectors have none.
         bias_rate_factor: the rate of biases, as a multiple.
+        neck_rate_factor: the rate of the layers below `neck/`, FCIS' convolution before its maps, as a multiple.
         **kwargs: of Keras' optimizers, such as use_ema.
     """
 
@@ -33,19 +34,25 @@ class SGD(keras.optimizers.SGD):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         bias_rate_factor: float = 1.0,
+        neck_rate_factor: float = 1.0,
         **kwargs: object,
     ) -> None:
         kwargs.setdefault("name", "SGD")
         super().__init__(learning_rate, momentum=momentum, **kwargs)
         self.decay = weight_decay
         self.bias_rate_factor = bias_rate_factor
+        self.neck_rate_factor = neck_rate_factor
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Makes the buffers, one for each variable whatever the momentum is."""
         if not self.built:
             super().build(variables)
             names = [variable.path for variable in variables]
-            self._rates = [self.bias_rate_factor if is_bias(name) else 1.0 for name in names]
+            self._rates = [
+                (self.bias_rate_factor if is_bias(name) else 1.0)
+                * (self.neck_rate_factor if name.startswith("neck/") else 1.0)
+                for name in names
+            ]
             self._decays = [self.decay if is_kernel(variable) else 0.0 for variable in variables]
             if not self.momentum:
                 self.momentums = self.add_optimizer_variables(variables, "momentum")
@@ -60,7 +67,12 @@ class SGD(keras.optimizers.SGD):
         self.assign_sub(variable, tf.cast(learning_rate, moved.dtype) * self._rates[index] * moved)
 
     def get_config(self) -> Json:
-        config = {**super().get_config(), "weight_decay": self.decay, "bias_rate_factor": self.bias_rate_factor}
+        config = {
+            **super().get_config(),
+            "weight_decay": self.decay,
+            "bias_rate_factor": self.bias_rate_factor,
+            "neck_rate_factor": self.neck_rate_factor,
+        }
         return {key: value for key, value in config.items() if key != "nesterov"}
 
 
@@ -82,6 +94,7 @@ def of(train: TrainConfig) -> SGD:
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         bias_rate_factor=train.bias_rate_factor,
+        neck_rate_factor=train.neck_rate_factor,
         use_ema=train.ema is not None,
         ema_momentum=train.ema if train.ema is not None else 0.99,
     )

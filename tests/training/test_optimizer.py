@@ -43,6 +43,18 @@ def test_steps_are_those_of_the_recipe() -> None:
         np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5, atol=1e-6, err_msg=variable.path)
 
 
+def test_the_neck_has_a_rate_of_its_own() -> None:
+    layer, other = keras.layers.Dense(2, name="neck"), keras.layers.Dense(2, name="maps")
+    layer.build([None, 2])
+    other.build([None, 2])
+    held = [*layer.trainable_variables, *other.trainable_variables]
+    before = [variable.numpy() for variable in held]
+    optimizer = SGD(0.1, momentum=0.0, bias_rate_factor=2.0, neck_rate_factor=3.0)
+    optimizer.apply_gradients([(tf.ones(variable.shape), variable) for variable in held])
+    moved = [float((start - variable.numpy()).mean()) for start, variable in zip(before, held, strict=True)]
+    np.testing.assert_allclose(moved, [0.3, 0.6, 0.1, 0.2], atol=1e-6)
+
+
 def lambda_schedule(rates: list[float]) -> keras.optimizers.schedules.LearningRateSchedule:
     return keras.optimizers.schedules.PiecewiseConstantDecay([1], [rates[0], rates[-1]])
 
