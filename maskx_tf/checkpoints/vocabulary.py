@@ -262,4 +262,12 @@ def _with_names(config: Config, names: Sequence[str]) -> Config:
     masks = settings["data"]["masks"]
     if isinstance(masks, list):  # of classes that are no more, training can see no masks
         settings["data"]["masks"] = [name for name in masks if name in names] or "all"
+    keypoint = config.model.keypoint
+    if keypoint.use:
+        # Of no class named, all have keypoints; those that are added have none.
+        having = keypoint.classes or config.model.class_names
+        left = [name for name in having if name in names]
+        if not left:
+            raise BadInput(f"expected a class with keypoints to be left, such as {having[0]}")
+        settings["model"]["keypoint"]["classes"] = [] if set(left) == set(names) else left
     return resolve(settings)

@@ -121,6 +121,23 @@ def test_a_copy_says_what_its_model_says(name: str, models: dict[str, Model]) ->
     assert np.all(np.isfinite(small.detections(after[0])[1]))
 
 
+def test_classes_with_keypoints_follow_the_vocabulary() -> None:
+    """New classes have none; a class that is dropped leaves the list, and the last one stays."""
+
+    def classes(names: list[str], *having: str) -> tuple[str, ...]:
+        keypoint = {"use": True, "names": ["tip"], "classes": having}
+        config = resolve({"model": {"class_names": ["ant", "bee", "cow"], "keypoint": keypoint}})
+        return vocabulary._with_names(config, names).model.keypoint.classes
+
+    assert classes(["cow", "ant", "bee"]) == ()
+    assert classes(["bee"]) == ()
+    assert classes(["ant", "bee", "cow", "yak"]) == ("ant", "bee", "cow")
+    assert classes(["ant", "cow"], "bee", "cow") == ("cow",)
+    assert classes(["ant", "bee", "cow", "yak"], "bee") == ("bee",)
+    with pytest.raises(BadInput, match="expected a class with keypoints to be left, such as bee"):
+        classes(["ant", "cow"], "bee")
+
+
 def test_fresh_rows(models: dict[str, Model]) -> None:
     rows = vocabulary.fresh(*get(models, "mask"), 4000, seed=1)
     assert {kind: array.shape[1:] for kind, array in rows.items()} == {
