@@ -202,7 +202,6 @@ def pairwise_loss(
     applies: tf.Tensor,
     *,
     threshold: float = 0.3,
-    dilation: int = 2,
 ) -> Loss:
     """-log of the probability that both cells of a pair are mask, or neither: mean over pairs of one colour.
 
@@ -215,13 +214,12 @@ def pairwise_loss(
         inside: bool [B, R, M, M], cells in the box of the region's truth.
         applies: bool [B, R]; the others may hold anything, NaN included.
         threshold: the least similarity that counts, above 0, which is that of pairs beyond the image.
-        dilation: that of the similarity.
     """
     logits = tf.where(applies[..., None, None], tf.cast(logits, tf.float32), 0.0)
     counted = (similarity >= threshold) & applies[..., None, None, None]
     alone = tf.nn.softplus(logits)
     total = count = tf.constant(0.0)
-    pairs = zip(*(neighbours(grid, dilation=dilation) for grid in (logits, alone, inside)), strict=True)
+    pairs = zip(*(neighbours(grid) for grid in (logits, alone, inside)), strict=True)
     for index, (other, other_alone, other_inside) in enumerate(pairs):
         counts = counted[:, :, index] & (inside | other_inside)
         entropy = alone + other_alone - tf.nn.softplus(logits + other)

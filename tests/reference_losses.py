@@ -5,6 +5,7 @@ Each loss is a pair: the sum of the entries that count, and what it is divided b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -108,18 +109,21 @@ def projection_loss(logits: Array, inside: ArrayLike, applies: ArrayLike) -> tup
 
 
 def pairs_alike(
-    colours: ArrayLike, seen: ArrayLike, inside: ArrayLike, applies: ArrayLike, dilation: int
+    colours: ArrayLike, seen: ArrayLike, inside: ArrayLike, applies: ArrayLike, steps: Iterable[tuple[int, int]]
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Both ends of the pairs that count: all eight neighbours of each cell, so that each pair stands here twice.
+    """Both ends of the pairs that count: each pair stands here twice, once for either end.
+
+    `steps` lead from a cell to its neighbours, rows down and columns right; so do the opposite ones.
 
     `colours` are those of the cells, in LAB, and `seen` says which of them lie in the image.
     """
     colours, seen, inside = np.asarray(colours, np.float64), np.asarray(seen), np.asarray(inside)
     side, found = seen.shape[-1], []
     for index in _true(np.asarray(applies)):
-        for row, column, down, right in np.ndindex(side, side, 3, 3):
-            cell, other = (row, column), (row + (down - 1) * dilation, column + (right - 1) * dilation)
-            if cell == other or not all(0 <= place < side for place in other):
+        both_ways = [(sign * down, sign * right) for down, right in steps for sign in (1, -1)]
+        for (row, column), (down, right) in itertools.product(np.ndindex(side, side), both_ways):
+            cell, other = (row, column), (row + down, column + right)
+            if not all(0 <= place < side for place in other):
                 continue
             cell, other = (*index, *cell), (*index, *other)
             looks_alike = math.exp(-math.dist(colours[cell], colours[other]) / 2) >= 0.3

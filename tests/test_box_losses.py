@@ -35,8 +35,8 @@ SEEN = RNG.random((*SHAPE, SIDE, SIDE)) < 0.9
 PIXELS = np.float32([[90, 60, 40], [91, 61, 40], [94, 66, 44], [20, 200, 90]])[RNG.integers(0, 4, SEEN.shape)]
 
 
-def similarity(dilation: int, pixels: np.ndarray = PIXELS, seen: np.ndarray = SEEN) -> tf.Tensor:
-    return colour.colour_similarity(tf.constant(pixels), tf.constant(seen), dilation=dilation)
+def similarity(pixels: np.ndarray = PIXELS, seen: np.ndarray = SEEN) -> tf.Tensor:
+    return colour.colour_similarity(tf.constant(pixels), tf.constant(seen))
 
 
 def test_projection_loss() -> None:
@@ -49,11 +49,10 @@ def test_projection_loss() -> None:
     assert float(result.count) == APPLIES.sum() - 1  # a box that misses its region says nothing
 
 
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_pairwise_loss(dilation) -> None:
+def test_pairwise_loss() -> None:
     """Each pair once has the mean of each pair from both of its ends."""
-    similar = similarity(dilation)
-    pairs = slow.pairs_alike(colour.to_lab(PIXELS), SEEN, INSIDE, APPLIES, dilation)
+    similar = similarity()
+    pairs = slow.pairs_alike(colour.to_lab(PIXELS), SEEN, INSIDE, APPLIES, colour.PAIRS)
     assert 50 < len(pairs) < 8 * SIDE**2 * APPLIES.sum() / 4
 
     def halved(values: np.ndarray) -> tuple[float, float]:
@@ -61,7 +60,7 @@ def test_pairwise_loss(dilation) -> None:
         return total / 2, count / 2
 
     check(
-        lambda values: losses.pairwise_loss(values, similar, INSIDE, APPLIES, dilation=dilation),
+        lambda values: losses.pairwise_loss(values, similar, INSIDE, APPLIES),
         halved,
         random(1, SIDE, SIDE, scale=3),
     )
@@ -122,13 +121,13 @@ POINTS = RNG.uniform(0, 1, (*SHAPE, 3, 2)).astype(np.float32)
 
 @pytest.mark.parametrize("which", range(3))
 def test_nothing_applies(which) -> None:
-    rest = similarity(2), INSIDE, tf.constant(POINTS), tf.constant(NOTHING)
+    rest = similarity(), INSIDE, tf.constant(POINTS), tf.constant(NOTHING)
     check_nothing_counts(lambda values: all_losses(values, *rest)[which], random(3, SIDE, SIDE))
 
 
 def test_boxes_that_miss_their_regions_say_nothing() -> None:
     """Not even that the mask is empty: the region may be a bad one."""
-    rest = similarity(2), np.zeros_like(INSIDE), tf.constant(POINTS), tf.constant(APPLIES)
+    rest = similarity(), np.zeros_like(INSIDE), tf.constant(POINTS), tf.constant(APPLIES)
     for which in range(2):
         result, mean, gradient = value_and_gradient(
             lambda values, which=which: all_losses(values, *rest)[which], random(3, SIDE, SIDE)
@@ -143,7 +142,7 @@ def test_regions_where_it_does_not_apply_are_not_seen(which) -> None:
 
     def loss(values: tf.Tensor, spoil: float = 0.0) -> losses.Loss:
         other = tf.where(APPLIES[..., None, None], 0.0, spoil)
-        similar = similarity(2) + other[..., None]
+        similar = similarity() + other[..., None]
         points = POINTS + np.where(APPLIES[..., None, None], 0.0, spoil).astype(np.float32)
         return all_losses(values, similar, INSIDE, tf.constant(points), tf.constant(APPLIES))[which]
 
@@ -162,7 +161,7 @@ def test_regions_where_it_does_not_apply_are_not_seen(which) -> None:
 
 def test_losses_of_parts_add_up() -> None:
     """However a batch is split, and however many regions of padding it has."""
-    logits, similar = random(5, SIDE, SIDE), similarity(2)
+    logits, similar = random(5, SIDE, SIDE), similarity()
 
     def of(image: slice, padding: int = 0) -> list[losses.Loss]:
         def padded(values: tf.Tensor) -> tf.Tensor:
@@ -180,14 +179,14 @@ def test_losses_of_parts_add_up() -> None:
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
 def test_half_precision_logits_give_float32_losses(dtype) -> None:
     logits = tf.cast(random(6, SIDE, SIDE), dtype)
-    rest = similarity(2), INSIDE, tf.constant(POINTS), tf.constant(APPLIES)
+    rest = similarity(), INSIDE, tf.constant(POINTS), tf.constant(APPLIES)
     for half, full in zip(all_losses(logits, *rest), all_losses(tf.cast(logits, tf.float32), *rest), strict=True):
         assert half.total.dtype == half.count.dtype == tf.float32
         np.testing.assert_array_equal(half, full)
 
 
 def test_forms() -> None:
-    assert_forms_agree(all_losses, random(7, SIDE, SIDE), similarity(2).numpy(), INSIDE, POINTS, APPLIES)
+    assert_forms_agree(all_losses, random(7, SIDE, SIDE), similarity().numpy(), INSIDE, POINTS, APPLIES)
 
 
 def disc(side: int, row: float, column: float, radius: float) -> np.ndarray:
@@ -247,6 +246,22 @@ def test_edges_that_agree_with_colours_cost_less_than_any_shifted_mask(noise) ->
     shifts = [shift for shift in itertools.product(range(-3, 4), repeat=2) if shift != (0, 0)]
     assert min(pairwise(np.roll(mask, shift, axis=(0, 1))) for shift in shifts) > 5 * exact
     assert pairwise(disc(side, 15.2, 16.4, 9.5)) > 5 * exact
+
+
+def test_no_pattern_of_a_surface_is_free() -> None:
+    """On one colour, only masks of one value cost nothing: not chessboards, nor stripes."""
+    side, one = 32, np.ones([1, 1], bool)
+    everything = np.ones([1, 1, side, side], bool)
+    similar = colour.colour_similarity(tf.zeros([1, 1, side, side, 3]), tf.constant(everything))
+
+    def pairwise(mask: np.ndarray) -> float:
+        return float(losses.mean(losses.pairwise_loss(logits_of(mask, 8.0), similar, everything, one)))
+
+    rows, columns = np.indices([side, side])
+    assert pairwise(np.ones([side, side], bool)) < 0.01
+    for period in (2, 3, 4):
+        for line in (rows, columns, rows + columns, rows - columns, rows + 2 * columns, 2 * rows + columns):
+            assert pairwise(line % period == 0) > 1.0
 
 
 def test_box_and_colours_together_find_a_shape() -> None:

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from maskx_tf.ops.roi_align import roi_align, roi_align_gather
 
-# Rows down and columns right to the other end of a pair, in units of the dilation.
-PAIRS = ((0, 1), (1, -1), (1, 0), (1, 1))
+# Rows down and columns right to the other end of a pair. Steps of two cells alone (BoxInst's eight neighbours with
+# dilation 2) would tie even cells to even ones and odd to odd, and a mask in the form of a chessboard costs nothing.
+PAIRS = ((0, 2), (1, 2), (2, -1), (2, 0))
 # Linear RGB of sRGB's primaries to CIE XYZ, and the white point D65 that LAB is relative to (IEC 61966-2-1).
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 _WHITE = (0.95047, 1.0, 1.08883)
@@ -48,20 +49,18 @@ def to_lab(rgb: tf.Tensor) -> tf.Tensor:
     return tf.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
 
-def neighbours(grids: tf.Tensor, *, dilation: int) -> list[tf.Tensor]:
+def neighbours(grids: tf.Tensor) -> list[tf.Tensor]:
     """The other end of each pair of `PAIRS`, at the place of the first end: zeros, or false, beyond the grid.
 
     Args:
         grids: [B, N, M, M, ...].
-        dilation: cells between two neighbours.
     """
     side, more = grids.shape[2], [[0, 0]] * (len(grids.shape) - 4)
-    wide = tf.pad(grids, [[0, 0], [0, 0], [0, dilation], [dilation, dilation], *more])
-    starts = [(dilation * down, dilation * (1 + right)) for down, right in PAIRS]
-    return [wide[:, :, top : top + side, left : left + side] for top, left in starts]
+    wide = tf.pad(grids, [[0, 0], [0, 0], [0, 2], [2, 2], *more])
+    return [wide[:, :, down : down + side, 2 + right : 2 + right + side] for down, right in PAIRS]
 
 
-def colour_similarity(pixels: tf.Tensor, inside: tf.Tensor, *, dilation: int = 2, softness: float = 2.0) -> tf.Tensor:
+def colour_similarity(pixels: tf.Tensor, inside: tf.Tensor, *, softness: float = 2.0) -> tf.Tensor:
     """exp(-distance / softness) of the colours of neighbouring cells, the distance in CIE LAB.
 
     LAB is not scaled: L runs from 0 to 100, so that with softness 2 a similarity of .3 is a distance of 2.4, about what
@@ -71,7 +70,6 @@ def colour_similarity(pixels: tf.Tensor, inside: tf.Tensor, *, dilation: int = 2
     Args:
         pixels: RGB float [B, N, M, M, 3] in 0..255.
         inside: bool [B, N, M, M], cells that show the image: a pair with an end elsewhere has similarity 0.
-        dilation: cells between two neighbours.
         softness: theta, a distance in LAB.
 
     Returns:
@@ -79,7 +77,7 @@ def colour_similarity(pixels: tf.Tensor, inside: tf.Tensor, *, dilation: int = 2
     """
     lab = to_lab(pixels)
     similar = []
-    for other, is_seen in zip(neighbours(lab, dilation=dilation), neighbours(inside, dilation=dilation), strict=True):
+    for other, is_seen in zip(neighbours(lab), neighbours(inside), strict=True):
         distance = tf.sqrt(tf.reduce_sum(tf.math.squared_difference(lab, other), axis=-1))
         similar.append(tf.where(inside & is_seen, tf.exp(-distance / softness), 0.0))
     return tf.stack(similar, axis=2)

@@ -62,15 +62,14 @@ def test_region_pixels(gather) -> None:
     np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_similarity(dilation) -> None:
+def test_similarity() -> None:
     """A pair at a time; 0 where an end is beyond the grid or the image."""
-    result = colour.colour_similarity(tf.constant(PIXELS), tf.constant(SEEN), dilation=dilation, softness=3.0)
+    result = colour.colour_similarity(tf.constant(PIXELS), tf.constant(SEEN), softness=3.0)
     assert result.shape == (2, 3, 4, SIDE, SIDE)
     lab = colour.to_lab(PIXELS).numpy().astype(np.float64)
     for image, region, pair, row, column in np.ndindex(*result.shape):
         down, right = colour.PAIRS[pair]
-        other = row + dilation * down, column + dilation * right
+        other = row + down, column + right
         expected = 0.0
         if (
             all(0 <= place < SIDE for place in other)
@@ -83,10 +82,15 @@ def test_similarity(dilation) -> None:
     assert np.mean(result[1] >= 0.3) < 0.1
 
 
-def test_each_pair_of_neighbours_is_there_once() -> None:
-    """The pairs and the same seen from their other ends are the eight neighbours."""
-    ends = {*colour.PAIRS, *((-down, -right) for down, right in colour.PAIRS)}
-    assert ends == {(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)} - {(0, 0)}
+def test_pairs_tie_all_cells_together() -> None:
+    """Steps along pairs lead from any cell to any other; none is shorter than two cells, and none is there twice."""
+    reached = {(0, 0)}
+    steps = {*colour.PAIRS, *((-down, -right) for down, right in colour.PAIRS)}
+    for _ in range(4):
+        reached |= {(row + down, column + right) for row, column in reached for down, right in steps}
+    assert {(0, 1), (1, 0), (1, 1)} <= reached
+    assert len(steps) == 8
+    assert min(math.hypot(*step) for step in steps) == 2
 
 
 def test_what_is_beyond_the_image_is_alike_to_nothing() -> None:
