@@ -60,6 +60,7 @@ FIELDS = (
     Field("crowd", "bool", (), "flag"),
     Field("masks", "uint8", (MASK_SIDE * MASK_SIDE // 8,), "grid", flag="has_mask"),
     Field("keypoints", "float32", (0, 3), "points", flag="has_keypoints"),
+    Field("clicks", "float32", (0, 3), "points", flag="has_clicks"),
 )
 # What every data set has. Points are only in the batches of a data set that has them: its `Dataset.points` repeats
 # their row with its own number of points.
@@ -97,8 +98,13 @@ class KeypointSet(NamedTuple):
     @property
     def field(self) -> Field:
         """The row of `FIELDS` with the number of these keypoints."""
-        (row,) = (field for field in FIELDS if field.kind == "points")
-        return row._replace(shape=(len(self.names), 3), mirror=self.mirror)
+        return points_field("keypoints", len(self.names))._replace(mirror=self.mirror)
+
+
+def points_field(name: str, count: int) -> Field:
+    """The row of `FIELDS` of this name, with its number of points."""
+    (row,) = (field for field in FIELDS if field.name == name)
+    return row._replace(shape=(count, 3))
 
 
 def with_flags(fields: Iterable[Field]) -> tuple[Field, ...]:
@@ -124,6 +130,9 @@ class Targets(NamedTuple):
         keypoints: float32 [B, G, P, 3], x and y in pixels of the network input, and 0 for a keypoint that is not
             there, 1 for a hidden and 2 for a visible one; None for data without keypoints.
         has_keypoints: bool [B, G], instances with a keypoint that is there.
+        clicks: float32 [B, G, Q, 3], points that someone has labelled: x and y in pixels of the network input, and 1
+            for a point on the object, 2 for one beside it, 0 for none; None for data without any.
+        has_clicks: bool [B, G], instances with a click.
     """
 
     boxes: Any
@@ -134,6 +143,8 @@ class Targets(NamedTuple):
     has_mask: Any
     keypoints: Any = None
     has_keypoints: Any = None
+    clicks: Any = None
+    has_clicks: Any = None
 
 
 class Proposals(NamedTuple):

@@ -20,7 +20,7 @@ from maskx_tf import files
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks import crops as mask_crops
 from maskx_tf.masks.rle import Rle
-from maskx_tf.structures import Field, KeypointSet
+from maskx_tf.structures import Field, KeypointSet, points_field
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 # Each x1, y1, x2, y2, ...; an eighth of what a list of numbers takes. In quotes for Python 3.11's array.
@@ -67,6 +67,8 @@ class Instance(NamedTuple):
         mask_quality: of a made mask, 0..1.
         keypoints: [P, 3]: x and y in pixels of the image, continuous as the box, and 0 for a keypoint that is not
             there, 1 for a hidden and 2 for a visible one; None if they are unknown.
+        clicks: [Q, 3]: points that someone has labelled, x and y in pixels of the image, continuous as the box, and 1
+            for a point on the object, 2 for one beside it; None if there is none.
         area: of an object with keypoints, in pixels, as the file has it: the measure of keypoints depends on it. None
             stands for the area of its mask, or else of its box.
     """
@@ -79,6 +81,7 @@ class Instance(NamedTuple):
     mask_source: str | None = None
     mask_quality: float | None = None
     keypoints: NDArray[np.float32] | None = None
+    clicks: NDArray[np.float32] | None = None
     area: float | None = None
 
     @property
@@ -134,7 +137,10 @@ class Dataset(NamedTuple):
     @property
     def points(self) -> tuple[Field, ...]:
         """The fields of kind points that its instances have, with their number of points."""
-        return () if self.keypoints is None else (self.keypoints.field,)
+        instances = (one for image in self.images for one in image.instances)
+        clicks = max((len(one.clicks) for one in instances if one.clicks is not None), default=0)
+        of_keypoints = () if self.keypoints is None else (self.keypoints.field,)
+        return (*of_keypoints, points_field("clicks", clicks)) if clicks else of_keypoints
 
 
 def area_of(box: Box) -> float:

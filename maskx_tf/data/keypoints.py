@@ -1,4 +1,4 @@
-"""Keypoints as COCO's files have them: what a category names, and where an object's keypoints are.
+"""Points as COCO's files have them: keypoints, what a category names and where an object has them; labelled points.
 
 A file counts pixels, as indices; records have continuous coordinates, as boxes do, in which the centre of pixel 0 is at
 .5. So half a pixel is added in reading, and taken away in writing.
@@ -103,6 +103,31 @@ def _numbers(values: Any, count: int) -> NDArray[np.float32]:
     if wrong.size:
         raise fields.unfit("keypoints", "0, 1 or 2 as the third number of each", float(wrong[0]))
     return points
+
+
+def read_clicks(annotation: JsonView) -> NDArray[np.float32] | None:
+    """The labelled points of an annotation, [Q, 3] as `Instance.clicks`; None if it has none.
+
+    A file has a list of x, y and 1 for a point on the object, 0 for one beside it; x and y are continuous, as in a box.
+
+    Raises:
+        Unfit: they do not fit.
+    """
+    if annotation.get("points") in (None, []):
+        return None
+    clicks = []
+    for _, click in fields.entries(annotation, "points"):
+        named = dict(zip(("points.x", "points.y"), click, strict=False)) if isinstance(click, list) else {}
+        if len(named) < 2 or len(click) != 3 or click[2] not in (0, 1):
+            raise fields.unfit("points", "lists of x, y and 1 or 0", click)
+        x, y = (fields.number(named, key) for key in named)
+        clicks.append([x, y, 1.0 if click[2] else 2.0])
+    return np.array(clicks, np.float32)
+
+
+def as_clicks(clicks: NDArray[np.float32]) -> list[list[float]]:
+    """What an annotation says of its labelled points; see `read_clicks`."""
+    return [[x, y, int(label == 1)] for x, y, label in clicks.tolist()]
 
 
 def inside(points: NDArray[np.float32], box: Box) -> NDArray[np.bool_]:

@@ -10,7 +10,8 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
 from maskx_tf.ops import colour
 
-MASK, PROJECTION, PAIRWISE = "loss_mask", "loss_mask_projection", "loss_mask_pairwise"
+MASK = "loss_mask"
+TERMS = {"projection": "loss_mask_projection", "pairwise": "loss_mask_pairwise", "points": "loss_mask_points"}
 
 
 class MaskSamples(NamedTuple):
@@ -24,6 +25,8 @@ class MaskSamples(NamedTuple):
         inside: bool [B, N, M, M], cells in the box of the region's truth.
         pixels: RGB float [B, N, M, M, 3] in 0..255 of the region; None if neither the head nor the loss reads them.
         seen: bool [B, N, M, M], cells that show the image and not what lies beyond it.
+        clicks: float32 [B, N, Q, 3], the labelled points of each region's truth: x and y as fractions of the
+            region, and 1 on the object, 2 beside it, 0 for none; None for data without any.
     """
 
     logits: tf.Tensor
@@ -33,6 +36,7 @@ class MaskSamples(NamedTuple):
     inside: tf.Tensor
     pixels: tf.Tensor | None
     seen: tf.Tensor
+    clicks: tf.Tensor | None = None
 
 
 class MaskLoss(Protocol):
@@ -87,7 +91,7 @@ class BoxLoss:
 
     Args:
         terms: "projection", the mask reaches to the sides of the box; "pairwise", neighbours of one colour are on
-            the same side of the outline.
+            the same side of the outline; "points", points that someone has labelled.
     """
 
     reads_boxes = True
@@ -98,15 +102,20 @@ class BoxLoss:
 
     @property
     def names(self) -> tuple[str, ...]:
-        own = {"projection": PROJECTION, "pairwise": PAIRWISE}
-        return (MASK, *(own[term] for term in self.terms))
+        return (MASK, *(TERMS[term] for term in self.terms))
 
     def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
         losses = PixelLoss()(samples)
         boxed = (samples.classes > 0) & ~samples.has_mask
         if "projection" in self.terms:
-            losses[PROJECTION] = loss_ops.projection_loss(samples.logits, samples.inside, boxed)
+            losses[TERMS["projection"]] = loss_ops.projection_loss(samples.logits, samples.inside, boxed)
         if "pairwise" in self.terms:
             similarity = colour.colour_similarity(samples.pixels, samples.seen)
-            losses[PAIRWISE] = loss_ops.pairwise_loss(samples.logits, similarity, samples.inside, boxed)
+            losses[TERMS["pairwise"]] = loss_ops.pairwise_loss(samples.logits, similarity, samples.inside, boxed)
+        if "points" in self.terms:
+            if samples.clicks is None:
+                raise ValueError("gt_clicks: expected labelled points for model.mask.box_losses: [points], found none")
+            places, labels = samples.clicks[..., :2], samples.clicks[..., 2]
+            valid = (labels > 0) & boxed[..., None]
+            losses[TERMS["points"]] = loss_ops.point_loss(samples.logits, places, labels == 1, valid)
         return losses

@@ -69,6 +69,7 @@ class PooledRegions(NamedTuple):
         boxes: float32 [B, N, 4], the regions, with their margin.
         truth_boxes: float32 [B, N, 4], the boxes of their truth.
         image_sizes: float32 [B, 2].
+        clicks: float32 [B, N, Q, 3], the labelled points of their truth (`Targets.clicks`); None for data without any.
     """
 
     pooled: tf.Tensor
@@ -79,6 +80,7 @@ class PooledRegions(NamedTuple):
     boxes: tf.Tensor
     truth_boxes: tf.Tensor
     image_sizes: tf.Tensor
+    clicks: tf.Tensor | None = None
 
 
 class MaskBranch:
@@ -193,6 +195,7 @@ class MaskBranch:
             boxes=boxes,
             truth_boxes=tf.gather(truth.boxes, chosen.truths, batch_dims=1),
             image_sizes=scene.image_sizes,
+            clicks=None if truth.clicks is None else tf.gather(truth.clicks, chosen.truths, batch_dims=1),
         )
 
     def losses_of_pooled(self, regions: PooledRegions) -> dict[str, Loss]:
@@ -211,6 +214,7 @@ class MaskBranch:
                 inside=mask_ops.cells_inside(regions.boxes, regions.truth_boxes, size=side),
                 pixels=regions.pixels,
                 seen=mask_ops.cells_inside(regions.boxes, image, size=side),
+                clicks=None if regions.clicks is None else box_ops.points_in_boxes(regions.clicks, regions.boxes),
             )
         )
         return {name: loss_ops.nan_unless_finite(loss, [logits]) for name, loss in losses.items()}

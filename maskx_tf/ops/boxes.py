@@ -90,6 +90,13 @@ def with_margin(boxes: tf.Tensor, margin: float) -> tf.Tensor:
     return tf.concat([low - growth, high + growth], axis=-1)
 
 
+def points_in_boxes(points: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Points [..., P, 3], whose third number stays as it is, as fractions of the width and height of boxes [..., 4]."""
+    low, high = boxes[..., None, :2], boxes[..., None, 2:]
+    places = tf.math.divide_no_nan(points[..., :2] - low, high - low)
+    return tf.concat([places, points[..., 2:]], axis=-1)
+
+
 def encode(
     boxes: tf.Tensor, anchors: tf.Tensor, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 ) -> tf.Tensor:

@@ -20,6 +20,7 @@ from maskx_tf.data.formats import coco_write
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.data.threads import cores
+from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, make_folder, write_text, writing
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study import cells as cells_
@@ -214,7 +215,13 @@ def _fit(config: Config, folder: Path, batches: fit.BatchesFrom, meta: Json, say
 
 
 def region_batches(config: Config, held: regions.Regions, masks: regions.VisibleMasks) -> fit.BatchesFrom:
-    """Batches of regions, for one device."""
+    """Batches of regions, for one device.
+
+    Raises:
+        BadInput: the mask branch learns from labelled points, which regions do not keep.
+    """
+    if "points" in config.model.mask.box_losses:
+        raise BadInput("model.mask.box_losses: expected no points in a study, whose regions do not keep them")
     with_boxes = bool(config.model.mask.box_losses)
 
     def batches(first: int, worker: int, workers: int, devices: int) -> tf.data.Dataset:

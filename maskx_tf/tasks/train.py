@@ -70,6 +70,8 @@ def train(
     dataset = opening.training_set(config.data, known or start.classes(config, ()))
     config = config.with_classes(known or start.classes(config, dataset.class_names))
     config, dataset = with_keypoints(config, dataset)
+    if "points" in config.model.mask.box_losses and not any(field.name == "clicks" for field in dataset.points):
+        raise BadInput("data.train: expected annotations with points for model.mask.box_losses: [points], found none")
     classes_a = a_classes(config, dataset)
     counts = stats.count(dataset)
     learns_masks = "masks" in config.model.outputs and config.train.stage != "detector"

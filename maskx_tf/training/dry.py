@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.config import Config
-from maskx_tf.structures import COMMON_FIELDS, VALID, Field, KeypointSet, with_flags
+from maskx_tf.structures import COMMON_FIELDS, VALID, Field, KeypointSet, points_field, with_flags
 from maskx_tf.training import distribute
 from maskx_tf.training.fit import check_batch, compiled, explained, without_start
 
 INSTANCES = 10
+CLICKS = 10  # of an instance
 WORDS = 300  # of a table of word vectors
 
 
@@ -107,7 +108,8 @@ def made_up(config: Config, images: int) -> dict[str, np.ndarray]:
                 return rng.uniform(0.0, 1.0, shape) * np.array([width, height, 0]) + np.array([0, 0, 2])
         return np.broadcast_to(flags[field.name], shape)
 
-    flags = {"valid": True, "crowd": False, "has_mask": np.arange(count) % 2 == 0, "has_keypoints": True}
+    flags = {"valid": True, "crowd": False, "has_keypoints": True, "has_clicks": True}
+    flags["has_mask"] = np.arange(count) % 2 == 0
     batch = {
         "images": rng.integers(0, 256, [images, height, width, 3], np.uint8),
         "image_sizes": np.tile(np.array([height, width], np.float32), [images, 1]),
@@ -116,7 +118,10 @@ def made_up(config: Config, images: int) -> dict[str, np.ndarray]:
         "image_valid": np.ones(images, np.uint8),
     }
     names = config.model.keypoint.names
-    for field in with_flags((VALID, *COMMON_FIELDS, *([KeypointSet(names).field] if names else []))):
+    points = [KeypointSet(names).field] if names else []
+    if "points" in config.model.mask.box_losses:
+        points.append(points_field("clicks", CLICKS))
+    for field in with_flags((VALID, *COMMON_FIELDS, *points)):
         full = np.zeros([images, room, *field.shape], np.uint8 if field.dtype == "bool" else field.dtype)
         full[:, :count] = of_each(field)
         batch[field.key] = full

@@ -14,7 +14,7 @@ from maskx_tf.config import Config
 from maskx_tf.config.schema import BRANCH_STAGES
 from maskx_tf.errors import BadInput, listed
 from maskx_tf.models.build import build
-from maskx_tf.models.mask_losses import PAIRWISE
+from maskx_tf.models.mask_losses import TERMS
 from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
 
@@ -64,7 +64,7 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
     train = config.train
     rising = max(round(train.box_warm_up * train.steps), 1)
     model.learning = Learning(
-        train.seed, train.accumulate, train.clip_norm, train.normaliser, warm_up=((PAIRWISE, rising),)
+        train.seed, train.accumulate, train.clip_norm, train.normaliser, warm_up=((TERMS["pairwise"], rising),)
     )
     return model
 

@@ -64,6 +64,27 @@ def test_an_image_without_instances_teaches_nothing(model: RCNN) -> None:
     assert not any(gradient.any() for gradient in gradients(model, empty, names).values())
 
 
+def test_labelled_points_teach_where_there_is_no_mask() -> None:
+    """A point on the object raises the mask there, one beside it lowers it; other places are left alone."""
+    points = small_model(config(mask={"box_losses": ("points",), "regions": "truth", "margin": 0.1}))
+    boxes = truth().boxes.numpy()
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    clicks = np.zeros([*boxes.shape[:2], 4, 3], np.float32)
+    clicks[..., 0, :2], clicks[..., 0, 2] = middle, 1  # on the object
+    clicks[..., 1, :2], clicks[..., 1, 2] = boxes[..., :2], 2  # beside it
+    clicks[..., 2, :2], clicks[..., 2, 2] = boxes[..., 2:] + 100, 1  # outside of the region
+    with_clicks = {"clicks": tf.constant(clicks), "has_clicks": tf.ones(boxes.shape[:2], tf.bool)}
+    targets = truth(has_mask=NO_MASKS)._replace(**with_clicks)
+    losses = points.losses_of(*loss_inputs(targets))
+    objects = np.count_nonzero(targets.valid & ~targets.crowd)
+    assert float(losses["loss_mask_points"].count) == 2 * objects
+    assert float(losses["loss_mask"].count) == 0.0
+    known = truth(has_mask=((True, True, True),) * 2)._replace(**with_clicks)
+    assert float(points.losses_of(*loss_inputs(known))["loss_mask_points"].count) == 0.0
+    with pytest.raises(ValueError, match="expected labelled points"):
+        points.losses_of(*loss_inputs(truth()))
+
+
 def test_weight_of_the_pairwise_loss_rises() -> None:
     model = small_model(config(mask={"box_losses": BOTH, "regions": "jittered"}))
     model.learning = Learning(warm_up=(("loss_mask_pairwise", 4),))

@@ -148,6 +148,7 @@ def _instances(
             if points is not None:
                 area = None if entry.get("area") is None else fields.number(entry, "area", 0, MAX_IMAGE_SIDE**2)
                 instance = instance._replace(keypoints=points, area=area)
+            instance = instance._replace(clicks=keypoints.read_clicks(entry))
             if instance.id in seen:
                 raise Unfit(f"id: expected another than before, found {instance.id!r}", "duplicate")
             seen.add(instance.id)

@@ -58,6 +58,8 @@ def _annotation(one: Instance, image: ImageRecord) -> Json:
         entry |= _mask_entries(one, one.segmentation, image)
     if one.keypoints is not None:
         entry |= keypoints.as_annotation(one.keypoints)
+    if one.clicks is not None:
+        entry["points"] = keypoints.as_clicks(one.clicks)
     return entry if one.area is None else entry | {"area": one.area}
 
 

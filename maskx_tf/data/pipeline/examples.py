@@ -132,10 +132,12 @@ def _packed(name: str, record: ImageRecord, one: Instance) -> NDArray[np.uint8]:
 
 def _points(field: Field, record: ImageRecord, one: Instance) -> NDArray[np.float32]:
     """An instance's points of a field, those outside of the image being zero; zeros if it has none."""
-    if one.keypoints is None:
-        return np.zeros(field.shape, np.float32)
-    kept = keypoints.inside(one.keypoints, (0.0, 0.0, record.width, record.height)) & (one.keypoints[:, 2] != 0)
-    return np.where(kept[:, None], one.keypoints, np.float32(0))
+    values = np.zeros(field.shape, np.float32)
+    known: NDArray[np.float32] | None = getattr(one, field.name)
+    if known is not None:
+        kept = keypoints.inside(known, (0.0, 0.0, record.width, record.height)) & (known[:, 2] != 0)
+        values[: len(known)] = np.where(kept[:, None], known, np.float32(0))
+    return values
 
 
 def _grid(name: str, record: ImageRecord, one: Instance) -> NDArray[np.bool_]:

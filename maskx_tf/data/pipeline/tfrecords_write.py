@@ -138,8 +138,9 @@ def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
         add(number, file, image.width, image.height)
         for one in image.instances:
             add(one.box, one.label, one.crowd)
-            if one.keypoints is not None:
-                digest.update(one.keypoints.tobytes())
+            for points in (one.keypoints, one.clicks):
+                if points is not None:
+                    digest.update(points.tobytes())
             form = one.segmentation
             if isinstance(form, tuple):
                 for polygon in form:
