@@ -96,7 +96,8 @@ class Instance(NamedTuple):
 
     def with_mask(self, segmentation: Segmentation | None) -> Instance:
         """The same instance with another mask, which is true, or with none."""
-        return self._replace(segmentation=segmentation, mask_source=None, mask_quality=None)
+        area = self.area if segmentation is None else None  # a mask has its own
+        return self._replace(segmentation=segmentation, mask_source=None, mask_quality=None, area=area)
 
 
 class ImageRecord(NamedTuple):

@@ -79,6 +79,22 @@ def test_what_is_written_is_what_was_read(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one.keypoints, its.keypoints)
 
 
+def test_mask_that_is_kept_apart_brings_its_area(tmp_path: Path) -> None:
+    source = coco_keypoints(tmp_path)
+    data = coco_keypoints_data()
+    mask = data["annotations"][0].pop("segmentation")
+    data["annotations"][0]["area"] = 486  # as large as the box
+    write_json(source.annotations, data)
+    apart = {"images": [], "categories": [], "annotations": [{"id": 200, "image_id": 1, "segmentation": mask}]}
+    kept = source._replace(masks_b=write_json(tmp_path / "apart.json", apart))
+    for dataset, area in (
+        (readers.for_evaluation([source]), 486),
+        (readers.for_evaluation([kept]), sum(mask["counts"][1::2])),
+    ):
+        (one,) = (one for one in coco_write.as_coco(dataset, tmp_path)["annotations"] if one["id"] == 200)
+        assert one["area"] == area
+
+
 @pytest.mark.parametrize(
     ("names", "pairs"),
     [
