@@ -16,12 +16,12 @@ def assert_forms_agree(
 
     Args:
         function: takes tensors, gives tensors in any structure.
-        inputs: arrays, or structures of them.
+        inputs: arrays, or structures of them; None in a structure stays.
         compiled: whether XLA is to compile it.
         tolerance: of floats, absolute and relative; anything else has to be equal.
     """
-    inputs = tf.nest.map_structure(tf.constant, inputs)
-    others = tf.nest.map_structure(lambda tensor: tensor[::-1], inputs)
+    inputs = tf.nest.map_structure(lambda value: value if value is None else tf.constant(value), inputs)
+    others = tf.nest.map_structure(lambda tensor: tensor if tensor is None else tensor[::-1], inputs)
     expected = tf.nest.flatten(function(*inputs))
     for jit in (False, True) if compiled else (False,):
         traced = tf.function(function, autograph=False, jit_compile=jit)
