@@ -46,9 +46,9 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "small, 160 x 160": Case("resnet_small", (160, 160), 640),
-    "MobileNetV2, 512 x 512": Case("mobilenet_v2", (512, 512), 64),
-    "ResNet-50, 800 x 1216": Case("resnet50", (800, 1216), 16),
+    "small, 160 x 160": Case("resnet_small", (160, 160), 64),
+    "MobileNetV2, 512 x 512": Case("mobilenet_v2", (512, 512), 16),
+    "ResNet-50, 800 x 1216": Case("resnet50", (800, 1216), 8),
 }
 
 

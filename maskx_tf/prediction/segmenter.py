@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from maskx_tf.checkpoints import io as checkpoints
+from maskx_tf.checkpoints.folder import find
 from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, open_regular
@@ -99,7 +100,7 @@ class Segmenter:
         Raises:
             BadInput: the model cannot be opened, or a disk fails.
         """
-        engine = _opened(os.fspath(self.model), self.score)
+        engine = _opened(os.fspath(self.model), self.score, _stamp(self.model))
         size = self.batch or engine.batch
         readers, computers = ThreadPoolExecutor(), ThreadPoolExecutor(engine.streams)
         try:
@@ -199,8 +200,16 @@ class _Engine(Protocol):
         ...
 
 
+def _stamp(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], ...]:
+    """What changes when the files of a model are replaced, such as by further training."""
+    folder = Path(path) if Path(path, GRAPH_FILE).exists() else find(path)
+    facts = (file.stat() for file in sorted(folder.rglob("*")) if file.is_file())
+    return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in facts)
+
+
 @functools.lru_cache(maxsize=1)  # a process works with one model at a time
-def _opened(path: str, score: float | None) -> _Engine:
+def _opened(path: str, score: float | None, stamp: tuple[tuple[int, int, int], ...]) -> _Engine:
+    del stamp  # part of the key alone
     return _Exported(path) if Path(path, GRAPH_FILE).exists() else _Folder(path, score)
 
 

@@ -132,6 +132,27 @@ def test_a_spawned_process_gives_the_same_row() -> None:
         assert_same([pool.apply(in_process, [pickle.dumps(mine)])], ask(IMAGES[1:2]))
 
 
+def test_a_model_that_was_replaced_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Nothing:
+        batch = streams = 1
+        read = compute = None  # no image asks for them
+
+        def __init__(self, path: str, score: float | None) -> None:
+            opened.append(path)
+
+    monkeypatch.setattr(segmenter, "_Folder", Nothing)
+    (tmp_path / "model.json").write_text("1")
+    mine = Segmenter(tmp_path)
+    assert [*mine([]), *mine([])] == []
+    assert len(opened) == 1
+    (tmp_path / "new").write_text("2")
+    (tmp_path / "new").replace(tmp_path / "model.json")
+    assert list(mine([])) == []
+    assert len(opened) == 2
+
+
 def test_no_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such folder"):
         next(Segmenter(tmp_path / "none")(IMAGES))

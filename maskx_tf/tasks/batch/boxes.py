@@ -71,9 +71,10 @@ def dataset_of(boxes: BoxFile) -> Dataset:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(model: str, boxes: BoxFile) -> tuple[Dataset, ModelMaker]:
+def _opened(model: str, digest: str, boxes: BoxFile) -> tuple[Dataset, ModelMaker]:
     from maskx_tf.tasks.model_masks import ModelMaker
 
+    del digest  # part of the key alone: a model that was trained further is another one
     check_boxes(boxes)
     dataset = dataset_of(boxes)
     return dataset, ModelMaker(model, dataset.class_names)
@@ -85,16 +86,18 @@ class LabelWork:
 
     Attributes:
         model: the path of the model.
+        digest: its checksum.
         boxes: the boxes.
     """
 
     model: str
+    digest: str
     boxes: BoxFile
 
     def __call__(self, places: Sequence[ImagePlace], sizes: dict[str, int]) -> Iterator[Json]:
         """Yields the rows of these images."""
         del sizes  # the file has a checksum
-        dataset, maker = _opened(self.model, self.boxes)
+        dataset, maker = _opened(self.model, self.digest, self.boxes)
         for place in places:
             image = dataset.images[place.first]
             waiting = [index for index, one in enumerate(image.instances) if needs_mask(one)]
