@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,8 +20,8 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.models.keypoints import KeypointBranch
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import keypoints as keypoint_ops
-from maskx_tf.prediction.images import ImagePredictor, View
 from maskx_tf.structures import Detections, Targets
+from maskx_tf.targets import RegionTargets
 from tests.models import small
 from tests.models.small import assert_same_detections, config, inputs, loss_inputs, small_model
 
@@ -87,6 +88,7 @@ def test_detections_without_keypoints_do_not_go_through_the_head(model: RCNN, mo
         assert not len(one) or np.ptp(one[: has[0].sum()], axis=0).max() < 1e-3  # the boxes are equal
 
 
+@pytest.mark.slow
 def test_portable_model_gives_the_same(model: RCNN, found: Detections) -> None:
     portable = build(settings(), portable=True)
     portable.set_weights(model.get_weights())
@@ -105,25 +107,6 @@ def test_predictor(model: RCNN, found: Detections, freeze: bool) -> None:
     assert_same(predictor.detect(*inputs().values()), found)
     again = predictor.segment(*inputs().values(), found.boxes, found.classes)
     np.testing.assert_allclose(again.keypoints, found.keypoints, atol=0.05)
-
-
-def test_mirrored_view_of_the_mirrored_image(model: RCNN) -> None:
-    """Gives the same keypoints, left and right exchanged; in the pixels of the image, which is smaller."""
-    predictor, pixels = ImagePredictor(model, settings()), small.images()[0].astype(np.uint8)
-    picture = np.ascontiguousarray(pixels[:36, :48])
-    plain = predictor(picture)
-    has = np.isin(plain.classes, [1, 3])
-    assert 0 < has.sum() < len(has)
-    assert (plain.keypoints[has] < [50, 38]).all()
-    mirrored = predictor.augmented(picture[:, ::-1], [View(flip=True)])
-    assert_near = np.testing.assert_allclose
-    assert_near(mirrored.boxes[:, 1::2], plain.boxes[:, 1::2], atol=1e-3)
-    turned = plain.keypoints[has][:, [0, 2, 1]] * [-1, 1] + [48, 0]
-    assert_near(mirrored.keypoints[has], turned, atol=0.05)
-    assert_near(mirrored.keypoint_scores[has], plain.keypoint_scores[has][:, [0, 2, 1]], atol=1e-2)
-    assert not mirrored.keypoints[~has].any()
-    both = predictor.augmented(picture, [View(), View(flip=True)])
-    assert both.keypoints.shape == (len(both.boxes), 3, 2)
 
 
 def test_losses(model: RCNN, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +166,7 @@ def test_put_back() -> None:
     np.testing.assert_array_equal(keypoint_branch.put_back(values, flags)[..., 0], [[0, 1, 0, 2], [0, 0, 0, 0]])
 
 
+@pytest.mark.slow
 def test_model_folder_and_stage(model: RCNN, found: Detections, tmp_path: Path) -> None:
     io.save(model, Config(model=settings()), tmp_path / "model")
     loaded = io.load(tmp_path / "model").model
@@ -195,3 +179,38 @@ def test_model_folder_and_stage(model: RCNN, found: Detections, tmp_path: Path) 
 def test_names_are_needed() -> None:
     with pytest.raises(BadInput, match=r"model\.keypoint\.names is empty, expected the names of the keypoints"):
         build(config(keypoint={"use": True}))
+
+
+def test_keypoints_are_learned_by_heart() -> None:
+    """The branch alone, on features that stand still: what is decoded afterwards lies where the truth is."""
+    learner = small_model(settings(channels=32))
+    learner.learn(("keypoint",))
+    images, sizes, targets, seed = loss_inputs(truth())
+    scene = learner.scene(images, sizes)
+    regions = RegionTargets(
+        boxes=targets.boxes,
+        classes=targets.classes,
+        valid=targets.valid,
+        truths=tf.constant([[0, 1, 2]] * 2),
+        deltas=tf.zeros_like(targets.boxes),
+        has_mask=targets.has_mask,
+    )
+    branch, optimizer = branch_of(learner), keras.optimizers.Adam(5e-3)
+    variables = learner.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function(autograph=False)
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = loss_ops.mean(branch.losses(scene, regions, targets, seed)["loss_keypoint"])
+        optimizer.apply_gradients(zip(tape.gradient(loss, [one.value for one in variables]), variables, strict=True))
+        return loss
+
+    losses = [float(step()) for _ in range(150)]
+    assert losses[-1] < 0.1 * losses[0]
+    given = Detections(targets.boxes, tf.ones([2, 3]), targets.classes, targets.valid)
+    found = branch.predict(scene, given, ())
+    for image, instance, parts in ((0, 0, (0, 1)), (1, 1, (0, 1))):  # the third lies outside, or is not there
+        expected = targets.keypoints[image, instance].numpy()[list(parts), :2]
+        away = np.abs(found.keypoints[image, instance].numpy()[list(parts)] - expected)
+        assert away.max() < 2.0  # a cell is 1.3 pixels high
