@@ -37,6 +37,8 @@ def test_model_gives_the_same_answers(old: dict[str, np.ndarray]) -> None:
     images, sizes = tf.constant(old["images"], tf.float32), tf.constant(old["image_sizes"])
     found = predictor.detect(images, sizes)
     for name, value in found._asdict().items():
+        if value is None:  # keypoints, which came later
+            continue
         np.testing.assert_allclose(value, old[f"answer/{name}"], atol=1e-3, err_msg=name)
     given = predictor.segment(images, sizes, found.boxes)
     np.testing.assert_array_equal(given.classes, old["segment/classes"])
