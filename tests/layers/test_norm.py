@@ -99,7 +99,7 @@ def test_group_norm() -> None:
 
 
 def test_an_unknown_norm_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected one of none, frozen_batch, .*group"):
+    with pytest.raises(ValueError, match=r"expected one of none, frozen_batch, .*group"):
         ConvNorm(4, 3, norm="layer")
 
 
