@@ -3,6 +3,7 @@
     python examples/shapes.py data/own
     python examples/shapes.py data/more --masks pebble,star
     python examples/shapes.py data/few --few 10
+    python examples/shapes.py data/points --points 10
 
 FOLDER/train.json has boxes of all and masks of the classes that --masks names. FOLDER/val.json has masks of all, so
 that what was never shown can be measured. The same command draws the same scenes every time.
@@ -88,7 +89,16 @@ def annotation(number: int, image: int, name: str, corners: Outline, with_mask: 
     return record
 
 
-def write(folder: Path, images: int, masks: tuple[str, ...] = ("pebble",), few: int = 0) -> None:
+def labelled_points(number: int, corners: Outline, count: int) -> list[list[float]]:
+    """Points anywhere in an object's box, each x, y and 1 on the object or 0 beside it, as an annotator would say."""
+    shape = Image.new("1", (SIDE * FINER, SIDE * FINER))
+    ImageDraw.Draw(shape).polygon([(FINER * a, FINER * b) for a, b in corners], 1)
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    places = np.random.RandomState(number).uniform(low, high, [count, 2]).round(1).tolist()
+    return [[x, y, int(bool(shape.getpixel((int(FINER * x), int(FINER * y)))))] for x, y in places]
+
+
+def write(folder: Path, images: int, masks: tuple[str, ...] = ("pebble",), few: int = 0, points: int = 0) -> None:
     """The whole data set: four fifths of the images are train, one fifth is val.
 
     Args:
@@ -96,6 +106,7 @@ def write(folder: Path, images: int, masks: tuple[str, ...] = ("pebble",), few: 
         images: in both parts.
         masks: the classes of which train has the masks of all objects.
         few: of the other classes it has those of the first so many objects.
+        points: each other object of train has so many labelled points.
     """
     for part, first, last in (("train", 0, images * 4 // 5), ("val", images * 4 // 5, images)):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -108,7 +119,10 @@ def write(folder: Path, images: int, masks: tuple[str, ...] = ("pebble",), few: 
             records["images"].append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
             for kind, corners in objects:
                 count = len(records["annotations"]) + 1
-                records["annotations"].append(annotation(count, number, kind, corners, left[kind] > 0))
+                record = annotation(count, number, kind, corners, left[kind] > 0)
+                if points and left[kind] <= 0:
+                    record["points"] = labelled_points(count, corners, points)
+                records["annotations"].append(record)
                 left[kind] -= 1
         categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
         (folder / f"{part}.json").write_text(json.dumps({**records, "categories": categories}), encoding="utf-8")
@@ -121,11 +135,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300, help="how many, a fifth of which is val (300)")
     parser.add_argument("--masks", default="pebble", help="classes whose masks training gets, with commas (pebble)")
     parser.add_argument("--few", type=int, default=0, help="objects of each other class whose masks it gets, too (0)")
+    parser.add_argument("--points", type=int, default=0, help="labelled points of each object without a mask (0)")
     asked = parser.parse_args()
     masks = tuple(asked.masks.split(","))
     if asked.images < 5 or not set(masks) <= set(CLASSES):
         parser.error(f"expected 5 images or more, and masks of {', '.join(CLASSES)}")
-    write(asked.folder, asked.images, masks, asked.few)
+    write(asked.folder, asked.images, masks, asked.few, asked.points)
     known = ", ".join(masks) + (f" and of {asked.few} objects of each other class" if asked.few else "")
     print(f"wrote {asked.folder}: {asked.images} images; masks of {known} in train.json, of all in val.json")
 

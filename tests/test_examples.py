@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskx_tf.data import stats
+from maskx_tf.data import keypoints, stats
 from maskx_tf.data.formats import readers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +86,20 @@ def test_shapes_are_a_data_set_with_masks_for_some(tmp_path: Path) -> None:
     assert counted["star"][0] == counted["star"][1] > 1
     assert [counted[name][1] for name in ("pebble", "ring")] == [1, 1]
     assert stats.a_set(val, "all") == set(val.class_names) == {"pebble", "star", "ring"}
+
+
+def test_shapes_have_labelled_points_where_they_have_no_mask(tmp_path: Path) -> None:
+    script("shapes").write(tmp_path, 20, ("pebble",), points=10)
+    train = readers.for_evaluation([readers.DataFiles(tmp_path / "train", tmp_path / "train.json")])
+    labels = []
+    for one in (one for image in train.images for one in image.instances):
+        assert (one.clicks is None) == one.has_mask
+        if one.clicks is not None:
+            x1, y1, x2, y2 = one.box
+            assert keypoints.inside(one.clicks, (x1 - 0.1, y1 - 0.1, x2 + 0.1, y2 + 0.1)).all()  # they are rounded
+            labels += one.clicks[:, 2].tolist()
+    assert set(labels) == {1.0, 2.0}
+    assert 0.3 < np.mean(np.equal(labels, 1)) < 0.7
 
 
 def test_a_ring_has_a_hole() -> None:
