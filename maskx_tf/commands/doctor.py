@@ -117,12 +117,13 @@ def broken_modules() -> dict[str, str]:
 
 
 def _is_editable() -> bool:
-    """Whether the package is run from its clone, where a contributor works; a wheel's user has no clone."""
-    try:
-        origin = metadata.distribution("maskx_tf").read_text("direct_url.json")
-    except metadata.PackageNotFoundError:
-        return True
-    return bool(json.loads(origin or "{}").get("dir_info", {}).get("editable"))
+    """Whether the package is run from its clone, where a contributor works; a wheel's user has no clone.
+
+    In the clone's own folder a search finds its .egg-info first, which does not say so: every copy is asked.
+    """
+    copies = list(metadata.distributions(name="maskx_tf"))
+    origins = filter(None, (copy.read_text("direct_url.json") for copy in copies))
+    return not copies or any(json.loads(origin).get("dir_info", {}).get("editable") for origin in origins)
 
 
 def _packages(editable: bool) -> list[Json]:

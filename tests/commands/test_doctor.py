@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,8 +56,8 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def _installed(monkeypatch: pytest.MonkeyPatch, editable: bool) -> None:
     """Lets the package seem to be installed from a clone or from a wheel."""
     origin = json.dumps({"url": "file:///x", "dir_info": {"editable": True}}) if editable else None
-    ours, real = SimpleNamespace(read_text=lambda _: origin), metadata.distribution
-    monkeypatch.setattr(doctor.metadata, "distribution", lambda name: ours if name == "maskx_tf" else real(name))
+    egg, ours = SimpleNamespace(read_text=lambda _: None), SimpleNamespace(read_text=lambda _: origin)
+    monkeypatch.setattr(doctor.metadata, "distributions", lambda name: [egg, ours])
 
 
 def test_what_is_missing_or_does_not_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +111,7 @@ def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise doctor.metadata.PackageNotFoundError
 
     monkeypatch.setattr(doctor.metadata, "requires", requires)
-    monkeypatch.setattr(doctor.metadata, "distribution", requires)
+    monkeypatch.setattr(doctor.metadata, "distributions", lambda name: [])
     assert "install the package: in the clone, pip install -c constraints.txt -e ." in doctor.examine()["needed"]
 
 
