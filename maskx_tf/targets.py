@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import sampling
+from maskx_tf.ops.sampling import Matches, Sample
 from maskx_tf.structures import Proposals, Targets
 
 
@@ -145,6 +146,21 @@ def region_targets(
         foreground_limit=int(size * foreground_fraction),
         seed=seed,
     )
+    return targets_of_choice(boxes, matches, chosen, targets, weights=weights)
+
+
+def targets_of_choice(
+    boxes: tf.Tensor, matches: Matches, chosen: Sample, targets: Targets, *, weights: tuple[float, float, float, float]
+) -> RegionTargets:
+    """What chosen candidates should become.
+
+    Args:
+        boxes: float32 [B, A, 4], the candidates.
+        matches: of the candidates with the truth.
+        chosen: R of them.
+        targets: the truth.
+        weights: of the box coding.
+    """
     regions = tf.where(chosen.valid[..., None], tf.gather(boxes, chosen.indices, batch_dims=1), 0.0)
     truths = tf.where(chosen.foreground, tf.gather(matches.truths, chosen.indices, batch_dims=1), 0)
     deltas = box_ops.encode(tf.gather(targets.boxes, truths, batch_dims=1), regions, weights)

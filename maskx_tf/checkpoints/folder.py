@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from maskx_tf import files
 from maskx_tf.config import Config
 from maskx_tf.config import load as load_config
-from maskx_tf.config.explain import explain
+from maskx_tf.config.explain import validated
 from maskx_tf.errors import BadInput, listed, shorten
 from maskx_tf.files import Json
 
@@ -97,12 +97,7 @@ def read_config(folder: Path) -> tuple[Config, Json]:
 
 def _read_meta(path: Path) -> Json:
     meta = files.read_json(path)
-    try:
-        facts = _Meta.model_validate(meta)
-    except ValidationError as error:
-        keys, problem = explain(error, _Meta)
-        where = "".join(f"{key}: " for key in keys)
-        raise BadInput(f"{path}: expected the facts of a model: {where}{problem}") from None
+    facts = validated(meta, _Meta, path, "the facts of a model")
     if facts.format > FORMAT:
         raise BadInput(
             f"{path}: written in format {facts.format} by maskx_tf {shorten(meta.get('maskx_tf'))}, "

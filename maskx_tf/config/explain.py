@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from maskx_tf.config.schema import Config
+from maskx_tf.errors import BadInput
 
 Keys = tuple[str | int, ...]
+S = TypeVar("S", bound=BaseModel)
 
 # How like a valid key a wrong one must be to be taken for it: nms_iuo is, colour for backbone is not.
 LIKENESS = 0.65
@@ -37,6 +40,26 @@ EXPECTED = {
     "too_long": "a list of {max_length}",
     "missing": "a value",
 }
+
+
+def validated(data: object, schema: type[S], path: Path, what: str) -> S:
+    """The contents of one of our own JSON files.
+
+    Args:
+        data: what the file holds.
+        schema: of the file.
+        path: of the file, for the message.
+        what: the file holds, such as "the facts of a model".
+
+    Raises:
+        BadInput: they do not fit the schema.
+    """
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        keys, problem = explain(error, schema)
+        where = "".join(f"{key}: " for key in keys)
+        raise BadInput(f"{path}: expected {what}: {where}{problem}") from None
 
 
 def explain(error: ValidationError, schema: type[BaseModel] = Config) -> tuple[Keys, str]:

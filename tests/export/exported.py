@@ -45,12 +45,17 @@ def fine_model() -> tuple[RCNN, ModelConfig]:
     return small_model(settings), settings
 
 
+def saved(name: str, model: tuple[RCNN, ModelConfig], **facts: Any) -> Path:
+    """The folder of a model, written now."""
+    network, settings = model
+    path = folder() / name
+    checkpoints.save(network, Config(model=settings), path, category_ids=CATEGORY_IDS, **facts)
+    return path
+
+
 @functools.cache
 def fine_folder() -> Path:
-    network, settings = fine_model()
-    path = folder() / "fine"
-    checkpoints.save(network, Config(model=settings), path, category_ids=CATEGORY_IDS)
-    return path
+    return saved("fine", fine_model())
 
 
 @functools.cache
@@ -75,10 +80,7 @@ def keypoint_model() -> tuple[RCNN, ModelConfig]:
 
 @functools.cache
 def keypoint_folder() -> Path:
-    network, settings = keypoint_model()
-    path = folder() / "keypoints"
-    checkpoints.save(network, Config(model=settings), path, category_ids=CATEGORY_IDS)
-    return path
+    return saved("keypoints", keypoint_model())
 
 
 @functools.cache
@@ -91,10 +93,7 @@ def folder() -> Path:
 
 @functools.cache
 def model_folder() -> Path:
-    network, settings = model()
-    path = folder() / "model"
-    checkpoints.save(network, Config(model=settings), path, category_ids=CATEGORY_IDS, a_classes=["cat"])
-    return path
+    return saved("model", model(), a_classes=["cat"])
 
 
 @functools.cache

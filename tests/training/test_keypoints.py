@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -48,40 +47,13 @@ def test_keypoint_stage_changes_the_keypoint_branch_alone(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_eight_images_are_learned_by_heart(tmp_path: Path) -> None:
     """8 scenes on a canvas of 128, 4 images a step, 1500 steps: keypoints and boxes > .9, masks of A > .8."""
-    data = tmp_path / "data"
-    generate.generate(Recipe(images=20, size=128, classes=24, a=17), data, workers=1, keypoints=True)
-    path = data / "instances_train.json"
-    whole = json.loads(path.read_text())
-    whole["images"] = whole["images"][:8]
-    kept = {image["id"] for image in whole["images"]}
-    whole["annotations"] = [one for one in whole["annotations"] if one["image_id"] in kept]
-    path.write_text(json.dumps(whole))
     overrides = [
         "model.family=mask_rcnn",
-        "model.input={canvas: [128, 128], short_side: 128, long_side: 128}",
         "model.backbone.fpn_channels=64",
-        "model.box.rois=64",
-        "model.box.width=256",
-        "model.mask={channels: 64, convs: 2}",
         "model.keypoint={use: true, convs: 4, channels: 64}",
-        "model.anchors={sizes: [[12], [24], [48], [72], [100]]}",
-        "model.rpn={pre_nms_train: 300, pre_nms_test: 300, post_nms_train: 200, post_nms_test: 50, samples: 128}",
-        "model.detections.limit=20",
-        f"data.val=[{{images: {data / 'train'}, annotations: {path}}}]",
-        "data.flip=false",
-        "train.rate=0.02",
-        "train.steps=1500",
-        "train.warm_up={steps: 50, start: 0.1}",
-        "train.schedule=cosine",
-        "train.clip_norm=10.0",
-        "train.weight_decay=0",
-        "train.checkpoint_every=1500",
         "train.log_every=100",
     ]
-    out = tmp_path / "run"
-    assert cli.run(["train", str(runs.recipe(tmp_path, data)), *overrides, "--out", str(out)]) == 0
-    figures = json.loads((out / "summary.json").read_text())["figures"]
-    print(figures)
+    figures = runs.learned_by_heart(tmp_path, *overrides, steps=1500, rate=0.02, keypoints=True)
     assert figures["keypoint/all/AP"] > 0.9
     assert figures["box/all/AP"] > 0.9
     assert figures.get("mask/A/AP", figures.get("mask/all/AP")) > 0.8

@@ -113,43 +113,6 @@ def test_eight_images_are_learned_by_heart(name: str, tmp_path: Path) -> None:
             ],
             0.02,
         )
-    from maskx_tf.synthetic import generate
-    from maskx_tf.synthetic.parameters import Recipe
-
-    data = tmp_path / "data"
-    generate.generate(Recipe(images=20, size=128, classes=24, a=17), data, workers=1)
-    # Only the first eight: the annotation file of the others goes.
-    import json
-
-    path = data / "instances_train.json"
-    whole = json.loads(path.read_text())
-    whole["images"] = whole["images"][:8]
-    kept = {image["id"] for image in whole["images"]}
-    whole["annotations"] = [one for one in whole["annotations"] if one["image_id"] in kept]
-    path.write_text(json.dumps(whole))
-    overrides = [
-        "model.input={canvas: [128, 128], short_side: 128, long_side: 128}",
-        *backbone,
-        "model.box.rois=64",
-        "model.box.width=256",
-        "model.mask={channels: 64, convs: 2}",
-        "model.anchors={sizes: [[12], [24], [48], [72], [100]]}",
-        "model.rpn={pre_nms_train: 300, pre_nms_test: 300, post_nms_train: 200, post_nms_test: 50, samples: 128}",
-        "model.detections.limit=20",
-        f"data.val=[{{images: {data / 'train'}, annotations: {path}}}]",
-        "data.flip=false",
-        f"train.rate={rate}",
-        "train.steps=600",
-        "train.warm_up={steps: 50, start: 0.1}",
-        "train.schedule=cosine",
-        "train.clip_norm=10.0",
-        "train.weight_decay=0",
-        "train.checkpoint_every=600",
-    ]
-    recipe = runs.recipe(tmp_path, data)
-    out = tmp_path / "run"
-    assert cli.run(["train", str(recipe), *overrides, "--out", str(out)]) == 0
-    figures = json.loads((out / "summary.json").read_text())["figures"]
-    print(name, figures)
+    figures = runs.learned_by_heart(tmp_path, *backbone, steps=600, rate=rate)
     assert figures["box/all/AP"] > 0.9
     assert figures.get("mask/A/AP", figures.get("mask/all/AP")) > 0.8

@@ -8,25 +8,12 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import sampling
+from maskx_tf.ops.sampling import Sample
 from maskx_tf.structures import Proposals, Targets
-from maskx_tf.targets import RegionTargets
+from maskx_tf.targets import RegionTargets, targets_of_choice
 
 # A pixel of a resized mask is mask from this value on.
 MASK_THRESHOLD = 0.4
-
-
-class RegionChoice(NamedTuple):
-    """Regions of each image, foreground first.
-
-    Attributes:
-        indices: int32 [B, R], index into the candidates.
-        foreground: bool [B, R].
-        valid: bool [B, R].
-    """
-
-    indices: tf.Tensor
-    foreground: tf.Tensor
-    valid: tf.Tensor
 
 
 class PositionSampler(NamedTuple):
@@ -55,7 +42,7 @@ class PositionSampler(NamedTuple):
         foreground = (matches.overlaps >= self.foreground_iou) & usable
         if self.size is None:
             indices = tf.broadcast_to(tf.range(tf.shape(boxes)[1]), tf.shape(foreground))
-            chosen = RegionChoice(indices, foreground, usable)
+            chosen = Sample(indices, foreground, usable)
         else:
             lowest, highest = self.background_iou
             background = (matches.overlaps >= lowest) & (matches.overlaps < highest) & usable & ~foreground
@@ -63,17 +50,7 @@ class PositionSampler(NamedTuple):
             keys = [sampling.uniform(shape, sampling.fold_in(seed, number)) for number in range(3)]
             limit = round(self.size * self.foreground_fraction)
             chosen = choose_regions(foreground, background, usable, keys, size=self.size, foreground_limit=limit)
-        regions = tf.where(chosen.valid[..., None], tf.gather(boxes, chosen.indices, batch_dims=1), 0.0)
-        truths = tf.where(chosen.foreground, tf.gather(matches.truths, chosen.indices, batch_dims=1), 0)
-        deltas = box_ops.encode(tf.gather(truth.boxes, truths, batch_dims=1), regions, self.weights)
-        return RegionTargets(
-            boxes=regions,
-            classes=tf.where(chosen.foreground, tf.gather(truth.classes, truths, batch_dims=1), 0),
-            valid=chosen.valid,
-            truths=truths,
-            deltas=tf.where(chosen.foreground[..., None], deltas, 0.0),
-            has_mask=chosen.foreground & tf.gather(truth.has_mask, truths, batch_dims=1),
-        )
+        return targets_of_choice(boxes, matches, chosen, truth, weights=self.weights)
 
 
 def choose_regions(
@@ -84,7 +61,7 @@ def choose_regions(
     *,
     size: int,
     foreground_limit: int,
-) -> RegionChoice:
+) -> Sample:
     """Up to `foreground_limit` of the foreground, background as far as there is any, and then whatever there is.
 
     What fills the rest is background by name: the regions that are not chosen as foreground, those of the background a
@@ -115,7 +92,7 @@ def choose_regions(
         _taken(first, tf.minimum(slots, last)),
         tf.where(rest < 0, _taken(second, tf.clip_by_value(slots - first_count, 0, last)), _taken(third, places)),
     )
-    return RegionChoice(indices, slots < first_count, (rest < 0) | (third_count > 0))
+    return Sample(indices, slots < first_count, (rest < 0) | (third_count > 0))
 
 
 def position_mask_targets(

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from maskx_tf import files
 from maskx_tf.checkpoints import folder as model_folder
-from maskx_tf.config.explain import explain
+from maskx_tf.config.explain import validated
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json
 from maskx_tf.tasks.batch import arrow
@@ -223,13 +223,7 @@ def open_job(folder: str | os.PathLike[str]) -> BatchJob:
         BadInput: it is none, or its plan is damaged.
     """
     path = Path(folder, PLAN_FILE)
-    data = files.read_json(path)
-    try:
-        plan = _PlanFile.model_validate(data)
-    except ValidationError as error:
-        keys, problem = explain(error, _PlanFile)
-        where = "".join(f"{key}: " for key in keys)
-        raise BadInput(f"{path}: expected a plan of maskx batch: {where}{problem}") from None
+    plan = validated(files.read_json(path), _PlanFile, path, "a plan of maskx batch")
     if plan.format > PLAN_FORMAT:
         raise BadInput(f"{path}: written in format {plan.format}, expected at most {PLAN_FORMAT}: use a newer maskx_tf")
     return BatchJob(Path(folder), plan.id, plan.model, plan.model_digest, plan.settings, plan.counts)
