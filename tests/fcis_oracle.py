@@ -1,66 +1,19 @@
-"""The files of the FCIS oracle: outputs of the reference's own operators (../shared/oracle, or MASKX_ORACLE).
+"""The files of the FCIS oracle, which hold outputs of the reference's own operators, and its layouts in ours.
 
 What a file holds decides which tests read it, not its name.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import os
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "oracle"
-FOLDER = Path(os.environ.get("MASKX_ORACLE") or BESIDE)
+from tests.oracle import each_file
 
 
 def each_file_with(key: str) -> pytest.MarkDecorator:
     """Runs a test with the argument `file` for each FCIS file that holds this array, or skips it."""
-    found = []
-    for path in sorted(FOLDER.glob("fcis*.npz")):
-        with np.load(path) as data:
-            if key in data.files:
-                found.append(pytest.param(path, id=path.stem))
-    absent = pytest.param(None, marks=pytest.mark.skip(f"no fcis*.npz with {key} in the oracle's folder"), id="none")
-    return pytest.mark.parametrize("file", found or [absent])
-
-
-@functools.cache
-def outputs(path: Path) -> dict[str, np.ndarray]:
-    """Every stored output, by the names of the oracle's README."""
-    return _reader().outputs(path)
-
-
-@functools.cache
-def inputs(path: Path) -> dict[str, np.ndarray]:
-    """The maps, features and gradients that are made again from a seed."""
-    return _reader().inputs(path)
-
-
-def weights(path: Path) -> dict[str, np.ndarray]:
-    """The reference's weights, by its names and in its layouts."""
-    return _reader().weights(path)
-
-
-def meta(path: Path) -> dict[str, Any]:
-    """The facts about a file."""
-    return _reader().meta(path)
-
-
-@functools.cache
-def _reader() -> Any:
-    """oracle.py of the folder, or the one next to the project, for folders that hold files alone."""
-    place = next(folder / "oracle.py" for folder in (FOLDER, BESIDE) if (folder / "oracle.py").is_file())
-    spec = importlib.util.spec_from_file_location("fcis_oracle_reader", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return each_file("fcis*.npz", key)
 
 
 def cell_major(maps: np.ndarray, group: int = 7) -> np.ndarray:

@@ -11,18 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-FOLDER = Path(os.environ.get("MASKX_ORACLE") or Path(__file__).resolve().parents[2] / "shared" / "oracle")
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "oracle"
+FOLDER = Path(os.environ.get("MASKX_ORACLE") or BESIDE)
 FILE = FOLDER / "torchvision_mask_rcnn_r50.npz"
 needs_oracle = pytest.mark.skipif(not FILE.exists(), reason="the oracle is not beside the project (../shared/oracle)")
 
 
-def each_file(pattern: str) -> pytest.MarkDecorator:
-    """Runs a test with the argument `file` for each oracle file of this pattern, or skips it where there is none."""
-    absent = pytest.param(
-        None, marks=pytest.mark.skip(f"no {pattern} in the oracle's folder (MASKX_ORACLE)"), id="none"
-    )
-    files = [pytest.param(file, id=file.stem) for file in sorted(FOLDER.glob(pattern))]
-    return pytest.mark.parametrize("file", files or [absent])
+def each_file(pattern: str, key: str = "") -> pytest.MarkDecorator:
+    """Runs a test with the argument `file` for each oracle file of this pattern, or skips it where there is none.
+
+    Args:
+        pattern: of the name of a file.
+        key: an array that the test reads: files without it are left out.
+    """
+    wanted = f"{pattern} with {key}" if key else pattern
+    absent = pytest.param(None, marks=pytest.mark.skip(f"no {wanted} in the oracle's folder (MASKX_ORACLE)"), id="none")
+    files = [path for path in sorted(FOLDER.glob(pattern)) if not key or _holds(path, key)]
+    return pytest.mark.parametrize("file", [pytest.param(path, id=path.stem) for path in files] or [absent])
+
+
+def _holds(path: Path, key: str) -> bool:
+    with np.load(path) as data:
+        return key in data.files
 
 
 @functools.cache
@@ -56,12 +66,19 @@ def seeded(file: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.cache
 def _reader() -> Any:
-    spec = importlib.util.spec_from_file_location("oracle_reader", FOLDER / "oracle.py")
+    """oracle.py of the folder, or the one next to the project, for folders that hold files alone."""
+    place = next(folder / "oracle.py" for folder in (FOLDER, BESIDE) if (folder / "oracle.py").is_file())
+    spec = importlib.util.spec_from_file_location("oracle_reader", place)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def relative(result: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, as a share of the largest number expected."""
+    return float(np.abs(np.asarray(result) - expected).max() / np.abs(expected).max())
 
 
 def nhwc(name: str) -> np.ndarray:

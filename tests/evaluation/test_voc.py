@@ -10,7 +10,8 @@ from maskx_tf.evaluation import voc
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.masks import rle
 from tests.evaluation import made_up
-from tests.fcis_oracle import continuous, each_file_with, outputs
+from tests.fcis_oracle import continuous, each_file_with
+from tests.oracle import outputs
 
 
 def slow(truth, results, category: int, threshold: float) -> float:

@@ -11,7 +11,8 @@ from maskx_tf.importers.mxnet import names as mxnet_names
 from maskx_tf.importers.tables import resnet_blocks
 from maskx_tf.layers.position import PairRPNHead, PositionMaps, PositionNeck
 from maskx_tf.layers.resnet import VARIANTS, ResNet
-from tests.fcis_oracle import each_file_with, inputs, meta, outputs, weights
+from tests.fcis_oracle import each_file_with
+from tests.oracle import inputs, meta, outputs, weights
 
 GROUP = 7
 

@@ -11,7 +11,8 @@ from maskx_tf.models.boxes import DetectionFilter
 from maskx_tf.models.fcis.voting import Voters, Voting, with_half
 from maskx_tf.structures import Detections
 from tests import reference_voting as voting
-from tests.fcis_oracle import continuous, each_file_with, outputs
+from tests.fcis_oracle import continuous, each_file_with
+from tests.oracle import outputs
 
 SIZE = (40, 60)
 

@@ -19,7 +19,8 @@ from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import sampling
 from maskx_tf.ops.ps_roi import ps_roi_pool
 from maskx_tf.structures import Targets
-from tests.fcis_oracle import cell_major, continuous, each_file_with, inputs, meta, outputs
+from tests.fcis_oracle import cell_major, continuous, each_file_with
+from tests.oracle import inputs, meta, outputs
 
 STRIDE, GROUP, SIZE = 16, 7, 21
 WEIGHTS = (5.0, 5.0, 2.0, 2.0)  # the inverse of the reference's deviations .2 .2 .5 .5

@@ -12,11 +12,10 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.models.keypoints import KeypointBranch
 from maskx_tf.models.proposals import ProposalFilter
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import keypoints as keypoint_ops
 from maskx_tf.structures import Detections, Proposals, Targets
-from tests.models.torchvision_models import sources, torchvision_model
-from tests.oracle import each_file, matched_pairs, meta, outputs
+from tests.models.torchvision_models import LOSSES, letterboxed, sources, torchvision_model
+from tests.oracle import each_file, matched_pairs, meta, outputs, relative
 
 FILES = each_file("*keypoint_rcnn*.npz")
 IMAGES = pytest.mark.parametrize("image", ["a", "b"])
@@ -38,27 +37,11 @@ def branch_of(model: RCNN) -> KeypointBranch:
     return branch
 
 
-def letterboxed(file: Path, image: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """The oracle's image on its canvas, a multiple of 32, in floats, as torchvision sees it."""
-    facts, pixels = meta(file), outputs(file)[f"{image}/image_uint8"]
-    sides = facts["min_size"], facts["max_size"]
-    height, width = pixels.shape[:2]
-    ratio = min(sides[0] / min(height, width), sides[1] / max(height, width))
-    canvas = tuple(-(-int(side * ratio) // 32) * 32 for side in (height, width))
-    resized = image_ops.resize_to_fit(pixels, canvas=canvas, short_side=sides[0], long_side=sides[1])
-    size = tf.cast(tf.shape(resized)[:2], tf.float32)
-    return tf.image.pad_to_bounding_box(resized, 0, 0, *canvas)[None], size[None]
-
-
-def relative(result: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(np.asarray(result) - expected).max() / np.abs(expected).max())
-
-
 @FILES
 @IMAGES
 def test_oracle_keypoint_heads(file: Path, image: str) -> None:
     model, stored = torchvision_model(file=file), outputs(file)
-    scene = model.scene(*letterboxed(file, image))
+    scene = model.scene(*letterboxed(image, file))
     for level, features in enumerate(scene.features, start=2):
         expected = stored[f"{image}/p{level}_every64th_channel"].transpose(0, 2, 3, 1)
         assert relative(features[..., ::64], expected) < noise(file, "features"), level
@@ -77,7 +60,7 @@ def test_oracle_keypoint_heads(file: Path, image: str) -> None:
 @IMAGES
 def test_oracle_keypoint_detections(file: Path, image: str) -> None:
     model, stored = torchvision_model(file=file), outputs(file)
-    pixels, sizes = letterboxed(file, image)
+    pixels, sizes = letterboxed(image, file)
     assert model.outputs == {"boxes", "keypoints", "keypoint_scores"}
     found = model({"images": pixels, "image_sizes": sizes})
     valid = found.valid[0].numpy()
@@ -115,7 +98,7 @@ def assert_same_keypoints(file: Path, image: str, found: Detections, theirs: np.
     moved = clear & (away > noise(file, "boxes"))
     # The margin looks at what is more than 2 px away. Where neighbouring pixels tie, either is right.
     assert moved.mean() < noise(file, "ties")
-    scene = model.scene(*letterboxed(file, image))
+    scene = model.scene(*letterboxed(image, file))
     logits = branch_of(model).logits(scene, tf.constant(found.boxes[None]))[0].numpy()
     for region, part in np.argwhere(moved):
         assert away[region, part] < 2.0
@@ -166,18 +149,12 @@ def test_oracle_keypoint_losses_and_gradients(file: Path, monkeypatch: pytest.Mo
     # The oracle's own: noise in the features swaps near-ties among proposals.
     given = Proposals(proposals[None], tf.zeros([1, len(proposals)]), tf.ones([1, len(proposals)], tf.bool))
     monkeypatch.setattr(ProposalFilter, "choose", lambda *_: given)
-    pixels, sizes = letterboxed(file, "a")
+    pixels, sizes = letterboxed("a", file)
     with tf.GradientTape(persistent=True) as tape:
         losses = model.losses_of(pixels, sizes, truth, tf.constant([1, 2]))
         means = {name: loss_ops.mean(loss) for name, loss in losses.items()}
         total = tf.add_n(list(means.values()))
-    names = {
-        "loss_class": "loss_classifier",
-        "loss_box": "loss_box_reg",
-        "loss_keypoint": "loss_keypoint",
-        "loss_rpn_objectness": "loss_objectness",
-        "loss_rpn_box": "loss_rpn_box_reg",
-    }
+    names = {**LOSSES, "loss_keypoint": "loss_keypoint"}
     assert set(means) == set(names)
     assert float(losses["loss_keypoint"].count) == stored["train/keypoint_valid"].sum()
     for ours, theirs in names.items():

@@ -10,27 +10,13 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.proposals import ProposalFilter
-from maskx_tf.ops import images as image_ops
 from maskx_tf.structures import Detections, Proposals, Targets
-from tests.models.torchvision_models import sources, torchvision_model
-from tests.oracle import level_rows, matched_pairs, matched_share, needs_oracle, nhwc, outputs
+from tests.models.torchvision_models import LOSSES, letterboxed, sources, torchvision_model
+from tests.oracle import level_rows, matched_pairs, matched_share, needs_oracle, nhwc, outputs, relative
 
 pytestmark = needs_oracle
 CANVAS = {"a": (256, 256), "b": (192, 256)}
 IMAGES = pytest.mark.parametrize("image", CANVAS)
-
-
-def letterboxed(image: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """The oracle's image on its canvas in floats, as torchvision sees it: `letterbox` rounds to whole levels."""
-    pixels = image_ops.resize_to_fit(
-        outputs()[f"{image}/image_uint8"], canvas=CANVAS[image], short_side=256, long_side=256
-    )
-    size = tf.cast(tf.shape(pixels)[:2], tf.float32)
-    return tf.image.pad_to_bounding_box(pixels, 0, 0, *CANVAS[image])[None], size[None]
-
-
-def relative(result: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(np.asarray(result) - expected).max() / np.abs(expected).max())
 
 
 @IMAGES
@@ -188,14 +174,7 @@ def test_losses_and_gradients(monkeypatch) -> None:
         losses = model.losses_of(pixels, sizes, truth, tf.constant([1, 2]))
         means = {name: loss_ops.mean(loss) for name, loss in losses.items()}
         total = tf.add_n(list(means.values()))
-    names = {
-        "loss_class": "loss_classifier",
-        "loss_box": "loss_box_reg",
-        "loss_mask": "loss_mask",
-        "loss_rpn_objectness": "loss_objectness",
-        "loss_rpn_box": "loss_rpn_box_reg",
-    }
-    for ours, theirs in names.items():
+    for ours, theirs in {**LOSSES, "loss_mask": "loss_mask"}.items():
         np.testing.assert_allclose(means[ours], stored[f"train/{theirs}"], rtol=1e-3, err_msg=ours)
     variables = {variable.path: variable for variable in model.trainable_variables}
     gradients = dict(zip(variables, tape.gradient(total, [v.value for v in variables.values()]), strict=True))

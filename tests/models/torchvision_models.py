@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from maskx_tf.checkpoints.variables import named
 from maskx_tf.importers.plan import ImportRequest
@@ -14,10 +15,16 @@ from maskx_tf.importers.run import Imported, convert
 from maskx_tf.importers.torchvision import plan
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.ops import images as image_ops
 from tests import oracle
 
-# The oracle's images are 256 pixels wide, where torchvision's are 800.
-SIZE = ("model.input.canvas=[256, 256]", "model.input.short_side=256", "model.input.long_side=256")
+# torchvision's names of our losses.
+LOSSES = {
+    "loss_class": "loss_classifier",
+    "loss_box": "loss_box_reg",
+    "loss_rpn_objectness": "loss_objectness",
+    "loss_rpn_box": "loss_rpn_box_reg",
+}
 
 
 @functools.cache
@@ -34,13 +41,23 @@ def torchvision_model(*overrides: str, portable: bool = False, file: Path = orac
 
 
 def size(file: Path) -> tuple[str, ...]:
-    """The sizes of a file's images, for files that say."""
+    """The sizes of a file's images, where torchvision's are 800."""
     facts = oracle.meta(file)
-    if "max_size" not in facts:
-        return SIZE
     short, long = facts["min_size"], facts["max_size"]
     side = -(-long // 32) * 32
     return (f"model.input.canvas=[{side}, {side}]", f"model.input.short_side={short}", f"model.input.long_side={long}")
+
+
+def letterboxed(image: str, file: Path = oracle.FILE) -> tuple[tf.Tensor, tf.Tensor]:
+    """The oracle's image on its canvas, a multiple of 32, in floats, as torchvision sees it: `letterbox` rounds."""
+    facts, pixels = oracle.meta(file), oracle.outputs(file)[f"{image}/image_uint8"]
+    sides = facts["min_size"], facts["max_size"]
+    height, width = pixels.shape[:2]
+    ratio = min(sides[0] / min(height, width), sides[1] / max(height, width))
+    canvas = tuple(-(-int(side * ratio) // 32) * 32 for side in (height, width))
+    resized = image_ops.resize_to_fit(pixels, canvas=canvas, short_side=sides[0], long_side=sides[1])
+    size = tf.cast(tf.shape(resized)[:2], tf.float32)
+    return tf.image.pad_to_bounding_box(resized, 0, 0, *canvas)[None], size[None]
 
 
 @functools.cache

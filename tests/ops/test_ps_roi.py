@@ -9,8 +9,9 @@ import tensorflow as tf
 from maskx_tf.ops import ps_roi as ps_roi_ops
 from tests import reference_position as position
 from tests.checks import assert_forms_agree, gradients
-from tests.fcis_oracle import cell_major, continuous, each_file_with, inputs, outputs, ref_major
+from tests.fcis_oracle import cell_major, continuous, each_file_with, ref_major
 from tests.litert import converted
+from tests.oracle import inputs, outputs
 
 STRIDE = 16
 # Halves, beyond the border, one pixel, without area, outside, and on whole cells.
