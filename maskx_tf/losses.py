@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from maskx_tf.ops.colour import neighbours
+from maskx_tf.ops.masks import bilinear_weights
 
 
 class Loss(NamedTuple):
@@ -242,7 +243,7 @@ def point_loss(logits: tf.Tensor, points: tf.Tensor, labels: tf.Tensor, valid: t
     logits = tf.where(tf.reduce_any(counts, axis=-1)[..., None, None], tf.cast(logits, tf.float32), 0.0)
     # In cells, the first centre at 0; within half a cell of the border the outermost centres are read.
     at = tf.clip_by_value(tf.where(counts[..., None], points, 0.0) * side - 0.5, 0.0, side - 1.0)
-    weights = tf.maximum(1.0 - tf.abs(at[..., None] - tf.range(side, dtype=tf.float32)), 0.0)  # [B, R, P, 2, M]
+    weights = bilinear_weights(at, tf.range(side, dtype=tf.float32))  # [B, R, P, 2, M]
     rows = tf.matmul(weights[..., 1, :], logits)  # [B, R, P, M]
     sampled = tf.reduce_sum(rows * weights[..., 0, :], axis=-1)
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, tf.float32), sampled)

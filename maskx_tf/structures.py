@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 MASK_SIDE = 112  # cells along a side of a truth's mask
+# How masks are drawn, as `ops.masks.paste` describes; their places are their numbers in the answers of an export.
+PASTE_MODES = ("continuous", "integer", "replicate")
 
 # What the input pipeline does with a value when the image is mirrored, cut or scaled:
 # box     [4], xyxy in pixels: moves with the image.
@@ -159,6 +161,9 @@ class Proposals(NamedTuple):
     boxes: Any
     scores: Any
     valid: Any
+
+
+ADDED_FIELDS = ("masks", "keypoints", "keypoint_scores")  # of `Detections`: those that branches fill
 
 
 class Detections(NamedTuple):

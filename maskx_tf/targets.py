@@ -190,7 +190,7 @@ def truth_regions(
     usable = targets.valid & ~targets.crowd
     if not with_boxes:
         usable &= targets.has_mask
-    order = tf.argsort(tf.cast(~usable, tf.int32), axis=1, stable=True)
+    order = sampling.flagged_first(usable)
     count = tf.reduce_sum(tf.cast(usable, tf.int32), axis=1, keepdims=True)  # [B, 1]
     slots = tf.range(size)[None, :]
     valid = (slots < count) if jitter == 0.0 else tf.broadcast_to(count > 0, [tf.shape(count)[0], size])

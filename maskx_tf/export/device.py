@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, read_json
-from maskx_tf.structures import Detections
+from maskx_tf.structures import ADDED_FIELDS, Detections
 
 DESCRIPTION = "lite.json"  # as `litert` writes it; that file imports TensorFlow, and this one must not
 NamedArrays = dict[str, np.ndarray]
@@ -56,7 +56,7 @@ class Runner:
         count = int(outputs["count"][0])
         height, width = image.shape[:2]
         ratio = np.array([width / size[1], height / size[0]] * 2, np.float32)
-        added = {key: outputs[key][0, :count] for key in ("masks", "keypoints", "keypoint_scores") if key in outputs}
+        added = {key: outputs[key][0, :count] for key in ADDED_FIELDS if key in outputs}
         if "keypoints" in added:
             added["keypoints"] = added["keypoints"] * ratio[:2]
         return Detections(

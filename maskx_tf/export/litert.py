@@ -34,7 +34,7 @@ from maskx_tf.export.source import ExportModel, descriptions
 from maskx_tf.files import Json
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.structures import Detections
+from maskx_tf.structures import ADDED_FIELDS, Detections
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 GraphOutputs = dict[str, tf.Tensor]
@@ -188,8 +188,7 @@ def _named(found: Detections) -> GraphOutputs:
 
 def _added(found: Detections) -> GraphOutputs:
     """What the branches have filled."""
-    fields = {"masks": found.masks, "keypoints": found.keypoints, "keypoint_scores": found.keypoint_scores}
-    return {name: value for name, value in fields.items() if value is not None}
+    return {name: value for name, value in found._asdict().items() if name in ADDED_FIELDS and value is not None}
 
 
 def _converted(graph: Graph, images: list[NDArray[np.float32]]) -> bytes:

@@ -19,17 +19,15 @@ from maskx_tf.export import decode
 from maskx_tf.export.decode import Canvases
 from maskx_tf.export.freeze import Frozen, as_constants
 from maskx_tf.files import Json
-from maskx_tf.masks.paste import PASTE_MODES
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import images as image_ops
-from maskx_tf.structures import Detections
+from maskx_tf.structures import ADDED_FIELDS, PASTE_MODES, Detections
 
 SERVING_DEFAULT, IMAGE_TENSOR, SEGMENT_BOXES = "serving_default", "image_tensor", "segment_boxes"
 # segment_boxes takes no more for an image: a thousand regions is what the detector itself looks at.
 MAX_BOXES = 1000
-ADDED = ("masks", "keypoints", "keypoint_scores")  # the fields of `Detections` that branches fill
 BAD_BOXES = "bad_boxes: expected finite numbers"
 Outputs = dict[str, tf.Tensor]
 
@@ -153,7 +151,7 @@ class _Network:
         scene = Scene(images, sizes, features)
         # Without fields that are None, which would count as values. Masks are there where the detector draws them.
         self._detect = Frozen(lambda scene: tuple(part for part in model.detect(scene) if part is not None), [scene])
-        self._added = tuple(name for name in ADDED if name in model.outputs)
+        self._added = tuple(name for name in ADDED_FIELDS if name in model.outputs)
         if not self._added:
             return
         boxes, classes = tf.TensorSpec([None, part, 4]), tf.TensorSpec([None, part], tf.int32)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskx_tf.structures import PASTE_MODES
+
 LEAST_SIDE_OF_MASK = 1e-3
-# As `ops.masks.paste` describes them; their places are their numbers in the answers of an export.
-PASTE_MODES = ("continuous", "integer", "replicate")
 
 
 class Crop(NamedTuple):

@@ -11,6 +11,7 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
 from maskx_tf.models.branch import Prepared, Scene
 from maskx_tf.ops import keypoints as keypoint_ops
+from maskx_tf.ops import sampling
 from maskx_tf.structures import Detections, Targets
 from maskx_tf.targets import RegionTargets
 
@@ -90,7 +91,7 @@ class KeypointBranch:
 
         M is the largest number of flags of an image, and 1 at least, for convolutions fail on none.
         """
-        order = tf.argsort(tf.cast(~flags, tf.int32), axis=1, stable=True)
+        order = sampling.flagged_first(flags)
         if self.portable:
             return order
         return order[:, : tf.maximum(tf.reduce_max(tf.reduce_sum(tf.cast(flags, tf.int32), axis=1)), 1)]

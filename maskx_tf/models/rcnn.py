@@ -110,15 +110,15 @@ class RCNN(Trainable):
 
     @property
     def mask(self) -> MaskBranch:
-        """The mask branch.
+        """The branch that has a mask head.
 
         Raises:
-            TypeError: the model has none.
+            TypeError: the model has none: no masks, or masks of another kind, as FCIS.
         """
         for branch in self.branches:
             if isinstance(branch, MaskBranch):
                 return branch
-        raise TypeError(f"{self.name} has no masks")
+        raise TypeError(f"{self.name} has no mask head")
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> Detections:
         """Detections in canvas pixels of {"images", "image_sizes"}."""

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
+from maskx_tf.structures import PASTE_MODES
 
 
 def pack_bits(masks: tf.Tensor) -> tf.Tensor:
@@ -110,10 +111,15 @@ def cut_margin(masks: tf.Tensor, margin: float) -> tf.Tensor:
     return tf.einsum("xj,...yj->...yx", weights, tf.einsum("yi,...ij->...yj", weights, masks))
 
 
+def bilinear_weights(places: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
+    """How much cells [N] give to places [...] along an axis, in units of a cell: float32 [..., N]."""
+    return tf.maximum(1.0 - tf.abs(places[..., None] - cells), 0.0)
+
+
 def paste(
     masks: tf.Tensor, boxes: tf.Tensor, height: int, width: int, *, threshold: float = 0.5, mode: str = "continuous"
 ) -> tf.Tensor:
-    """Masks in the image, computed for the pixels of each box alone; `ops.paste.paste` is the same in NumPy.
+    """Masks in the image, computed for the pixels of each box alone; `masks.paste.paste` is the same in NumPy.
 
     Args:
         masks: float32 [D, M, M] in 0..1.
@@ -129,8 +135,8 @@ def paste(
     Returns:
         bool [D, height, width].
     """
-    if mode not in ("continuous", "integer", "replicate"):
-        raise ValueError(f"mode is {mode!r}, expected one of continuous, integer, replicate")
+    if mode not in PASTE_MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(PASTE_MODES)}")
     side = masks.shape[-1]
     if mode == "integer":
         masks = tf.pad(masks, [[0, 0], [1, 1], [1, 1]])
@@ -146,7 +152,7 @@ def paste(
         at = (centres - low) / tf.maximum(high - low, box_ops.MIN_SIDE) * side - 0.5
         if mode != "continuous":
             at = tf.clip_by_value(at, 0.0, side - 1.0)
-        return tf.maximum(1.0 - tf.abs(at[:, None] - tf.range(side, dtype=tf.float32)), 0.0)
+        return bilinear_weights(at, tf.range(side, dtype=tf.float32))
 
     def paste_one(item: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         mask, box, pixel = item

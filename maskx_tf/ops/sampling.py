@@ -57,6 +57,11 @@ def match(boxes: tf.Tensor, truths: tf.Tensor, valid: tf.Tensor) -> Matches:
     return Matches(matched, tf.maximum(best, 0.0), marked)
 
 
+def flagged_first(flags: tf.Tensor) -> tf.Tensor:
+    """Indices int32 [B, N] of entries, those with a flag, bool [B, N], before the others; each in their order."""
+    return tf.argsort(tf.cast(~flags, tf.int32), axis=1, stable=True)
+
+
 class Sample(NamedTuple):
     """A random choice of boxes, foreground first.
 

@@ -153,5 +153,13 @@ def test_regions_of_other_classes_may_be_kept_from_voting() -> None:
     np.testing.assert_allclose(own.masks[0, 0, 5, 5], 1.0)
 
 
+def test_a_detection_for_which_nobody_votes_is_dropped() -> None:
+    """Its only region is of another class."""
+    boxes, masks = np.array([[10, 5, 31, 26]], np.float32), np.ones([1, 21, 21], np.float32)
+    found = in_graph(boxes, masks, np.array([[0.1, 0.5, 0.4]], np.float32), SIZE, 5, own_class=True)
+    assert found.classes[0].numpy().tolist()[:2] == [1, 0]
+    assert found.valid.numpy().sum() == 1
+
+
 def test_half_is_where_the_threshold_was() -> None:
     np.testing.assert_allclose(with_half(tf.constant([0.0, 0.4, 1.0]), 0.4), [1 / 6, 0.5, 1.0], atol=1e-6)

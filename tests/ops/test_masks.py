@@ -13,11 +13,12 @@ from maskx_tf.masks import crops as mask_crops
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import masks as mask_ops
+from maskx_tf.structures import PASTE_MODES
 from tests import reference_masks as reference
 from tests.checks import assert_forms_agree
 
 HEIGHT, WIDTH = 21, 26
-MODES = pytest.mark.parametrize("mode", paste_ops.PASTE_MODES)
+MODES = pytest.mark.parametrize("mode", PASTE_MODES)
 
 
 @pytest.mark.parametrize("shape", [(8,), (3, 16), (2, 3, 40), (0, 8), (2, 0)])

@@ -8,10 +8,13 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import sampling
+from maskx_tf.ops.masks import bilinear_weights
 from maskx_tf.ops.sampling import Sample
 from maskx_tf.structures import Proposals, Targets
 from maskx_tf.targets import RegionTargets, targets_of_choice
 
+# Continuous boxes less this are inclusive ones.
+INCLUSIVE = (0.0, 0.0, 1.0, 1.0)
 # A pixel of a resized mask is mask from this value on.
 MASK_THRESHOLD = 0.4
 
@@ -136,18 +139,13 @@ def position_mask_targets(
             start, stop = grids[..., axis, None], grids[..., axis + 2, None]
             at = (pixel + 0.5 - start) / tf.maximum(stop - start, box_ops.MIN_SIDE) * cells - 0.5
             at = tf.clip_by_value(at, 0.0, cells - 1.0)
-            read = tf.maximum(1.0 - tf.abs(at[..., None] - tf.range(cells, dtype=tf.float32)), 0.0)
-            total += read * tf.where(inside, share, 0.0)[..., None]
+            total += bilinear_weights(at, tf.range(cells, dtype=tf.float32)) * tf.where(inside, share, 0.0)[..., None]
         return total
 
     rows, columns = weights(1, masks.shape[2]), weights(0, masks.shape[3])
     own = tf.gather(masks, matches, batch_dims=1)
     resized = tf.matmul(tf.matmul(rows, own), columns, transpose_b=True)
     return tf.cast(resized >= MASK_THRESHOLD, tf.float32)
-
-
-# Subtracted from boxes, it makes inclusive ones.
-INCLUSIVE = (0.0, 0.0, 1.0, 1.0)
 
 
 def _in_order(candidates: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:

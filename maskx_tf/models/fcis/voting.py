@@ -1,7 +1,7 @@
 """Mask voting in the graph: for each detection, the regions that overlap it vote for pixels of the canvas.
 
-The same as `masks.voting` in NumPy. The window of pixels is as large as the voters are, so the shapes depend on the
-boxes, and neither XLA nor LiteRT can compile it.
+The window of pixels is as large as the voters are, so the shapes depend on the boxes, and neither XLA nor LiteRT can
+compile it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from maskx_tf.models.fcis.targets import INCLUSIVE
 from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import sampling
+from maskx_tf.ops.masks import bilinear_weights
 from maskx_tf.structures import Detections
 
 # Voters that are drawn at a time: all of a large object's would take gigabytes.
@@ -65,7 +67,7 @@ class Voting(NamedTuple):
         boxes, masks = tf.reshape(boxes, [-1, limit, 4]), tf.reshape(masks, [-1, limit, side, side])
         width, height = box_ops.sides(boxes)
         valid = (width > 1.0) & (height > 1.0)
-        order = tf.argsort(tf.cast(~valid, tf.int32), axis=1, stable=True)
+        order = sampling.flagged_first(valid)
         parts = {
             "boxes": boxes,
             "scores": found.scores,
@@ -92,8 +94,9 @@ class Voting(NamedTuple):
         masks = tf.gather(voters.masks, index)
         # One pixel more on each side, which the answer's outermost samples read.
         last = tf.round(size[::-1]) - 1.0
-        low = tf.maximum(tf.reduce_min(boxes[:, :2], axis=0) - 1.0, 0.0)
-        high = tf.minimum(tf.reduce_max(boxes[:, 2:], axis=0) + 1.0, last)
+        # Where nobody votes, the window is the last pixel: the extent of no voters is infinite.
+        low = tf.clip_by_value(tf.reduce_min(boxes[:, :2], axis=0) - 1.0, 0.0, last)
+        high = tf.clip_by_value(tf.reduce_max(boxes[:, 2:], axis=0) + 1.0, low, last)
         columns, rows = tf.range(low[0], high[0] + 1.0), tf.range(low[1], high[1] + 1.0)
 
         def add(first: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -139,7 +142,7 @@ def _cells_of(pixels: tf.Tensor, low: tf.Tensor, high: tf.Tensor, side: int) -> 
     """How much each cell of masks gives to pixels along an axis: [V, pixels, M]; nothing beyond boxes [V] low..high."""
     low, high = low[:, None], high[:, None]
     at = (pixels - low + 0.5) * (side / (high - low + 1.0)) - 0.5
-    weights = _nearness(tf.clip_by_value(at, 0.0, side - 1.0), tf.range(side, dtype=tf.float32))
+    weights = bilinear_weights(tf.clip_by_value(at, 0.0, side - 1.0), tf.range(side, dtype=tf.float32))
     return tf.where(((pixels >= low) & (pixels <= high))[..., None], weights, 0.0)
 
 
@@ -154,9 +157,4 @@ def _extent(pixels: tf.Tensor, flags: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _stretched(first: tf.Tensor, last: tf.Tensor, pixels: tf.Tensor, side: int, end: tf.Tensor) -> tf.Tensor:
     """How much each pixel gives to cells stretched over first..last: [M, pixels]; they read none beyond 0..end."""
     at = (tf.range(side, dtype=tf.float32) + 0.5) * ((last - first + 1.0) / side) - 0.5 + first
-    return _nearness(tf.clip_by_value(at, 0.0, tf.maximum(end, 0.0)), pixels)
-
-
-def _nearness(points: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Bilinear weights [..., N] of places [N] for points [...]."""
-    return tf.maximum(1.0 - tf.abs(points[..., None] - others), 0.0)
+    return bilinear_weights(tf.clip_by_value(at, 0.0, tf.maximum(end, 0.0)), pixels)

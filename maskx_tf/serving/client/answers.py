@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.masks.paste import PASTE_MODES, paste
-from maskx_tf.structures import Detections
+from maskx_tf.masks.paste import paste
+from maskx_tf.structures import PASTE_MODES, Detections
 
 # What an answer cannot be read without, and what may be left out of it, under the names of `Detections` and `Answer`.
 ALWAYS = ("num_detections", "image_info", "image_status")
