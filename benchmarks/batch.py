@@ -1,6 +1,6 @@
 """What an image costs a batch job: `python -m benchmarks.batch [case ...]`, cases of CASES.
 
-Processor time of the compiled model alone beside that of `Segmenter`, which also decodes JPEG photos of 640 x 480,
+Processor time of the compiled model, and of `Segmenter`, which also decodes JPEG photos of 640 x 480,
 pastes and compresses masks; memory after a part of the images and after all; bytes of a row in Parquet. Mask R-CNN, 80
 classes, random weights, 10 detections an image. Processor time, unlike time, can be measured on a busy machine.
 """

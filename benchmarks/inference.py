@@ -59,7 +59,7 @@ def stages() -> None:
 
 
 def keypoints() -> None:
-    """Prints the keypoint branch beside its own convolutions alone: 100 detections of a class that has keypoints."""
+    """Prints the cost of the keypoint branch and of its convolutions, for 100 detections of a class with keypoints."""
     for precision in POLICIES:
         costs = {
             "convolutions of the head": measure(_keypoints, "convolutions", precision, repeat=REPEAT),

@@ -90,7 +90,7 @@ def annotation(number: int, image: int, name: str, corners: Outline, with_mask: 
 
 
 def labelled_points(number: int, corners: Outline, count: int) -> list[list[float]]:
-    """Points anywhere in an object's box, each x, y and 1 on the object or 0 beside it, as an annotator would say."""
+    """Random points in an object's box: x, y and a label, 1 on the object or 0 outside it, as an annotator gives."""
     shape = Image.new("1", (SIDE * FINER, SIDE * FINER))
     ImageDraw.Draw(shape).polygon([(FINER * a, FINER * b) for a, b in corners], 1)
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)

@@ -170,9 +170,9 @@ def projection_loss(logits: tf.Tensor, inside: tf.Tensor, applies: tf.Tensor) ->
     """How far a mask's extent is from its box's, mean over the regions (after BoxInst, Tian et al. 2021).
 
     The largest probability of each column, and of each row, is compared with the box's by 1 - dice, 0 for an equal
-    extent, and both are added up. So is the mean cross-entropy of the cells outside the box, which are background: dice
-    alone has no gradient where the mask is sure to fill the whole region. It says nothing about the shape, and alone it
-    fills boxes.
+    extent, and both are added up. The mean cross-entropy of the cells outside the box, which are background, is added,
+    because dice has no gradient where the mask is certain to fill the whole region. The loss does not see the shape:
+    on its own it fills boxes.
 
     Args:
         logits: float [B, R, M, M], of each region's own class.

@@ -54,8 +54,8 @@ class Field(NamedTuple):
 
 # Whether there is an instance at a place of a batch. Files and records have no padding, so they do not store it.
 VALID = Field("valid", "bool", (), "flag")
-# Everything that an instance may have. Padding, batches, records and the dry run read this table. How many keypoints
-# there are, the data or the model says.
+# Everything that an instance may have. Padding, batches, records and the dry run read this table. The data or
+# the model gives the number of keypoints.
 FIELDS = (
     Field("boxes", "float32", (4,), "box"),
     Field("classes", "int32", (), "label"),
@@ -133,7 +133,7 @@ class Targets(NamedTuple):
             there, 1 for a hidden and 2 for a visible one; None for data without keypoints.
         has_keypoints: bool [B, G], instances with a keypoint that is there.
         clicks: float32 [B, G, Q, 3], points that someone has labelled: x and y in pixels of the network input, and 1
-            for a point on the object, 2 for one beside it, 0 for none; None for data without any.
+            for a point on the object, 2 for a point outside it, 0 for none; None for data without any.
         has_clicks: bool [B, G], instances with a click.
     """
 

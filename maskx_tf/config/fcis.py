@@ -30,7 +30,7 @@ class FcisConfig(Section):
     )
     ohem: Flag = Field(
         default=False,
-        description="box.rois are those of all proposals that have the largest losses, and not drawn at random.",
+        description="Train on the box.rois proposals with the largest losses, not on random ones.",
     )
     passes: Literal[1, 2] = Field(
         default=2,

@@ -68,7 +68,7 @@ class Instance(NamedTuple):
         keypoints: [P, 3]: x and y in pixels of the image, continuous as the box, and 0 for a keypoint that is not
             there, 1 for a hidden and 2 for a visible one; None if they are unknown.
         clicks: [Q, 3]: points that someone has labelled, x and y in pixels of the image, continuous as the box, and 1
-            for a point on the object, 2 for one beside it; None if there is none.
+            for a point on the object, 2 for a point outside it; None if there is none.
         area: of an object with keypoints, in pixels, as the file has it: the measure of keypoints depends on it. None
             stands for the area of its mask, or else of its box.
     """

@@ -108,7 +108,7 @@ def _numbers(values: Any, count: int) -> NDArray[np.float32]:
 def read_clicks(annotation: JsonView) -> NDArray[np.float32] | None:
     """The labelled points of an annotation, [Q, 3] as `Instance.clicks`; None if it has none.
 
-    A file has a list of x, y and 1 for a point on the object, 0 for one beside it; x and y are continuous, as in a box.
+    A file has a list of x, y and a label: 1 on the object, 0 outside it. x and y are continuous, as in a box.
 
     Raises:
         Unfit: they do not fit.

@@ -26,7 +26,7 @@ LIMITS = (1, 10, 100)  # detections of a class in an image that count
 AREAS = ("", "s", "m", "l")  # all; under 32^2 pixels; under 96^2; larger
 AP75 = 5  # the place of IoU .75 among .5, .55, ..., .95
 EVERY_IOU = slice(None)
-# What follows AP and AR in the names of keypoints' figures; places of IoUs; and of sizes, which lack small ones.
+# Suffixes of AP and AR in the names of keypoints' figures, indices of IoUs, and indices of sizes (none for small).
 KEYPOINT_FIGURES = (("", EVERY_IOU, 0), ("50", 0, 0), ("75", AP75, 0), ("m", EVERY_IOU, 1), ("l", EVERY_IOU, 2))
 
 

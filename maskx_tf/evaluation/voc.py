@@ -17,8 +17,8 @@ from maskx_tf.evaluation.truth import Truth, of_kind
 from maskx_tf.files import Json
 from maskx_tf.masks.rle import of_any_form
 
-# As programs for VOC make them in steps of .1: the fourth, seventh and eighth are a rounding above .3, .6 and .7, so a
-# class of ten objects needs a fourth hit for the fourth. The published figures have it so.
+# Programs for VOC make them in steps of .1, so rounding puts the fourth, seventh and eighth just above .3, .6 and .7,
+# and a class of ten objects needs a fourth hit for the fourth. Published figures were computed this way.
 RECALLS = np.arange(0.0, 1.1, 0.1)
 
 

@@ -16,7 +16,7 @@ DECONV_SIZE = 4
 class KeypointHead(keras.layers.Layer):
     """3x3 convolutions with ReLU, a deconvolution to a map for each keypoint at twice the size, and a bilinear resize.
 
-    The maps are the same for all classes: what a keypoint is, its name says.
+    All classes share the maps: the meaning of a keypoint does not depend on the class.
 
     Args:
         keypoints: P.

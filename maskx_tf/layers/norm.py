@@ -79,7 +79,7 @@ class ConvNorm(keras.layers.Layer):
         elif self.norm_layer is not None:
             self.norm_layer.build((*input_shape[:-1], self.filters))
         else:
-            # What is not trainable by nature, `trainable` of a layer above does not wake.
+            # Setting `trainable` of an enclosing layer does not make weights learn that were created as not trainable.
             learns = self.norm == "fixed_batch"
             self.gamma = self._vector("gamma", "ones", trainable=learns)
             self.beta = self._vector("beta", "zeros", trainable=learns)

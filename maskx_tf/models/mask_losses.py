@@ -26,7 +26,7 @@ class MaskSamples(NamedTuple):
         pixels: RGB float [B, N, M, M, 3] in 0..255 of the region; None if neither the head nor the loss reads them.
         seen: bool [B, N, M, M], cells that show the image and not what lies beyond it.
         clicks: float32 [B, N, Q, 3], the labelled points of each region's truth: x and y as fractions of the
-            region, and 1 on the object, 2 beside it, 0 for none; None for data without any.
+            region, and 1 on the object, 2 outside it, 0 for none; None for data without any.
     """
 
     logits: tf.Tensor

@@ -36,8 +36,8 @@ def _circle(radius: int) -> Outline:
     return [turned for x, y in arc for turned in ((x, y), (-y, x), (-x, -y), (y, -x))]
 
 
-# What of a silhouette can be farthest in some direction, in units of its own plane: an eighth inside of its corners or
-# its rim, so that the box around its pixels holds it.
+# The points of a silhouette that can be farthest in some direction, in the units of its plane. They lie an eighth
+# inside of its corners or its rim, so that the box around its pixels contains them.
 OUTLINES: Mapping[str, Callable[[], Outline]] = {
     "disc": lambda: _circle(790),
     "square": lambda: _corners(680, 680),

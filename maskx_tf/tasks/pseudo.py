@@ -67,7 +67,7 @@ class Masked(NamedTuple):
 def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[], None] = lambda: None) -> Masked:
     """The data set with made masks where instances have none.
 
-    Crowds get none: their boxes hold many objects. Nor do boxes of which nothing lies in the image.
+    Crowds get none, because their boxes hold many objects. Boxes that lie outside of the image get none either.
 
     Args:
         dataset: its images are read.

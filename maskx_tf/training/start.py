@@ -19,13 +19,13 @@ from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-# What a detector was trained with, and a branch on top of it has to keep; the first of it, whoever takes weights.
+# Settings that a branch has to share with the detector below it. Every run with `train.weights` has to share the first.
 FIXED = ("backbone", "anchors", "roi", "box")
 FREE = {"backbone.weights", "backbone.frozen_stages", "backbone.neck", "backbone.fpn_channels"}
 FREE |= {"roi.mask_size", "roi.keypoint_size", "box.rois", "box.positive_fraction"}
 
 
-# How the names of weights begin that have a part for each class.
+# Prefixes of the names of weights that have a part for each class.
 OF_CLASSES: tuple[str, ...] = (
     "box_predictor/",
     "maps/scores/",

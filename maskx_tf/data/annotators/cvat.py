@@ -32,7 +32,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images.
         annotations: the XML file.
-        report: is told of every problem.
+        report: receives every problem.
     """
     try:
         with files.open_regular(annotations) as stream:

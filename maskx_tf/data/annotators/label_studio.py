@@ -41,7 +41,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images.
         annotations: the JSON file that Label Studio exports.
-        report: is told of every problem.
+        report: receives every problem.
     """
     tasks = files.read_json(annotations)
     if not isinstance(tasks, list):

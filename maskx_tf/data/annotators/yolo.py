@@ -36,7 +36,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images.
         annotations: data.yaml, or its folder, in which `labels` lies.
-        report: is told of every problem.
+        report: receives every problem.
     """
     settings = annotations / SETTINGS_FILE if annotations.is_dir() else annotations
     names = _names(settings)

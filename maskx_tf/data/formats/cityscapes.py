@@ -30,7 +30,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images, with the same folders of cities as `annotations`.
         annotations: the folder of the maps.
-        report: is told of every problem.
+        report: receives every problem.
     """
     labels = {category: label for label, category in enumerate(CITYSCAPES_IDS, 1)}
 

@@ -29,7 +29,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder to which the file names in the JSON are relative.
         annotations: the JSON file.
-        report: is told of every problem.
+        report: receives every problem.
     """
     data, name = read_lists(annotations), annotations.name
     names, named = _categories(data, name, report)

@@ -34,7 +34,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images.
         annotations: the folder of the JSON files.
-        report: is told of every problem.
+        report: receives every problem.
     """
     drawings = []
     for path in list_files(annotations, "*.json", "LabelMe's JSON files"):

@@ -31,7 +31,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images.
         annotations: the folder with a folder of masks for each class.
-        report: is told of every problem.
+        report: receives every problem.
     """
     stored = [path for path in list_files(images, "*", "images") if path.suffix in IMAGE_SUFFIXES]
     classes = sorted(path for path in annotations.glob("*") if path.is_dir() and not path.name.startswith("."))

@@ -46,7 +46,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images.
         annotations: the CSV file of the boxes; the other files are looked for beside it.
-        report: is told of every problem.
+        report: receives every problem.
     """
     if not first_file([annotations]):
         raise BadInput(f"{annotations}: expected a CSV file of boxes, found none")

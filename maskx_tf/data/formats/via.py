@@ -33,7 +33,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder of the images.
         annotations: the JSON file, or a folder of several.
-        report: is told of every problem.
+        report: receives every problem.
     """
     several = annotations.is_dir()
     paths = list_files(annotations, "*.json", "VIA's JSON files") if several else [annotations]

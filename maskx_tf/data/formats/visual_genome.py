@@ -73,7 +73,7 @@ def read(images: Path, annotations: Path, report: Report = refuse, *, part: Visu
     Args:
         images: the folder with VG_100K and VG_100K_2.
         annotations: the folder of the JSON files.
-        report: is told of every problem.
+        report: receives every problem.
         part: which images.
     """
     objects = _list(annotations / "objects.json")

@@ -67,7 +67,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     Args:
         images: the folder JPEGImages.
         annotations: the folder Annotations, or a list of names in ImageSets.
-        report: is told of every problem.
+        report: receives every problem.
     """
     paths = _listed_parts(annotations) if annotations.is_file() else list_files(annotations, "*.xml", "XML files")
     root = paths[0].parent.parent
@@ -195,7 +195,7 @@ def read_sbd(images: Path, annotations: Path, report: Report = refuse) -> Datase
     Args:
         images: the folder img.
         annotations: the folder inst, or a list of names next to it, such as train.txt.
-        report: is told of every problem.
+        report: receives every problem.
     """
     if annotations.is_file():
         stems = _stems(annotations)

@@ -67,8 +67,8 @@ def choose_regions(
 ) -> Sample:
     """Up to `foreground_limit` of the foreground, background as far as there is any, and then whatever there is.
 
-    What fills the rest is background by name: the regions that are not chosen as foreground, those of the background a
-    second time and those that overlap too little or too much among them, in turn as often as it takes.
+    The remaining places count as background. They are filled in turn, repeatedly if needed, with all usable regions
+    that were not chosen as foreground: background again, and regions that overlap too little or too much.
 
     Args:
         foreground: bool [B, A].
@@ -149,7 +149,7 @@ def position_mask_targets(
 
 
 def _in_order(candidates: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-    """Indices int32 [B, A], the candidates first, by falling keys."""
+    """Indices int32 [B, A], the candidates first, by descending keys."""
     return tf.argsort(tf.where(candidates, keys, -2.0), axis=1, direction="DESCENDING", stable=True)
 
 
