@@ -102,7 +102,7 @@ class CutTarget(NamedTuple):
 
     Attributes:
         crop: the mask.
-        quality: 0..1, how much of its box the mask reaches over; 0 for one that should not be learned.
+        quality: 0..1, how far the mask can be trusted, as its maker measures it; 0 for one that should not be learned.
     """
 
     crop: Crop

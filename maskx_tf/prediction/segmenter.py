@@ -30,7 +30,7 @@ from maskx_tf.masks.rle import Rle, encode_crop
 from maskx_tf.models.inference import Predictor
 from maskx_tf.ops import images as image_ops
 from maskx_tf.prediction.images import letterbox_for, pixels_of
-from maskx_tf.structures import Detections
+from maskx_tf.structures import PASTE_MODES, Detections
 
 OK = "ok"
 MISSING = "missing"  # the first word of the status of a file that is not there
@@ -314,7 +314,7 @@ class _Exported:
             None if points is None else values["detection_keypoint_scores"][:count],
         )
         names = tuple(name.decode() for name in values["detection_class_names"][:count])
-        return _Answer(key, OK, (height, width), found, names, "integer" if values["image_info"][4] else "continuous")
+        return _Answer(key, OK, (height, width), found, names, PASTE_MODES[int(values["image_info"][4])])
 
 
 class _Unreadable(Exception):

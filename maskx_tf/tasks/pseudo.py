@@ -43,6 +43,9 @@ class GrabCutMaker:
 
     name, in_threads = "grabcut", True
 
+    def __init__(self) -> None:
+        grabcut.require()
+
     def __call__(self, pixels: NDArray[np.uint8], instances: list[Instance]) -> list[grabcut.CutTarget]:
         """A mask of each instance's box, with its quality."""
         return grabcut.targets(pixels, [one.box for one in instances])
@@ -78,8 +81,6 @@ def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[
     Raises:
         BadInput: an image cannot be read, or something is not installed.
     """
-    if isinstance(maker, GrabCutMaker):
-        grabcut.require()
 
     def one_image(image: ImageRecord, report: Report) -> ImageRecord:
         del report

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from maskx_tf import cli
-from maskx_tf.data.annotators import label_studio
+from maskx_tf.data.annotators import label_studio, yolo
 from maskx_tf.data.annotators.yolo import joined
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, bitmap
 from maskx_tf.data.formats.readers import WRITERS, DataFiles, read
@@ -134,6 +134,24 @@ def test_a_wrong_line_of_yolo(line: str, problem: str, tmp_path: Path) -> None:
     assert [re.search(problem, f"{one.where}: {one.what}") is None for one in problems] == [False]
 
 
+def test_images_of_yolo_that_differ_in_their_suffix_alone(tmp_path: Path) -> None:
+    """One text file cannot say which of them it is of, neither in reading nor in writing."""
+    source = samples.yolo(tmp_path)
+    samples.picture(source.images / "._a.jpg")  # hidden, as some systems leave them
+    assert len(read(source).images) == 3
+    dataset = read(source)
+    samples.picture(source.images / "a.png")
+    problems: list[Problem] = []
+    assert len(read(source, problems.append).images) == 3
+    assert [one.kind for one in problems] == ["duplicate"]
+    twice = dataset.images[0]._replace(id="b", file=source.images / "a.png")
+    with pytest.raises(BadInput, match="a: expected one image of this name"):
+        yolo.write(dataset._replace(images=(*dataset.images, twice)), tmp_path / "out", source.images)
+    with pytest.raises(BadInput, match="expected images in"):
+        yolo.write(dataset, tmp_path / "out", source.images / "elsewhere")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("names", ["names: [cat, cat]", "names: {1: cat}", "names: 3", "[", ""])
 def test_wrong_names_of_yolo(names: str, tmp_path: Path) -> None:
     source = samples.yolo(tmp_path)
@@ -168,6 +186,24 @@ def test_label_studio(tmp_path: Path) -> None:
     assert brush.box == (3, 3, 12, 9)
     np.testing.assert_array_equal(mask_of(brush), blob(3, 3, 12, 9) > 0)
     assert dataset.images[1].instances == ()
+
+
+@pytest.mark.parametrize("name", ["b#1.png", "a?d=b.png", "%41.png"])
+def test_names_that_mean_something_in_an_address_come_back(name: str, tmp_path: Path) -> None:
+    samples.picture(tmp_path / "photos" / name)
+    image = ImageRecord("x", tmp_path / "photos" / name, WIDTH, HEIGHT)
+    label_studio.write(Dataset("x", ("cat",), (1,), (image,)), tmp_path / "out.json", tmp_path / "photos")
+    found = read(DataFiles(tmp_path / "photos", tmp_path / "out.json", "label_studio"))
+    assert [one.file for one in found.images] == [tmp_path / "photos" / name]
+
+
+def test_an_address_that_is_none_is_one_line(tmp_path: Path) -> None:
+    source = samples.label_studio(tmp_path)
+    tasks = json.loads(source.annotations.read_text())
+    tasks[0]["data"]["image"] = "http://[abc/x.png"
+    source.annotations.write_text(json.dumps(tasks))
+    with pytest.raises(BadInput, match=r"data\.image: expected an image"):
+        read(source)
 
 
 def slow_brush(mask: np.ndarray, *, in_runs: bool) -> list[int]:

@@ -11,7 +11,9 @@ from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import Config
 from maskx_tf.export import device
 from maskx_tf.masks.paste import paste
+from maskx_tf.masks.rle import bitmap_of
 from maskx_tf.prediction.images import ImagePredictor
+from maskx_tf.prediction.segmenter import Segmenter
 from maskx_tf.serving.client import answers
 from tests.export.exported import CATEGORY_IDS, SIZES, detections, encoded, folder, picture
 from tests.models.small import assert_same_detections
@@ -42,6 +44,8 @@ def test_a_saved_model_gives_the_masks_of_the_vote(fcis_folder) -> None:
         assert answer.paste == "replicate"
         drawn = paste(expected.masks, expected.boxes, *pixels.shape[:2], mode="replicate")
         assert (answer.pasted() == drawn).mean() > 0.999
+        (row,) = Segmenter(out / "1")([("x", encoded(pixels))])
+        assert (np.array([bitmap_of(mask) for mask in row.masks]) == drawn).mean() > 0.999
     boxes = tf.constant([[[0.1, 0.1, 0.7, 0.6]]])
     given = signatures["segment_boxes"](image_bytes=tf.constant([encoded(PICTURES[0])]), boxes=boxes)
     assert given["detection_masks"].shape == (1, 1, 6, 6)

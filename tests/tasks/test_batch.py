@@ -177,6 +177,16 @@ def test_what_is_no_list_of_images(tmp_path: Path, model: Path, name: str, data:
     assert disk.names_in(tmp_path) == before
 
 
+def test_names_that_are_no_text_and_links_to_nothing_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").symlink_to(tmp_path / "none.tar")
+    with pytest.raises(BadInput, match=r"x\.tar: "):
+        list(items.find([str(tmp_path / "*.tar")], "image"))
+    (tmp_path / "photos").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/a\xff.png")).write_bytes(b"")
+    with pytest.raises(BadInput, match="expected names in UTF-8"):
+        list(items.find([str(tmp_path / "photos")], "image"))
+
+
 def test_a_tar_cut_short_and_a_column_that_is_not_there(tmp_path: Path) -> None:
     tar_of(tmp_path / "a.tar")
     (tmp_path / "b.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:1000])
@@ -381,6 +391,10 @@ def test_a_plan_needs_a_model_images_and_a_new_folder(
     (tmp_path / "nothing").mkdir()
     assert "expected images" in refused(capsys, "batch", "plan", model, tmp_path / "nothing", "--out", out)
     assert "expected a new folder" in refused(capsys, "batch", "plan", model, photos, "--out", job)
+    (tmp_path / "file").write_text("")
+    assert "expected a new folder" in refused(capsys, "batch", "plan", model, photos, "--out", tmp_path / "file")
+    boxes = "--boxes", tmp_path / "boxes.json", "--score", 0.5
+    assert "expected none of them with --boxes" in refused(capsys, "batch", "plan", model, photos, "--out", out, *boxes)
     assert not out.exists()
 
 

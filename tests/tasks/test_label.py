@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from maskx_tf.masks.grabcut import CutTarget
 from maskx_tf.masks.paste import Crop
 from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.tasks import model_masks
+from maskx_tf.tasks.batch import review
 from tests.export.exported import CATEGORY_IDS, model, model_folder, picture
 from tests.tasks.test_batch import refused
 
@@ -148,6 +150,37 @@ def test_a_job_may_run_elsewhere_and_in_parts(
     rows = pq.read_table("rows.parquet").to_pylist()
     assert [row["annotations"] for row in rows] == [["1", "2"], ["5"], ["7"]]
     assert "maskx label --job" in refused(capsys, "batch", "merge", "job", "--out", "rows.json")
+
+
+def test_what_is_doubtful(here: dict[str, Any], half: None) -> None:
+    """A quality counts as it is written, and a box without a mask always does; earlier flags go."""
+    assert not review.is_doubtful(float(np.float32(0.7)), 0.7, has_mask=True)  # rows have float32
+    for least in ("0.5", "0"):
+        flags = [one.get("needs_review") for one in label("--least", least)["annotations"]]
+        assert flags == [None, True, None, None, None, None, True]
+    here["annotations"][0]["needs_review"] = True
+    Path("boxes.json").write_text(json.dumps(here))
+    assert "needs_review" not in label("--least", "0")["annotations"][0]
+
+
+def test_nothing_is_computed_for_a_file_that_cannot_be_written(
+    here: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model_masks, "ModelMaker", None)  # would fail
+    ask = ["label", model_folder(), "--images", "photos", "--annotations", "boxes.json", "--out", "boxes.json"]
+    assert "expected another file than that of the boxes" in refused(capsys, *ask)
+
+
+def test_a_model_that_was_trained_further_makes_other_masks(
+    here: dict[str, Any], half: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where every shard of the job is done."""
+    shutil.copytree(model_folder(), "model")
+    ask = ["label", "model", "--images", "photos", "--annotations", "boxes.json", "--out", "out.json", "--job", "job"]
+    assert cli.run(ask) == 0
+    weights = Path("model/weights.npz")
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert "expected the model that job was planned for" in refused(capsys, *ask)
 
 
 def test_mistakes_are_one_line(here: dict[str, Any], half: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,8 @@ def plan(
     if boxes is not None:
         if len(images) != 1 or not Path(images[0]).is_dir():
             raise BadInput(f"{' '.join(images)}: expected with --boxes the folder of the file's images")
+        if (score, batch, column) != (None, None, "image"):
+            raise BadInput("--score, --batch and --column: expected none of them with --boxes")
         job = box_ops.write_plan(out, model, Path(images[0]), boxes, size=size)
     else:
         settings = BatchSettings(score=score, batch=batch, column=column)

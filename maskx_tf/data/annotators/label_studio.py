@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,10 @@ def _results(task: JsonView) -> list[JsonView]:
 
 def _file(images: Path, address: str) -> Path:
     """The image of a task: its address is a path, or a URL that ends in one, or has one as `?d=`."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # such as a bracket that is not closed
+        raise fields.unfit("data.image", "an image", address) from None
     path = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].lstrip("/")
     if not path or "\0" in path:
         raise fields.unfit("data.image", "an image", address)
@@ -198,7 +201,7 @@ def write(dataset: Dataset, out: Path, images: Path) -> None:
     tasks = []
     for image in dataset.images:
         results = [_result(dataset, image, one) for one in image.instances if not one.crowd]
-        data = {"image": relative_name(image, images)}
+        data = {"image": quote(relative_name(image, images))}
         tasks.append({"data": data, "annotations": [{"result": results}]})
     files.write_json(out, tasks, indent=None)
 

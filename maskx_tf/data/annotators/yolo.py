@@ -22,7 +22,9 @@ from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.coco_write import relative_name
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import IMAGE_SUFFIXES, size_of
+from maskx_tf.data.paths import list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks.polygons import Points, outlines
 
@@ -41,11 +43,14 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     settings = annotations / SETTINGS_FILE if annotations.is_dir() else annotations
     names = _names(settings)
     labels = settings.parent / LABELS_FOLDER
-    paths = sorted(path for path in images.rglob("*") if path.suffix in IMAGE_SUFFIXES)
+    paths: dict[Path, Path] = {}
+    for path in list_files(images, "*", "images"):
+        if path.suffix in IMAGE_SUFFIXES and paths.setdefault(path.with_suffix(""), path) != path:
+            report(Problem("duplicate", path.name, "expected one image of this name, found another suffix"))
     if not paths:
         raise BadInput(f"{images}: expected images, found none")
-    records = []
-    for path in paths:
+
+    def read_one(path: Path, report: Report) -> ImageRecord | None:
         name = path.relative_to(images)
         with noted(report, name.as_posix()):
             width, height = size_of(path)
@@ -58,8 +63,11 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
                 with noted(report, where):
                     if line.split():
                         instances.append(_instance(line.split(), image, len(names), number, where, report))
-            records.append(image._replace(instances=tuple(instances)))
-    return Dataset(settings.parent.name, tuple(names), tuple(range(len(names))), tuple(records))
+            return image._replace(instances=tuple(instances))
+        return None
+
+    records = tuple(filter(None, in_threads(read_one, list(paths.values()), report)))
+    return Dataset(settings.parent.name, tuple(names), tuple(range(len(names))), records)
 
 
 def _names(path: Path) -> list[str]:
@@ -112,14 +120,24 @@ def write(dataset: Dataset, out: Path, images: Path) -> None:
         dataset: what to write.
         out: the folder; YOLO looks for the images in `images` there.
         images: the folder to which the names of files are relative.
+
+    Raises:
+        BadInput: an image lies outside of the folder, or two images would have one text file.
     """
+    texts = [Path(relative_name(image, images)).with_suffix(".txt") for image in dataset.images]
+    for text in texts:
+        if ".." in text.parts:
+            raise BadInput(f"{text.with_suffix('')}: expected images in {images}, for the labels lie as they do")
+    if len(set(texts)) < len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise BadInput(f"{twice.with_suffix('')}: expected one image of this name, found another suffix")
     with files.new_folder(out) as unfinished:
         names = "".join(f"  {number}: {files.as_json(name)}" for number, name in enumerate(dataset.class_names))
         (unfinished / SETTINGS_FILE).write_text(
             f"path: .\ntrain: images\nval: images\nnames:\n{names}", encoding="utf-8"
         )
-        for image in dataset.images:
-            path = unfinished / LABELS_FOLDER / Path(relative_name(image, images)).with_suffix(".txt")
+        for image, text in zip(dataset.images, texts, strict=True):
+            path = unfinished / LABELS_FOLDER / text
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = [_line(one, image) for one in image.instances if not one.crowd]
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

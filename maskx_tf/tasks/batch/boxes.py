@@ -65,8 +65,9 @@ def check_boxes(boxes: BoxFile) -> None:
         raise BadInput(f"{boxes.annotations}: expected the file that the job was planned for, found a changed one")
 
 
+@functools.lru_cache(maxsize=1)
 def dataset_of(boxes: BoxFile) -> Dataset:
-    """The data set of the boxes."""
+    """The data set of the boxes, read once: `boxes` has the checksum of its file."""
     return readers.read(readers.DataFiles(Path(boxes.images), Path(boxes.annotations)))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from maskx_tf.data.paths import check_names
 from maskx_tf.errors import BadInput, listed, reason
 from maskx_tf.files import open_regular, read_text
 from maskx_tf.tasks.batch import arrow
@@ -60,6 +61,7 @@ def find(names: Sequence[str], column: str) -> Iterator[ImagePlace]:
     for item in _found(names, column):
         if item.key in seen:
             raise BadInput(f"{item.key}: expected each image once, found it twice")
+        check_names([Path(item.key)])
         seen.add(item.key)
         yield item
 
@@ -84,8 +86,8 @@ def _found(names: Sequence[str], column: str) -> Iterator[ImagePlace]:
 
 
 def _members(path: Path) -> Iterator[ImagePlace]:
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 if not member.isreg() or Path(member.name).suffix.lower() not in SUFFIXES:

@@ -84,10 +84,17 @@ def label(
     Raises:
         BadInput: something cannot be read or written, or the folder holds another job.
     """
+    check_out(out, annotations)
     with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
         planned = _job(job or Path(scratch, "job"), model, images, annotations)
         run(planned.folder, progress=progress)
         return write_labelled(planned, out, options)
+
+
+def check_out(out: Path, annotations: AnyPath) -> None:
+    """Raises BadInput if the new file is the file of the boxes."""
+    if out.exists() and os.path.exists(annotations) and os.path.samefile(out, annotations):
+        raise BadInput(f"{out}: expected another file than that of the boxes, which the job still needs")
 
 
 def _job(folder: Path, model: AnyPath, images: Path, annotations: Path) -> BatchJob:
@@ -96,6 +103,7 @@ def _job(folder: Path, model: AnyPath, images: Path, annotations: Path) -> Batch
     job = plan.open_job(folder)
     if job.settings.boxes != box_ops.box_file(images, annotations) or job.model != os.path.abspath(model):
         raise BadInput(f"{folder}: expected the job of this model and these boxes, or a new folder, found another job")
+    job.check_model()  # also where nothing is left to run: a model trained further makes other masks
     return job
 
 
@@ -116,8 +124,7 @@ def write_labelled(job: BatchJob, out: Path, options: LabelOptions = USUAL_OPTIO
     boxes = job.settings.boxes
     if boxes is None:
         raise BadInput(f"{job.folder}: expected a job that makes masks of boxes, found one that finds objects")
-    if out.exists() and os.path.samefile(out, boxes.annotations):
-        raise BadInput(f"{out}: expected another file than that of the boxes, which the job still needs")
+    check_out(out, boxes.annotations)
     box_ops.check_boxes(boxes)
     data = coco.read_lists(Path(boxes.annotations))
     entries = {json.dumps(identity(entry, "id")): entry for entry in data["annotations"]}
@@ -129,7 +136,8 @@ def write_labelled(job: BatchJob, out: Path, options: LabelOptions = USUAL_OPTIO
                 made += 1
                 mask = {"size": [row["height"], row["width"]], "counts": counts}
                 entries[key] |= _fields(mask, options.tolerance, row["mask_source"], quality)
-            if quality < options.least:
+            entries[key].pop(NEEDS_REVIEW, None)  # of an earlier round
+            if review.is_doubtful(quality, options.least, has_mask=counts is not None):
                 flagged += 1
                 entries[key][NEEDS_REVIEW] = True
     files.write_json(out, data, indent=None)
@@ -142,7 +150,7 @@ def _fields(mask: rle.Rle, tolerance: float | None, source: str, quality: float)
     """What an annotation gets; run lengths where polygons of this tolerance have no area."""
     polygons = [] if tolerance is None else outlines(rle.bitmap_of(mask), tolerance)
     written = [part.ravel().tolist() for part in polygons] or mask
-    quality = round(quality, 4)
+    quality = round(quality, review.QUALITY_DIGITS)
     return {"segmentation": written, "area": rle.area(mask), "mask_source": source, "mask_quality": quality}
 
 

@@ -54,26 +54,26 @@ class _Worker:
     def __init__(self, job: BatchJob, work: Work) -> None:
         self._job, self._work = job, work
 
-    def start(self) -> None:
+    def start(self) -> tuple[bool, str]:
         """Answers as soon as the actor is there."""
+        return False, ""
 
-    def run(self, number: int) -> str:
-        """Writes a shard.
+    def run(self, number: int) -> tuple[bool, str]:
+        """Writes a shard, unless it is there.
 
         Returns:
-            What went wrong, or nothing.
+            Whether it was written, and what went wrong, or nothing.
         """
         until = time.monotonic() + SECONDS_FOR_A_LOCK
         while True:
             try:
-                run_shard(self._job, number, self._work)
-                return ""
+                return run_shard(self._job, number, self._work), ""
             except InUse as problem:
                 if time.monotonic() > until:
-                    return str(problem)
+                    return False, str(problem)
                 time.sleep(1.0)
             except BadInput as problem:  # as text: Ray would add the traceback of another machine
-                return str(problem)
+                return False, str(problem)
 
 
 def run_on_ray(folder: AnyPath, part: tuple[int, int], options: RayOptions, progress: Progress = SILENT) -> Ran:
@@ -96,8 +96,9 @@ def run_on_ray(folder: AnyPath, part: tuple[int, int], options: RayOptions, prog
     progress.started(sum(job.counts[number] for number in waiting))
     with _cluster(options) as (kind, room):
         pool = _Pool(kind, (job, work_of(job)), min(options.actors or room, len(waiting)))
-        for number in pool.finish(waiting):
-            ran = ran._replace(done=ran.done + 1, images=ran.images + job.counts[number])
+        for number, wrote in pool.finish(waiting):
+            if wrote:
+                ran = ran.plus(job, number)
             for _ in range(job.counts[number]):
                 progress.advance()
     return ran
@@ -160,8 +161,8 @@ class _Pool:
         actor = self._kind.remote(*self._arguments)
         self._coming[actor.start.remote()] = actor, STARTING
 
-    def finish(self, numbers: list[int]) -> Iterator[int]:
-        """Yields the numbers of shards as they are done.
+    def finish(self, numbers: list[int]) -> Iterator[tuple[int, bool]]:
+        """Yields the numbers of shards as they are done, and whether an actor wrote them.
 
         Raises:
             BadInput: a shard failed several times, or no actor starts.
@@ -176,16 +177,16 @@ class _Pool:
             [answer], _ = ray.wait(list(self._coming), num_returns=1)
             actor, of = self._coming.pop(answer)
             try:
-                problem = ray.get(answer)
+                wrote, problem = ray.get(answer)
                 idle.append(actor)
             except ray.exceptions.RayActorError as error:  # its node died, or the memory of the node was full
-                problem = f"an actor ended: {reason(error)}"
+                wrote, problem = False, f"an actor ended: {reason(error)}"
                 self._hire()
             if not problem:
                 tries[of] = 0
                 if of != STARTING:
                     left.remove(of)
-                    yield of
+                    yield of, wrote
                 continue
             tries[of] += 1
             if tries[of] == TRIES_OF_A_SHARD:

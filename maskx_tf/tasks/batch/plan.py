@@ -189,7 +189,7 @@ def write(
     """
     arrow.require()
     model_digest = digest_of(model)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out}: expected a new folder for the job, found one that holds something")
     with files.new_folder(out) as unfinished:
         for name in (INPUTS_FOLDER, ROWS_FOLDER):

@@ -26,6 +26,7 @@ from maskx_tf.tasks.batch.plan import BoxFile
 
 SURROUNDINGS = 0.3  # of the longer side of a box, around it
 LEAST_SURROUNDINGS = 8  # pixels
+QUALITY_DIGITS = 4  # of `mask_quality` in files
 SIDE_OF_A_DOUBT = 320  # pixels of a picture's longer side
 
 
@@ -64,6 +65,11 @@ def page(boxes: BoxFile, rows: Iterable[Json], least: float, most: int) -> str:
     return doubts.page(os.path.basename(boxes.annotations), entries)
 
 
+def is_doubtful(quality: float, least: float, *, has_mask: bool) -> bool:
+    """Whether a person should look at a box: it got no mask, or one whose quality, as it is written, is too low."""
+    return not has_mask or round(quality, QUALITY_DIGITS) < least
+
+
 def _made(rows: Iterable[Json]) -> Iterator[_Made]:
     for row in rows:
         values = (row[name] for name in ("scores", "annotations", "names", "boxes", "masks"))
@@ -75,7 +81,8 @@ def _made(rows: Iterable[Json]) -> Iterator[_Made]:
 def _doubt(image: ImageRecord, made: _Made, least: float) -> doubts.Doubt:
     file = str(image.file) if not isinstance(image.file, bytes) else ""
     where = f"{os.path.basename(file)}, annotation {made.annotation}"
-    return doubts.Doubt(made.name, where, made.quality, made.quality < least, _picture(image, made))
+    doubtful = is_doubtful(made.quality, least, has_mask=made.mask is not None)
+    return doubts.Doubt(made.name, where, made.quality, doubtful, _picture(image, made))
 
 
 def _picture(image: ImageRecord, made: _Made) -> str:

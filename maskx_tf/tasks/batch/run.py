@@ -32,6 +32,10 @@ class Ran(NamedTuple):
     before: int
     images: int
 
+    def plus(self, job: BatchJob, number: int) -> Ran:
+        """This and a shard that was written."""
+        return self._replace(done=self.done + 1, images=self.images + job.counts[number])
+
 
 # Makes the rows of a shard of its images and of the sizes of the files that these lie in.
 Work = Callable[[Sequence[ImagePlace], dict[str, int]], Iterator[Json]]
@@ -58,7 +62,7 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
     for number in waiting:
         try:
             if run_shard(job, number, work, progress):
-                ran = ran._replace(done=ran.done + 1, images=ran.images + job.counts[number])
+                ran = ran.plus(job, number)
         except InUse as problem:
             progress.say(str(problem))
             held.append(number)
@@ -138,5 +142,6 @@ def _records(job: BatchJob, number: int, work: Work, progress: Progress) -> Iter
         yield record
         progress.advance()
     if not anything:
-        where = os.path.dirname(items[0].file)
+        boxes = job.settings.boxes
+        where = os.path.dirname(items[0].file) if boxes is None else boxes.images
         raise BadInput(f"{job.folder}: shard {number}: expected images, such as in {where}, found none of {len(items)}")
