@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from maskx_tf.config.fields import Count, Flag, Float, Fraction, Section, impossible
+from maskx_tf.config.fields import Count, Flag, Float, Fraction, Section, impossible, refuse_unused
+
+OF_MASKS = ("mask_weight", "min_side", "merge_iou", "threshold", "prebinarize", "voters")
 
 
 class FcisConfig(Section):
@@ -58,4 +60,6 @@ class FcisConfig(Section):
             raise impossible("size", f"a multiple of group, which is {self.group}", self.size)
         if self.scores == "average" and self.passes != 1:
             raise impossible("passes", "1, for scores is average", self.passes)
+        if self.scores == "average":
+            refuse_unused(self, "nothing, for scores is average: the model has no masks", keys=OF_MASKS)
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict, model_validator
@@ -39,3 +40,18 @@ def impossible(key: str, expected: str, found: object) -> PydanticCustomError:
         found: the value that is there.
     """
     return PydanticCustomError("impossible", "expected {expected}", {"key": key, "expected": expected, "found": found})
+
+
+def refuse_unused(section: Section, expected: str, *, keys: Iterable[str] = (), prefix: str = "") -> None:
+    """Raises the error for a setting that means nothing here and is not its default.
+
+    Args:
+        section: that has the settings.
+        expected: see `impossible`.
+        keys: of these settings; none for all of the section.
+        prefix: of the keys in the message, which ends in a dot.
+    """
+    for key in keys or type(section).model_fields:
+        found = getattr(section, key)
+        if found != type(section).model_fields[key].default:
+            raise impossible(f"{prefix}{key}", expected, found)

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from maskx_tf.config.detector import AnchorsConfig, BackboneConfig, BoxConfig, InputConfig, RoiConfig, RpnConfig
 from maskx_tf.config.fcis import FcisConfig
-from maskx_tf.config.fields import Count, Flag, Fraction, Section, Text, impossible
+from maskx_tf.config.fields import Count, Flag, Fraction, Section, Text, impossible, refuse_unused
 
 # The canvas must be a multiple of the coarsest stride that is halved exactly. P6 is a subsampling of P5, which may
 # round up, so FPN needs 32 and not 64: 800 x 1216 is a usual size.
@@ -130,9 +130,7 @@ class KeypointConfig(Section):
     @model_validator(mode="after")
     def _pairs(self) -> KeypointConfig:
         if not self.use:
-            for key, default in type(self).model_construct():
-                if getattr(self, key) != default:
-                    raise impossible(key, "nothing, for use is false", getattr(self, key))
+            refuse_unused(self, "nothing, for use is false")
         if len(set(self.names)) < len(self.names):
             raise impossible("names", "no name twice", list(self.names))
         for key, pairs in (("skeleton", self.skeleton), ("flip", self.flip)):
@@ -281,10 +279,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _family(self) -> ModelConfig:
         if not self.has_transfer:
-            for key, default in TransferConfig():
-                found = getattr(self.transfer, key)
-                if found != default:
-                    raise impossible(f"transfer.{key}", f"nothing, for family {self.family} has no transfer", found)
+            refuse_unused(self.transfer, f"nothing, for family {self.family} has no transfer", prefix="transfer.")
             return self
         for key, only in (("head", "fcn"), ("outputs", "specific"), ("activation", "sigmoid")):
             found = getattr(self.mask, key)

@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from maskx_tf.config.fields import Count, Flag, Float, Fraction, Int, Positive, Section, Seed, Text, impossible
+from maskx_tf.config.fields import (
+    Count,
+    Flag,
+    Float,
+    Fraction,
+    Int,
+    Positive,
+    Section,
+    Seed,
+    Text,
+    impossible,
+    refuse_unused,
+)
 from maskx_tf.config.model import ModelConfig
 
 NAMED_SPLIT = re.compile(r"all|none|oracle|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
@@ -334,6 +346,9 @@ class Config(Section):
     def _keypoint_stage(self) -> Config:
         if self.train.stage == "keypoint" and not self.model.keypoint.use:
             raise impossible("train.stage", "no keypoint, for model.keypoint.use is false", self.train.stage)
+        if not self.model.keypoint.use:
+            why = "nothing, for model.keypoint.use is false"
+            refuse_unused(self.train, why, keys=["keypoint_weight"], prefix="train.")
         return self
 
     @model_validator(mode="after")
@@ -347,6 +362,9 @@ class Config(Section):
     def _family(self) -> Config:
         if self.model.family == "fcis" and self.train.stage != "all":
             raise impossible("train.stage", "all, for the maps of family fcis give boxes and masks", self.train.stage)
+        if self.model.family != "fcis":
+            why = f"nothing, for family {self.model.family} has no convolution before maps"
+            refuse_unused(self.train, why, keys=["neck_rate_factor"], prefix="train.")
         if "masks" not in self.model.outputs:
             without = f"for family {self.model.family} has no masks"
             if self.train.stage == "mask":

@@ -155,9 +155,9 @@ class ImagePredictor:
         self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: np.ndarray | None
     ) -> Detections:
         canvas, size = self._letterbox(image, view)
-        # The number of boxes is a shape of the graph: rounding it up to the limit keeps one graph for most calls.
-        count = len(boxes)
-        padded = max(self.config.detections.limit, count)
+        # The number of boxes is a shape of the graph: rounding it up to the limit keeps few graphs.
+        count, limit = len(boxes), self.config.detections.limit
+        padded = max(math.ceil(count / limit), 1) * limit
         fill = ((0, padded - count), (0, 0))
         seen = np.pad(_mirror(boxes, image.shape[1]) if view.flip else boxes, fill)
         given = None if classes is None else tf.constant(np.pad(classes, fill[0])[None], tf.int32)

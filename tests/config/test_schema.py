@@ -75,6 +75,13 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.box.background_iou=[0.5, 0.1]"], "model.box.background_iou", "two rising numbers"),
         (["model.box.class_agnostic=true"], "model.box.class_agnostic", "T reads a class's own box weights"),
         (["model.keypoint.names=[a]"], "model.keypoint.names", "nothing, for use is false"),
+        (["train.keypoint_weight=2"], "train.keypoint_weight", "nothing, for model.keypoint.use is false"),
+        (["train.neck_rate_factor=3"], "train.neck_rate_factor", "mask_x_rcnn has no convolution before maps"),
+        (
+            ["model.family=fcis", "model.fcis={scores: average, passes: 1, threshold: 0.3}"],
+            "model.fcis.threshold",
+            "nothing, for scores is average",
+        ),
         (["model.keypoint={use: true, names: [a, a]}"], "model.keypoint.names", "no name twice"),
         (["model.keypoint={use: true, names: [a, b], skeleton: [[a, c]]}"], "model.keypoint.skeleton", "found 'c'"),
         (["model.keypoint={use: true, names: [a, b], flip: [[a, b], [b, a]]}"], "model.keypoint.flip", "no name twice"),
