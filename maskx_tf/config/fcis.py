@@ -14,10 +14,11 @@ OF_MASKS = ("mask_weight", "min_side", "merge_iou", "threshold", "prebinarize", 
 class FcisConfig(Section):
     """Family fcis: how maps become scores and masks, and how regions vote for the masks of detections."""
 
-    scores: Literal["joint", "separate", "average"] = Field(
+    scores: Literal["joint", "separate", "agnostic", "average"] = Field(
         default="joint",
         description="joint: inside and outside maps give scores and masks (FCIS). separate: half of the maps give "
-        "scores, the others masks. average: the maps give scores alone, without masks (R-FCN).",
+        "scores, the others masks. agnostic: one map that all classes share gives masks (InstanceFCN), the others "
+        "scores. average: the maps give scores alone, without masks (R-FCN).",
     )
     group: Count = Field(default=7, description="Cells of maps along each side of a region (k); 1: no positions.")
     size: Count = Field(default=21, description="Bins along each side of a region, and the side of its mask.")

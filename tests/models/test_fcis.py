@@ -10,6 +10,7 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.errors import BadInput
 from maskx_tf.models.build import build
 from maskx_tf.models.fcis import targets as fcis_targets
+from maskx_tf.models.fcis.scores import AgnosticScores
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from tests.models import small
@@ -95,16 +96,28 @@ def test_one_cell_of_maps_is_plain_averaging() -> None:
     np.testing.assert_allclose(logits[0, 0], tf.reduce_mean(tf.maximum(outside, inside), axis=[0, 1, 2]), atol=1e-5)
 
 
-@pytest.mark.parametrize("scores", ["separate", "average"])
+@pytest.mark.parametrize("scores", ["separate", "agnostic", "average"])
 def test_what_it_is_compared_with(scores) -> None:
-    """Separate maps draw masks as well; R-FCN has none, and its boxes are moved by the deltas."""
+    """Separate and shared maps draw masks as well; R-FCN has none, and its boxes are moved by the deltas."""
     model = fcis_model(fcis_config(fcis=RFCN if scores == "average" else {"scores": scores, "pooling": "bilinear"}))
     found = model(small.inputs())
     assert found.valid.numpy().any()
     assert (found.masks is None) == (scores == "average")
     losses = model.losses_of(*small.loss_inputs())
-    assert ("loss_mask" in losses) == (scores == "separate")
+    assert ("loss_mask" in losses) == (scores != "average")
     assert np.isfinite([float(loss_ops.mean(loss)) for loss in losses.values()]).all()
+
+
+def test_a_shared_map_draws_the_same_mask_for_every_class() -> None:
+    """InstanceFCN with R-FCN: the last channel is the mask, the others are averaged to scores."""
+    pooled = tf.random.stateless_normal([1, 2, 6, 6, 5], [1, 2])
+    scores = AgnosticScores()
+    np.testing.assert_allclose(scores.class_logits(pooled), np.mean(pooled, axis=(2, 3))[..., :4], atol=1e-6)
+    first, second = (scores.mask_logits(pooled, tf.constant([classes])) for classes in ([1, 2], [3, 1]))
+    np.testing.assert_array_equal(first, pooled[..., 4])
+    np.testing.assert_array_equal(first, second)
+    model = fcis_model(fcis_config(fcis={"scores": "agnostic"}))
+    assert model.box.maps.scores.filters == 3**2 * (3 + 1 + 1)
 
 
 def test_rfcn_is_portable_and_fcis_says_why_not() -> None:

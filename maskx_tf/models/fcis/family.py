@@ -10,7 +10,7 @@ from maskx_tf.layers.position import PairRPNHead, PositionMaps, PositionNeck
 from maskx_tf.models.boxes import DetectionFilter
 from maskx_tf.models.fcis.head import PositionDetector, PositionMasks, PositionPool
 from maskx_tf.models.fcis.proposals import PositionProposals, WholeCells
-from maskx_tf.models.fcis.scores import AverageScores, JointScores, PositionScores, SeparateScores
+from maskx_tf.models.fcis.scores import AgnosticScores, AverageScores, JointScores, PositionScores, SeparateScores
 from maskx_tf.models.fcis.targets import PositionSampler
 from maskx_tf.models.fcis.voting import Voting
 from maskx_tf.models.proposals import ProposalStage
@@ -19,6 +19,7 @@ from maskx_tf.models.rcnn import RCNN, Normaliser
 SCORES: dict[str, type[PositionScores]] = {
     "joint": JointScores,
     "separate": SeparateScores,
+    "agnostic": AgnosticScores,
     "average": AverageScores,
 }
 
@@ -47,7 +48,7 @@ def model(
         )
     stride = backbone.strides[-1]
     detector = PositionDetector(
-        maps=PositionMaps(scores.parts * (len(config.class_names) + 1), group=settings.group, name="maps"),
+        maps=PositionMaps(scores.channels(len(config.class_names) + 1), group=settings.group, name="maps"),
         scores=scores,
         pool=PositionPool(stride, settings.group, settings.size, settings.pooling == "bilinear"),
         filter=DetectionFilter(found.score, found.nms_iou, found.limit),
