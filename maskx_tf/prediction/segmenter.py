@@ -37,7 +37,7 @@ MISSING = "missing"  # the first word of the status of a file that is not there
 # What is wrong with one file; any other error of a disk concerns all of them.
 ABSENT = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 PIXELS_OF_A_BATCH = 2**21  # two canvases of 800 x 1216: a larger batch of these is no faster on a CPU
-LARGEST_BATCH = 32
+LARGEST_BATCH = 4  # more take no less time an image, and 260 MB each for the pooled regions (benchmarks/batch.py)
 GRAPH_FILE = "saved_model.pb"
 SIGNATURE = "serving_default"
 

@@ -159,7 +159,7 @@ def test_no_model_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_batch_suits_the_canvas() -> None:
-    assert [batch_for(canvas) for canvas in ((64, 64), (512, 512), (800, 1216), (1600, 2432))] == [32, 8, 2, 1]
+    assert [batch_for(canvas) for canvas in ((64, 64), (512, 512), (800, 1216), (1600, 2432))] == [4, 4, 2, 1]
 
 
 def test_a_score_keeps_the_best() -> None:
