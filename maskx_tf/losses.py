@@ -61,6 +61,7 @@ def rpn_losses(
     *,
     beta: float = 1 / 9,
     normaliser: str = "sampled",
+    fixed_boxes: bool = False,
 ) -> tuple[Loss, Loss]:
     """Objectness and box loss of the sampled anchors.
 
@@ -73,19 +74,17 @@ def rpn_losses(
         beta: of the smooth L1.
         normaliser: both are divided by the number of anchors sampled ("sampled": torchvision), or by S an image
             ("fixed": detectron2).
+        fixed_boxes: divide the box loss by S an image, whatever the normaliser (FCIS).
     """
-    weight = tf.cast(valid, tf.float32)
-    if normaliser == "sampled":
-        count = tf.reduce_sum(weight)
-    elif normaliser == "fixed":
-        count = tf.cast(tf.size(valid), tf.float32)
-    else:
+    if normaliser not in ("sampled", "fixed"):
         raise ValueError(f"normaliser is {normaliser!r}, expected sampled or fixed")
+    weight = tf.cast(valid, tf.float32)
+    sampled, fixed = tf.reduce_sum(weight), tf.cast(tf.size(valid), tf.float32)
+    count = sampled if normaliser == "sampled" else fixed
     logits = tf.where(valid, tf.cast(logits, tf.float32), 0.0)
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(foreground, tf.float32), logits)
-    return Loss(tf.reduce_sum(entropy * weight), count), Loss(
-        _box_total(deltas, target_deltas, foreground & valid, beta), count
-    )
+    errors = tf.reduce_sum(box_errors(deltas, target_deltas, foreground & valid, beta))
+    return Loss(tf.reduce_sum(entropy * weight), count), Loss(errors, fixed if fixed_boxes else count)
 
 
 def class_loss(logits: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor) -> Loss:
@@ -96,10 +95,13 @@ def class_loss(logits: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor) -> Loss:
         classes: int32 [B, R], 0 for background.
         valid: bool [B, R].
     """
+    return Loss(tf.reduce_sum(class_entropy(logits, classes, valid)), tf.reduce_sum(tf.cast(valid, tf.float32)))
+
+
+def class_entropy(logits: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """What each region adds to `class_loss`: float32 [B, R]."""
     logits = tf.where(valid[..., None], tf.cast(logits, tf.float32), 0.0)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-    weight = tf.cast(valid, tf.float32)
-    return Loss(tf.reduce_sum(entropy * weight), tf.reduce_sum(weight))
+    return tf.where(valid, tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits), 0.0)
 
 
 def box_loss(
@@ -114,12 +116,14 @@ def box_loss(
         valid: bool [B, R].
         beta: of the smooth L1.
     """
-    return Loss(_box_total(deltas, target_deltas, foreground & valid, beta), tf.reduce_sum(tf.cast(valid, tf.float32)))
+    errors = box_errors(deltas, target_deltas, foreground & valid, beta)
+    return Loss(tf.reduce_sum(errors), tf.reduce_sum(tf.cast(valid, tf.float32)))
 
 
-def _box_total(deltas: tf.Tensor, target_deltas: tf.Tensor, counts: tf.Tensor, beta: float) -> tf.Tensor:
+def box_errors(deltas: tf.Tensor, target_deltas: tf.Tensor, counts: tf.Tensor, beta: float) -> tf.Tensor:
+    """Smooth L1 of each box, float32 [B, R], of those that count, bool [B, R]; 0 for the others."""
     errors = tf.where(counts[..., None], tf.cast(deltas, tf.float32) - target_deltas, 0.0)
-    return tf.reduce_sum(smooth_l1(errors, beta))
+    return tf.reduce_sum(smooth_l1(errors, beta), axis=-1)
 
 
 def mask_loss(logits: tf.Tensor, targets: tf.Tensor, has_mask: tf.Tensor) -> Loss:
@@ -130,10 +134,14 @@ def mask_loss(logits: tf.Tensor, targets: tf.Tensor, has_mask: tf.Tensor) -> Los
         targets: float32 [B, R, M, M] in 0..1.
         has_mask: bool [B, R]; the others may hold anything, NaN included.
     """
+    return _masked_mean(mask_entropy(logits, targets, has_mask), has_mask, pixels=tf.size(logits[0, 0]))
+
+
+def mask_entropy(logits: tf.Tensor, targets: tf.Tensor, has_mask: tf.Tensor) -> tf.Tensor:
+    """The binary cross-entropies of a region's pixels, added up: float32 [B, R]; means nothing without a mask."""
     logits = tf.where(has_mask[..., None, None], tf.cast(logits, tf.float32), 0.0)
     targets = tf.where(has_mask[..., None, None], targets, 0.0)
-    entropy = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=[-2, -1])
-    return _masked_mean(entropy, has_mask, pixels=tf.size(logits[0, 0]))
+    return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=[-2, -1])
 
 
 def softmax_mask_loss(logits: tf.Tensor, targets: tf.Tensor, classes: tf.Tensor, has_mask: tf.Tensor) -> Loss:

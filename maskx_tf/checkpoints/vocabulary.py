@@ -57,22 +57,24 @@ def parts(model: RCNN, config: Config) -> dict[str, ClassVariable]:
     Raises:
         BadInput: the family has none.
     """
-    if config.model.family == "fcis":
-        raise BadInput(
-            "expected a model with rows of classes, found family fcis, whose classes share their maps' cells"
-        )
     agnostic = set()
     if config.model.box.class_agnostic:
         agnostic |= {"box_rows", "box_bias"}
     if config.model.mask.outputs == "agnostic":
         agnostic |= {"mask_rows", "mask_bias"}
     variables, classes = named(model), len(config.model.class_names)
-    return {
+    found = {
         kind: ClassVariable(name, variables[name].shape[0] - classes, tuple(variables[name].shape[1:]))
         for kind, candidates in VARIABLES.items()
         for name in candidates
         if name in variables and kind not in agnostic
     }
+    if not found:
+        family = config.model.family
+        raise BadInput(
+            f"expected a model with rows of classes, found family {family}, whose classes share their maps' cells"
+        )
+    return found
 
 
 def keep(model: RCNN, config: Config, names: Sequence[str]) -> tuple[RCNN, Config]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from maskx_tf.layers.parts import LayerConfig
+from maskx_tf.layers.parts import Layer
 
 
 class Network(NamedTuple):
@@ -37,8 +37,7 @@ NETWORKS = {
 }
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class Application(keras.layers.Layer):
+class Application(Layer):
     """A network of keras.applications as a backbone.
 
     Args:
@@ -118,14 +117,6 @@ class Application(keras.layers.Layer):
     def call(self, images: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
         """Four maps, float [B, H / stride, W / stride, C], of normalised images [B, H, W, 3]."""
         return self.network(images, training=training)
-
-    def get_config(self) -> LayerConfig:
-        return {
-            **super().get_config(),
-            "name_of_network": self.name_of_network,
-            "frozen_norm": self.frozen_norm,
-            "frozen_stages": self.frozen_stages,
-        }
 
 
 @contextlib.contextmanager

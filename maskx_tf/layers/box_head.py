@@ -6,28 +6,25 @@ mask weights of them, and inference computes box deltas for the classes that a r
 
 from __future__ import annotations
 
-from typing import Self
+import math
 
 import keras
 import tensorflow as tf
 
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, Shape
 from maskx_tf.layers.resnet import Stage
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class FullyConnectedHead(keras.layers.Layer):
+class FullyConnectedHead(Layer):
     """Fully connected layers with ReLU on the flattened features.
 
     Args:
-        width: of each layer; without a layer, of the flattened features as soon as they are known.
+        width: of each layer.
         layers: how many; 0 flattens alone.
     """
 
     def __init__(self, width: int = 1024, *, layers: int = 2, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.width = width
-        self.layers = layers
         self.dense = [
             keras.layers.Dense(
                 width,
@@ -43,24 +40,22 @@ class FullyConnectedHead(keras.layers.Layer):
         size = input_shape[-3] * input_shape[-2] * input_shape[-1]
         for dense in self.dense:
             dense.build((None, size))
-            size = self.width
-        self.width = size
+            size = dense.units
 
     def call(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Float [B, N, width] of pooled features [B, N, size, size, C]."""
+        """Float [B, N, width], without layers [B, N, size * size * C], of pooled features [B, N, size, size, C]."""
         del training
         count, size = pooled.shape[1], pooled.shape[2] * pooled.shape[3] * pooled.shape[4]
         outputs = tf.reshape(pooled, [-1, size])
         for dense in self.dense:
             outputs = dense(outputs)
-        return tf.reshape(outputs, [-1, count, self.width])
+        return tf.reshape(outputs, [-1, count, outputs.shape[-1]])
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "width": self.width, "layers": self.layers}
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape[:2], self.dense[-1].units if self.dense else math.prod(input_shape[2:]))
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class Res5Head(keras.layers.Layer):
+class Res5Head(Layer):
     """The fifth stage of a ResNet on each region, for models without a pyramid (Mask R-CNN, figure 4, left).
 
     Args:
@@ -80,8 +75,6 @@ class Res5Head(keras.layers.Layer):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.width = 2048  # of a full ResNet's last stage
-        self.options = {"variant": variant, "stride_in_1x1": stride_in_1x1, "norm": norm, "epsilon": epsilon}
         self.stage = Stage(
             5,
             variant=variant,
@@ -106,12 +99,11 @@ class Res5Head(keras.layers.Layer):
         """Float [B, N, 2048], the average over the region."""
         return tf.reduce_mean(self.spatial(pooled, training=training), axis=[2, 3])
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), **self.options}
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape[:2], self.stage.blocks[-1].filters)
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class Res5Pool(keras.layers.Layer):
+class Res5Pool(Layer):
     """What a mask head without a pyramid reads: pooled regions, carried through the res5 that the box head uses.
 
     Args:
@@ -141,18 +133,8 @@ class Res5Pool(keras.layers.Layer):
         """Features float [B, N, size, size, 2048] of boxes float32 [B, N, 4]."""
         return self.head.spatial(self.pool(features, boxes), training=training)
 
-    def get_config(self) -> LayerConfig:
-        parts = {"pool": self.pool, "head": self.head}
-        return {**super().get_config(), **{k: keras.saving.serialize_keras_object(part) for k, part in parts.items()}}
 
-    @classmethod
-    def from_config(cls, config: LayerConfig) -> Self:
-        parts = {key: keras.saving.deserialize_keras_object(config.pop(key)) for key in ("pool", "head")}
-        return cls(**parts, **config)
-
-
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class BoxPredictor(keras.layers.Layer):
+class BoxPredictor(Layer):
     """Class scores and box deltas, one row of weights a class.
 
     Attributes:
@@ -199,6 +181,3 @@ class BoxPredictor(keras.layers.Layer):
         rows = tf.cast(tf.gather(self.box_rows, index), features.dtype)  # [B, N, 4, F]
         outputs = tf.linalg.matvec(rows, features)
         return tf.cast(outputs, tf.float32) + tf.gather(tf.cast(self.box_bias, tf.float32), index)
-
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "classes": self.classes, "class_agnostic": self.class_agnostic}

@@ -6,13 +6,12 @@ import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, Shape
 
 LEVELS = (2, 3, 4, 5)
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class FPN(keras.layers.Layer):
+class FPN(Layer):
     """Lateral 1x1 convolutions, a top-down sum, and 3x3 convolutions; P6 is every other cell of P5.
 
     Args:
@@ -43,17 +42,21 @@ class FPN(keras.layers.Layer):
         pyramid = [output(level) for output, level in zip(self.outputs, merged, strict=True)]
         return [*pyramid, pyramid[-1][:, ::2, ::2]]
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "channels": self.channels}
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        last = input_shape[-1]
+        shapes = [*input_shape, (last[0], -(-last[1] // 2), -(-last[2] // 2), last[3])]
+        return [(*shape[:-1], self.channels) for shape in shapes]
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class LastMap(keras.layers.Layer):
+class LastMap(Layer):
     """The neck of models without a pyramid: the coarsest map alone."""
 
     def call(self, features: list[tf.Tensor]) -> list[tf.Tensor]:
         """A list of one map."""
         return [features[-1]]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return [input_shape[-1]]
 
 
 def double_cells(features: tf.Tensor) -> tf.Tensor:

@@ -7,13 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, Shape
 
 DECONV_SIZE = 4
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class KeypointHead(keras.layers.Layer):
+class KeypointHead(Layer):
     """3x3 convolutions with ReLU, a deconvolution to a map for each keypoint at twice the size, and a bilinear resize.
 
     All classes share the maps: the meaning of a keypoint does not depend on the class.
@@ -75,14 +74,6 @@ class KeypointHead(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         side = 4 * input_shape[-2]
         return (*input_shape[:2], self.keypoints, side, side)
-
-    def get_config(self) -> LayerConfig:
-        return {
-            **super().get_config(),
-            "keypoints": self.keypoints,
-            "channels": self.channels,
-            "convs": len(self.convs),
-        }
 
 
 def subpixel_kernel(kernel: tf.Tensor) -> tf.Tensor:

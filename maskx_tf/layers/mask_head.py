@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import keras
 import tensorflow as tf
 
 from maskx_tf.layers.mask_parts import MaskPredictor, MLPBranch, apply_filters, output_index
 from maskx_tf.layers.mask_trunks import Trunk
-from maskx_tf.layers.parts import LayerConfig, Shape, build_once, with_parts
+from maskx_tf.layers.parts import Layer, Shape, build_once
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class FCNMaskHead(keras.layers.Layer):
+class FCNMaskHead(Layer):
     """Trunk and predictor, and optionally the MLP branch: the head of Mask R-CNN.
 
     Args:
@@ -47,20 +44,8 @@ class FCNMaskHead(keras.layers.Layer):
         """Logits float32 [B, N, M, M, outputs], without branches: for the softmax among classes."""
         return self.predictor.all_outputs(self.trunk(pooled)[1])
 
-    def get_config(self) -> LayerConfig:
-        parts = {"trunk": self.trunk, "predictor": self.predictor, "branches": self.branches}
-        return {
-            **super().get_config(),
-            **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
-        }
 
-    @classmethod
-    def from_config(cls, config: LayerConfig) -> Self:
-        return cls(**with_parts(config, ("trunk", "predictor", "branches")))
-
-
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class TransferredMaskHead(keras.layers.Layer):
+class TransferredMaskHead(Layer):
     """Trunk and optionally the MLP branch; the filters come from outside: the head of Mask^X R-CNN.
 
     Args:
@@ -81,17 +66,6 @@ class TransferredMaskHead(keras.layers.Layer):
         maps = self.trunk(pooled)
         return tf.add_n([apply_filters(maps[1], filters), *(branch(maps) for branch in self.branches)])
 
-    def get_config(self) -> LayerConfig:
-        parts = {"trunk": self.trunk, "branches": self.branches}
-        return {
-            **super().get_config(),
-            **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
-        }
-
-    @classmethod
-    def from_config(cls, config: LayerConfig) -> Self:
-        return cls(**with_parts(config, ("trunk", "branches")))
-
 
 def _build_trunk(trunk: Trunk, branches: tuple[MLPBranch, ...], input_shape: Shape) -> int:
     """Builds the parts for what the trunk reads; the side of the masks."""
@@ -102,8 +76,7 @@ def _build_trunk(trunk: Trunk, branches: tuple[MLPBranch, ...], input_shape: Sha
     return int(maps[1][-2])
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class MLPMaskHead(keras.layers.Layer):
+class MLPMaskHead(Layer):
     """Masks from fully connected layers alone, the paper's weaker alternative (Mask R-CNN, table 2e).
 
     Args:
@@ -154,12 +127,3 @@ class MLPMaskHead(keras.layers.Layer):
             one, (hidden, tf.reshape(output_index(classes, self.outputs), [-1])), fn_output_signature=shape
         )
         return tf.cast(tf.reshape(logits, [-1, count, self.side, self.side]), tf.float32)
-
-    def get_config(self) -> LayerConfig:
-        return {
-            **super().get_config(),
-            "outputs": self.outputs,
-            "side": self.side,
-            "width": self.width,
-            "layers": self.layers,
-        }

@@ -6,15 +6,14 @@ import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, Shape
 
 BRANCHES = ("reference", "lean")
 # Channels that the lean branch keeps before it flattens.
 LEAN_CHANNELS = 32
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class MaskTrunk(keras.layers.Layer):
+class MaskTrunk(Layer):
     """3x3 convolutions with ReLU at the pooled size, then a deconvolution to twice it.
 
     Args:
@@ -63,12 +62,8 @@ class MaskTrunk(keras.layers.Layer):
         small = (batch, count, size, size, self.channels if self.convs else channels)
         return small, (batch, count, 2 * size, 2 * size, self.channels)
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "channels": self.channels, "convs": len(self.convs)}
 
-
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class MaskPredictor(keras.layers.Layer):
+class MaskPredictor(Layer):
     """A filter and a bias for each class, or one for all.
 
     Args:
@@ -98,9 +93,6 @@ class MaskPredictor(keras.layers.Layer):
         logits = tf.einsum("bnhwc,kc->bnhwk", features, rows)
         return tf.cast(logits, tf.float32) + tf.cast(self.bias, tf.float32)
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "outputs": self.outputs, "stddev": self.stddev}
-
 
 def output_index(classes: tf.Tensor, outputs: int) -> tf.Tensor:
     """Index of each class's output; background gets the first, which means nothing."""
@@ -115,8 +107,7 @@ def apply_filters(features: tf.Tensor, filters: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.reshape(logits, [-1, count, side, side]), tf.float32)
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class MLPBranch(keras.layers.Layer):
+class MLPBranch(Layer):
     """The class-agnostic mask of a fully connected layer, added to the FCN's (Mask^X R-CNN, section 3.4).
 
     Args:
@@ -159,6 +150,3 @@ class MLPBranch(keras.layers.Layer):
         size = source.shape[-3] * source.shape[-2] * source.shape[-1]
         logits = self.dense(tf.reshape(source, [-1, size]))
         return tf.cast(tf.reshape(logits, [-1, large.shape[1], self.side, self.side]), tf.float32)
-
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "branch": self.branch, "side": self.side}

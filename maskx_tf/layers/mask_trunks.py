@@ -15,19 +15,16 @@ alike.
 
 from __future__ import annotations
 
-from typing import Self
-
 import keras
 import tensorflow as tf
 
 from maskx_tf.layers.fpn import double_cells
 from maskx_tf.layers.mask_parts import MaskTrunk
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.parts import LayerConfig, Shape, build_once, with_parts
+from maskx_tf.layers.parts import Layer, Shape, build_once
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class HourglassTrunk(keras.layers.Layer):
+class HourglassTrunk(Layer):
     """Convolutions at the pooled size, at half and a quarter of it, and back up (Deep-MARC, Birodkar et al. 2021).
 
     With three widths the middle of a 32 x 32 region sees 25 cells a side, with four all of them.
@@ -79,12 +76,8 @@ class HourglassTrunk(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.up.compute_output_shape((*input_shape[:-1], self.widths[0]))
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "channels": self.channels, "widths": self.widths}
 
-
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class ResidualTrunk(keras.layers.Layer):
+class ResidualTrunk(Layer):
     """Residual blocks of two 3x3 convolutions at the pooled size, then a deconvolution to twice it.
 
     Args:
@@ -123,12 +116,8 @@ class ResidualTrunk(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.up.compute_output_shape((*input_shape[:-1], self.channels))
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "channels": self.channels, "blocks": len(self.first)}
 
-
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class PixelTrunk(keras.layers.Layer):
+class PixelTrunk(Layer):
     """A trunk that also sees the region's pixels: before it, where it reasons, and after it, where outlines are drawn.
 
     Two convolutions read the pixels at the size of the masks. What they see is joined to the pooled features, averaged,
@@ -175,14 +164,6 @@ class PixelTrunk(keras.layers.Layer):
     def _joined(self, input_shape: Shape) -> tuple[int | None, ...]:
         """Shape of the pooled features with the averaged pixels."""
         return (*input_shape[0][:-1], input_shape[0][-1] + self.stem[0].filters)
-
-    def get_config(self) -> LayerConfig:
-        trunk = keras.saving.serialize_keras_object(self.trunk)
-        return {**super().get_config(), "trunk": trunk, "stem": self.stem[0].filters}
-
-    @classmethod
-    def from_config(cls, config: LayerConfig) -> Self:
-        return cls(**with_parts(config, ("trunk",)))
 
 
 Trunk = MaskTrunk | HourglassTrunk | ResidualTrunk | PixelTrunk

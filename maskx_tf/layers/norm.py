@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, LayerConfig, Shape
 
 NORMS = ("none", "frozen_batch", "fixed_batch", "batch", "group")
 GROUPS = 32
@@ -13,8 +13,7 @@ GROUPS = 32
 MOMENTUM = 0.9
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class ConvNorm(keras.layers.Layer):
+class ConvNorm(Layer):
     """Convolution, normalisation or bias, and optionally ReLU.
 
     Batch norm with fixed statistics (frozen, or at inference) is folded into the kernel, so no pass over the features
@@ -119,17 +118,3 @@ class ConvNorm(keras.layers.Layer):
 
     def _add(self, outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         return tf.nn.bias_add(outputs, tf.cast(bias, self.compute_dtype))
-
-    def get_config(self) -> LayerConfig:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "norm": self.norm,
-            "epsilon": self.epsilon,
-            "relu": self.relu,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }

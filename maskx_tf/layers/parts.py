@@ -1,8 +1,9 @@
-"""Layers that are made of layers which come from outside: how such parts are built, written down and read again."""
+"""The base of our layers: it writes down their options, and reads them again, also where these are other layers."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, Self
 
 import keras
 
@@ -12,22 +13,40 @@ Shape = Any
 LayerConfig = dict[str, Any]
 
 
+class Layer(keras.layers.Layer):
+    """A layer whose configuration is the arguments of its constructor, those that it was not given included."""
+
+    def __init_subclass__(cls) -> None:
+        """Lets Keras find the class by its name."""
+        super().__init_subclass__()
+        keras.saving.register_keras_serializable(package="maskx_tf")(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keeps the arguments, with the layers among them as they are."""
+        layer = super().__new__(cls, *args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind(layer, *args, **kwargs)
+        bound.apply_defaults()
+        options = {name: value for name, value in bound.arguments.items() if name not in ("self", "kwargs")}
+        vars(layer)["_options"] = options  # not by an assignment: Keras would take layers in it for children
+        return layer
+
+    def get_config(self) -> LayerConfig:
+        return {**keras.saving.serialize_keras_object(self._options), **super().get_config()}
+
+    @classmethod
+    def from_config(cls, config: LayerConfig) -> Self:
+        # Parts are not built yet: their owner does that, and names their weights after itself.
+        return cls(**keras.saving.deserialize_keras_object(_unbuilt(config)))
+
+
 def build_once(part: keras.layers.Layer, shape: Shape) -> None:
-    """Builds a part that came from outside, unless Keras did so already when it read the part's configuration."""
+    """Builds a part that came from outside, unless its owner has done so already."""
     if not part.built:
         part.build(shape)
-
-
-def with_parts(config: LayerConfig, names: tuple[str, ...]) -> LayerConfig:
-    """The configuration with its parts made, not built: their owner does that, and names their weights after itself."""
-    return {
-        key: keras.saving.deserialize_keras_object(_unbuilt(value)) if key in names else value
-        for key, value in config.items()
-    }
 
 
 def _unbuilt(serialised: object) -> object:
     """What Keras serialised, without the shapes for which it would build layers at once."""
     if isinstance(serialised, dict):
         return {key: _unbuilt(value) for key, value in serialised.items() if key != "build_config"}
-    return [_unbuilt(value) for value in serialised] if isinstance(serialised, list) else serialised
+    return [_unbuilt(value) for value in serialised] if isinstance(serialised, list | tuple) else serialised

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, LayerConfig, Shape
 
 
 class Variant(NamedTuple):
@@ -30,8 +30,7 @@ VARIANTS = {
 }
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class Bottleneck(keras.layers.Layer):
+class Bottleneck(Layer):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut.
 
     Args:
@@ -62,16 +61,6 @@ class Bottleneck(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
-        self.options: LayerConfig = {
-            "width": width,
-            "project": project,
-            "strides": strides,
-            "dilation": dilation,
-            "groups": groups,
-            "stride_in_1x1": stride_in_1x1,
-            "norm": norm,
-            "epsilon": epsilon,
-        }
         first, second = (strides, 1) if stride_in_1x1 else (1, strides)
         norms: LayerConfig = {"norm": norm, "epsilon": epsilon, "dtype": self.dtype_policy}
         self.conv1 = ConvNorm(width, 1, strides=first, relu=True, name="conv1", **norms)
@@ -84,7 +73,7 @@ class Bottleneck(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         if self.shortcut is not None:
             self.shortcut.build(input_shape)
-        inner = (*input_shape[:-1], self.options["width"])
+        inner = (*input_shape[:-1], self.conv1.filters)
         self.conv1.build(input_shape)
         self.conv2.build(inner)
         self.conv3.build(inner)
@@ -94,12 +83,8 @@ class Bottleneck(keras.layers.Layer):
         beside = inputs if self.shortcut is None else self.shortcut(inputs, training=training)
         return tf.nn.relu(outputs + beside)
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "filters": self.filters, **self.options}
 
-
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class Stage(keras.layers.Layer):
+class Stage(Layer):
     """Bottlenecks of one resolution, the first of which changes it: res2 to res5.
 
     Args:
@@ -125,15 +110,6 @@ class Stage(keras.layers.Layer):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.options: LayerConfig = {
-            "number": number,
-            "variant": variant,
-            "strides": strides,
-            "dilation": dilation,
-            "stride_in_1x1": stride_in_1x1,
-            "norm": norm,
-            "epsilon": epsilon,
-        }
         blocks, groups, group_width, filters = VARIANTS[variant]
         scale = 2 ** (number - 2)
         self.blocks = [
@@ -163,12 +139,8 @@ class Stage(keras.layers.Layer):
             inputs = block(inputs, training=training)
         return inputs
 
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), **self.options}
 
-
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class ResNet(keras.layers.Layer):
+class ResNet(Layer):
     """Image to feature maps, one a stage.
 
     Args:
@@ -197,16 +169,9 @@ class ResNet(keras.layers.Layer):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.options: LayerConfig = {
-            "variant": variant,
-            "last_stage": last_stage,
-            "dilate_last": dilate_last,
-            "frozen_stages": frozen_stages,
-            "stride_in_1x1": stride_in_1x1,
-            "stem_pool": stem_pool,
-            "norm": norm,
-            "epsilon": epsilon,
-        }
+        self.last_stage = last_stage
+        self.dilate_last = dilate_last
+        self.stem_pool = stem_pool
         self.stem = ConvNorm(
             64, 7, strides=2, norm=norm, epsilon=epsilon, relu=True, name="stem", dtype=self.dtype_policy
         )
@@ -233,8 +198,8 @@ class ResNet(keras.layers.Layer):
     @property
     def strides(self) -> tuple[int, ...]:
         """Pixels a cell of each map."""
-        strides = tuple(2**number for number in range(2, self.options["last_stage"] + 1))
-        return (*strides[:-1], strides[-2]) if self.options["dilate_last"] else strides
+        strides = tuple(2**number for number in range(2, self.last_stage + 1))
+        return (*strides[:-1], strides[-2]) if self.dilate_last else strides
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -252,13 +217,10 @@ class ResNet(keras.layers.Layer):
         """Maps C2 to C5 (or C4), float [B, H / stride, W / stride, 256 .. 2048], of normalised images [B, H, W, 3]."""
         features = self.stem(images, training=training)
         # What ReLU leaves is never negative, so zeros pad a maximum as well as minus infinity would.
-        border = [1, 1] if self.options["stem_pool"] == "padded" else [0, 1]
+        border = [1, 1] if self.stem_pool == "padded" else [0, 1]
         features = tf.nn.max_pool2d(tf.pad(features, [[0, 0], border, border, [0, 0]]), 3, 2, "VALID")
         maps = []
         for stage in self.stages:
             features = stage(features, training=training)
             maps.append(features)
         return maps
-
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), **self.options}

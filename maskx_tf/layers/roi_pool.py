@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import keras
 import tensorflow as tf
 
-from maskx_tf.layers.parts import LayerConfig
+from maskx_tf.layers.parts import Layer, LayerConfig
 from maskx_tf.ops import roi_align as align_ops
 from maskx_tf.ops import roi_pool as pool_ops
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class RoiPooler(keras.layers.Layer):
+class RoiPooler(Layer):
     """Pools boxes from the levels that suit their size; no weights.
 
     Args:
@@ -75,16 +73,3 @@ class RoiPooler(keras.layers.Layer):
         lowest = self.strides[0].bit_length() - 1
         highest = lowest + len(self.strides) - 1
         return align_ops.assign_levels(boxes, lowest=lowest, highest=highest, epsilon=self.level_epsilon)
-
-    def get_config(self) -> LayerConfig:
-        return {
-            **super().get_config(),
-            "size": self.size,
-            "strides": self.strides,
-            "op": self.op,
-            "aligned": self.aligned,
-            "samples": self.samples,
-            "reduce": self.reduce,
-            "level_epsilon": self.level_epsilon,
-            "gather": self.gather,
-        }

@@ -6,26 +6,28 @@ import keras
 import tensorflow as tf
 
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, Shape
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class RPNHead(keras.layers.Layer):
+class RPNHead(Layer):
     """A 3x3 convolution, then objectness and box deltas for the anchors of each cell; the same weights on all levels.
 
     Args:
         anchors: how many a cell.
         channels: of the 3x3 convolution.
+        pair: two logits an anchor, background and object, whose softmax is the sigmoid of their difference.
     """
 
-    def __init__(self, anchors: int, *, channels: int = 256, **kwargs: object) -> None:
+    def __init__(self, anchors: int, *, channels: int = 256, pair: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.anchors = anchors
         self.channels = channels
+        self.pair = pair
         options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01), "dtype": self.dtype_policy}
         self.conv = ConvNorm(channels, 3, relu=True, name="conv", **options)
-        self.objectness = ConvNorm(self.anchors, 1, name="objectness", **options)
-        self.deltas = ConvNorm(4 * self.anchors, 1, name="deltas", **options)
+        # Of pairs, all backgrounds first, then all objects.
+        self.objectness = ConvNorm((2 if pair else 1) * anchors, 1, name="objectness", **options)
+        self.deltas = ConvNorm(4 * anchors, 1, name="deltas", **options)
 
     def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape[0])
@@ -39,9 +41,10 @@ class RPNHead(keras.layers.Layer):
         for level in features:
             hidden = self.conv(level)
             count = level.shape[1] * level.shape[2] * self.anchors
-            logits.append(tf.cast(tf.reshape(self.objectness(hidden), [-1, count]), tf.float32))
+            objectness = tf.cast(self.objectness(hidden), tf.float32)
+            if self.pair:
+                background, foreground = tf.split(objectness, 2, axis=-1)
+                objectness = foreground - background
+            logits.append(tf.reshape(objectness, [-1, count]))
             deltas.append(tf.cast(tf.reshape(self.deltas(hidden), [-1, count, 4]), tf.float32))
         return logits, deltas
-
-    def get_config(self) -> LayerConfig:
-        return {**super().get_config(), "anchors": self.anchors, "channels": self.channels}

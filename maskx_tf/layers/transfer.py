@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from maskx_tf.layers.parts import LayerConfig, Shape
+from maskx_tf.layers.parts import Layer, Shape
 
 INITS = ("reference", "small")
 ACTIVATIONS = ("relu", "leaky_relu")
@@ -15,8 +15,7 @@ LEAK = 0.1
 SMALL = 0.01
 
 
-@keras.saving.register_keras_serializable(package="maskx_tf")
-class Transfer(keras.layers.Layer):
+class Transfer(Layer):
     """Fully connected layers from embeddings to filters, the same for every class.
 
     Args:
@@ -81,16 +80,6 @@ class Transfer(keras.layers.Layer):
                 outputs = tf.nn.relu(outputs) if self.activation == "relu" else tf.nn.leaky_relu(outputs, LEAK)
             outputs = dense(outputs)
         return outputs
-
-    def get_config(self) -> LayerConfig:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "layers": self.layers,
-            "activation": self.activation,
-            "init": self.init,
-            "unit_rms": self.unit_rms,
-        }
 
 
 def _unit_rms(part: tf.Tensor) -> tf.Tensor:

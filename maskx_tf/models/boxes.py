@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import keras
@@ -37,16 +38,7 @@ class RegionSampler(NamedTuple):
 
     def sample(self, proposals: Proposals, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         """A sample of the proposals and of the truth's own boxes, with their targets."""
-        return target_ops.region_targets(
-            proposals,
-            truth,
-            seed=seed,
-            size=self.size,
-            foreground_fraction=self.foreground_fraction,
-            foreground_iou=self.foreground_iou,
-            background_iou=self.background_iou,
-            weights=self.weights,
-        )
+        return target_ops.region_targets(proposals, truth, seed=seed, **self._asdict())
 
 
 class DetectionFilter(NamedTuple):
@@ -74,10 +66,11 @@ class DetectionFilter(NamedTuple):
         )
 
 
+@dataclass(eq=False, kw_only=True)
 class BoxBranch:
     """Fast R-CNN's head: pools each region, scores its classes, and moves its box.
 
-    Args:
+    Attributes:
         pool: levels and boxes to pooled features.
         head: pooled features to vectors.
         predictor: vectors to class logits and deltas.
@@ -89,24 +82,13 @@ class BoxBranch:
 
     outputs = frozenset({"boxes"})
 
-    def __init__(
-        self,
-        *,
-        pool: keras.layers.Layer,
-        head: keras.layers.Layer,
-        predictor: keras.layers.Layer,
-        filter: DetectionFilter,
-        delta_weights: tuple[float, float, float, float],
-        beta: float,
-        foreground: int,
-    ) -> None:
-        self.pool = pool
-        self.head = head
-        self.predictor = predictor
-        self.filter = filter
-        self.delta_weights = delta_weights
-        self.beta = beta
-        self.foreground = foreground
+    pool: keras.layers.Layer
+    head: keras.layers.Layer
+    predictor: keras.layers.Layer
+    filter: DetectionFilter
+    delta_weights: tuple[float, float, float, float]
+    beta: float
+    foreground: int
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -116,8 +98,9 @@ class BoxBranch:
         return [self.head, self.predictor]
 
     def build(self, channels: int) -> None:
-        self.head.build((None, None, self.pool.size, self.pool.size, channels))
-        self.predictor.build((None, None, self.head.width))
+        shape = (None, None, self.pool.size, self.pool.size, channels)
+        self.head.build(shape)
+        self.predictor.build(self.head.compute_output_shape(shape))
 
     def vectors(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
         """What the head makes of boxes [B, N, 4]: float [B, N, F]."""

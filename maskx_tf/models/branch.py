@@ -88,7 +88,8 @@ class Detector(Protocol):
         loss_names: the keys of `losses`.
     """
 
-    outputs: frozenset[str]
+    @property
+    def outputs(self) -> frozenset[str]: ...
 
     @property
     def loss_names(self) -> tuple[str, ...]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import keras
@@ -18,21 +19,23 @@ class Embeddings(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class BoxWeights:
     """The rows of the box predictor, without biases: what the detector learned of a class from boxes alone.
 
-    Args:
+    Attributes:
         predictor: a `BoxPredictor`.
         input: "cls" (F numbers a class), "box" (4 F) or "cls_box" (5 F, cls first).
         stop_gradient: keep the mask loss out of these rows.
     """
 
-    def __init__(self, predictor: keras.layers.Layer, *, input: str = "cls_box", stop_gradient: bool = True) -> None:
-        if input not in INPUTS:
-            raise ValueError(f"input is {input!r}, expected one of {', '.join(INPUTS)}")
-        self.predictor = predictor
-        self.input = input
-        self.stop_gradient = stop_gradient
+    predictor: keras.layers.Layer
+    input: str = "cls_box"
+    stop_gradient: bool = True
+
+    def __post_init__(self) -> None:
+        if self.input not in INPUTS:
+            raise ValueError(f"input is {self.input!r}, expected one of {', '.join(INPUTS)}")
 
     def rows(self) -> tf.Tensor:
         parts = []
@@ -44,31 +47,31 @@ class BoxWeights:
         return tf.stop_gradient(rows) if self.stop_gradient else rows
 
 
+@dataclass(eq=False)
 class Table:
     """A fixed table, such as word vectors, in the detector's place (table 1a).
 
-    Args:
+    Attributes:
         table: float32 [K, size], a row for each foreground class; never learns.
     """
 
-    def __init__(self, table: keras.Variable) -> None:
-        self.table = table
+    table: keras.Variable
 
     def rows(self) -> tf.Tensor:
         return tf.convert_to_tensor(self.table)
 
 
+@dataclass(eq=False)
 class TransferredFilters:
     """The filters that T makes of what it reads of each class; T is the same for all classes.
 
-    Args:
+    Attributes:
         transfer: T, embeddings to filters.
         embeddings: what T reads.
     """
 
-    def __init__(self, transfer: keras.layers.Layer, embeddings: Embeddings) -> None:
-        self.transfer = transfer
-        self.embeddings = embeddings
+    transfer: keras.layers.Layer
+    embeddings: Embeddings
 
     def all(self) -> tf.Tensor:
         """float32 [K, C], a filter for each foreground class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
@@ -16,13 +16,14 @@ from maskx_tf.structures import Detections, Targets
 from maskx_tf.targets import RegionTargets
 
 
+@dataclass(eq=False, kw_only=True)
 class KeypointBranch:
     """Pools each box once more and finds the keypoints in it.
 
     Only regions that can have keypoints go through the head. In training these are foreground regions with a keypoint
     inside; the others would not change the loss.
 
-    Args:
+    Attributes:
         pool: levels and boxes to pooled features.
         head: pooled features to heat maps of logits.
         classes: of 1..K, those that have keypoints; empty: all.
@@ -36,24 +37,13 @@ class KeypointBranch:
     outputs = frozenset({"keypoints", "keypoint_scores"})
     loss_names = ("loss_keypoint",)
 
-    def __init__(
-        self,
-        *,
-        pool: keras.layers.Layer,
-        head: keras.layers.Layer,
-        classes: Sequence[int],
-        foreground: int,
-        normaliser: str,
-        score: str,
-        portable: bool,
-    ) -> None:
-        self.pool = pool
-        self.head = head
-        self.classes = tuple(classes)
-        self.foreground = foreground
-        self.normaliser = normaliser
-        self.score = score
-        self.portable = portable
+    pool: keras.layers.Layer
+    head: keras.layers.Layer
+    classes: tuple[int, ...]
+    foreground: int
+    normaliser: str
+    score: str
+    portable: bool
 
     def layers(self) -> list[keras.layers.Layer]:
         return [self.head]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import keras
@@ -52,9 +53,7 @@ class TruthRegions(NamedTuple):
 
     def choose(self, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         del regions
-        return target_ops.truth_regions(
-            truth, seed=seed, size=self.size, jitter=self.jitter, with_boxes=self.with_boxes, turn=self.turn
-        )
+        return target_ops.truth_regions(truth, seed=seed, **self._asdict())
 
 
 class PooledRegions(NamedTuple):
@@ -83,10 +82,11 @@ class PooledRegions(NamedTuple):
     clicks: tf.Tensor | None = None
 
 
+@dataclass(eq=False, kw_only=True)
 class MaskBranch:
     """Pools each box once more and draws the mask of its class.
 
-    Args:
+    Attributes:
         pool: levels and boxes to pooled features.
         head: pooled features, and classes or filters, to one map of logits a region.
         filters: the filters of all classes; None: the head has filters itself.
@@ -101,28 +101,15 @@ class MaskBranch:
     name = "mask"
     outputs = frozenset({"masks"})
 
-    def __init__(
-        self,
-        *,
-        pool: keras.layers.Layer,
-        head: keras.layers.Layer,
-        filters: TransferredFilters | None,
-        softmax: bool,
-        loss: MaskLoss,
-        regions: MaskRegions,
-        margin: float,
-        reads_pixels: bool,
-        portable: bool,
-    ) -> None:
-        self.pool = pool
-        self.head = head
-        self.filters = filters
-        self.softmax = softmax
-        self.loss = loss
-        self.regions = regions
-        self.margin = margin
-        self.reads_pixels = reads_pixels
-        self.portable = portable
+    pool: keras.layers.Layer
+    head: keras.layers.Layer
+    filters: TransferredFilters | None
+    softmax: bool
+    loss: MaskLoss
+    regions: MaskRegions
+    margin: float
+    reads_pixels: bool
+    portable: bool
 
     @property
     def loss_names(self) -> tuple[str, ...]:

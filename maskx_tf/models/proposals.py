@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -28,14 +29,7 @@ class AnchorGrid(NamedTuple):
 
     def of_levels(self, shapes: list[tuple[int, int]]) -> list[tf.Tensor]:
         """Anchors float32 [A_level, 4] of levels with these heights and widths."""
-        return anchor_ops.pyramid(
-            shapes,
-            strides=self.strides,
-            sizes=self.sizes,
-            ratios=self.ratios,
-            rounding=self.rounding,
-            order=self.order,
-        )
+        return anchor_ops.pyramid(shapes, **self._asdict())
 
 
 class AnchorSampler(NamedTuple):
@@ -116,45 +110,38 @@ class ProposalChoice(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class ProposalStage:
     """Finds regions that may hold an object (Ren et al. 2015).
 
-    Args:
+    Attributes:
         head: levels to logits and deltas.
-        anchors: the reference boxes.
+        anchors: the reference boxes; there are as many levels as these have strides.
         sampler: which anchors learn.
         train: which boxes go on in training.
         test: which boxes go on in inference.
         normaliser: see `losses.rpn_losses`.
         beta: see `losses.rpn_losses`.
+        fixed_boxes: see `losses.rpn_losses`.
     """
 
-    loss_names = ("loss_rpn_objectness", "loss_rpn_box")
+    loss_names: ClassVar = ("loss_rpn_objectness", "loss_rpn_box")
 
-    def __init__(
-        self,
-        head: keras.layers.Layer,
-        anchors: AnchorGrid,
-        *,
-        sampler: AnchorSampler,
-        train: ProposalChoice,
-        test: ProposalChoice,
-        normaliser: str,
-        beta: float,
-    ) -> None:
-        self.head = head
-        self.anchors = anchors
-        self.sampler = sampler
-        self.train = train
-        self.test = test
-        self.normaliser = normaliser
-        self.beta = beta
+    head: keras.layers.Layer
+    anchors: AnchorGrid
+    sampler: AnchorSampler
+    train: ProposalChoice
+    test: ProposalChoice
+    normaliser: str
+    beta: float
+    fixed_boxes: bool = False
 
     def outputs(self, features: list[tf.Tensor]) -> RpnOutputs:
         """What the head says of the anchors of each level."""
-        logits, deltas = self.head(features)
+        levels = features[: len(self.anchors.strides)]
+        logits, deltas = self.head(levels)
         return RpnOutputs(
-            logits, deltas, self.anchors.of_levels([(level.shape[1], level.shape[2]) for level in features])
+            logits, deltas, self.anchors.of_levels([(level.shape[1], level.shape[2]) for level in levels])
         )
 
     def losses(self, outputs: RpnOutputs, image_sizes: tf.Tensor, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:
@@ -168,6 +155,7 @@ class ProposalStage:
             chosen.valid,
             beta=self.beta,
             normaliser=self.normaliser,
+            fixed_boxes=self.fixed_boxes,
         )
         return {
             "loss_rpn_objectness": loss_ops.nan_unless_finite(objectness, outputs.logits),

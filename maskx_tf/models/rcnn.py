@@ -33,7 +33,7 @@ class Normaliser(NamedTuple):
 
     def apply(self, images: tf.Tensor, image_sizes: tf.Tensor) -> tf.Tensor:
         """Canvases [B, H, W, 3] in 0..255, normalised, zero beyond each image."""
-        return image_ops.normalise(images, image_sizes, mean=self.mean, std=self.std, bgr=self.bgr)
+        return image_ops.normalise(images, image_sizes, **self._asdict())
 
 
 class RCNN(Trainable):

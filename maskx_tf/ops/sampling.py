@@ -124,17 +124,19 @@ def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.map_fn(draw, seed, fn_output_signature=tf.float32)
 
 
-def _choose(candidates: tf.Tensor, limit: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """At most `limit` of the candidates [B, A], all equally likely: their indices and validity, [B, min(limit, A)]."""
+def random_keys(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Whole numbers from 0 up, int32 of `shape`, whose first dimension is B; seed int32 [2] or [B, 2]."""
 
     def draw(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         # Whole numbers of a named algorithm: XLA's default differs from TensorFlow's, and so do its random floats.
         return tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg="philox")
 
-    if seed.shape.rank == 1:
-        keys = draw(tf.shape(candidates), seed)
-    else:
-        keys = tf.map_fn(lambda one: draw(tf.shape(candidates)[1:], one), seed)
-    keys = tf.bitwise.bitwise_and(keys, 0x7FFFFFFF)
+    keys = draw(shape, seed) if seed.shape.rank == 1 else tf.map_fn(lambda one: draw(shape[1:], one), seed)
+    return tf.bitwise.bitwise_and(keys, 0x7FFFFFFF)
+
+
+def _choose(candidates: tf.Tensor, limit: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """At most `limit` of the candidates [B, A], all equally likely: their indices and validity, [B, min(limit, A)]."""
+    keys = random_keys(tf.shape(candidates), seed)
     best, indices = tf.math.top_k(tf.where(candidates, keys, -1), min(limit, candidates.shape[1]))
     return indices, best >= 0

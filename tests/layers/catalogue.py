@@ -24,7 +24,8 @@ from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskH
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.position import PairRPNHead, PositionMaps, PositionNeck
+from maskx_tf.layers.parts import Layer
+from maskx_tf.layers.position import PositionMaps, PositionNeck
 from maskx_tf.layers.resnet import Bottleneck, ResNet, Stage
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
@@ -184,9 +185,9 @@ CASES: dict[str, Case] = {
     # rpn
     "RPNHead": Case(lambda: RPNHead(3, channels=8), lambda: (maps(8),), outputs=FLOAT32),
     "RPNHead one map": Case(lambda: RPNHead(15), lambda: (maps(8, (4,)),), outputs=FLOAT32),
+    "RPNHead of pairs": Case(lambda: RPNHead(3, channels=8, pair=True), lambda: (maps(8),), outputs=FLOAT32),
     # position
     "PositionNeck": Case(lambda: PositionNeck(6), lambda: ([normal(2, 4, 5, 8), normal(2, 4, 5, 16)],)),
-    "PairRPNHead": Case(lambda: PairRPNHead(3, channels=8), lambda: (maps(8, (4,)),), outputs=FLOAT32),
     "PositionMaps": Case(lambda: PositionMaps(6, group=3), lambda: (normal(2, 4, 5, 8),)),
     # roi_pool
     "RoiPooler align": pooler(),
@@ -300,7 +301,7 @@ CASES: dict[str, Case] = {
 
 
 def layer_classes() -> set[type]:
-    """Every Keras layer that a file in `maskx_tf.layers` defines."""
+    """Every Keras layer that a file in `maskx_tf.layers` defines, but for their base."""
     found = set()
     for module in pkgutil.iter_modules(maskx_tf.layers.__path__):
         source = importlib.import_module(f"maskx_tf.layers.{module.name}")
@@ -308,7 +309,7 @@ def layer_classes() -> set[type]:
             if isinstance(member, type) and issubclass(member, keras.layers.Layer):
                 # What a file imports belongs to the file that it comes from.
                 found |= {member} if member.__module__ == source.__name__ else set()
-    return found
+    return found - {Layer}
 
 
 @functools.cache

@@ -9,8 +9,9 @@ import tensorflow as tf
 from maskx_tf.config import ModelConfig
 from maskx_tf.importers.mxnet import names as mxnet_names
 from maskx_tf.importers.tables import resnet_blocks
-from maskx_tf.layers.position import PairRPNHead, PositionMaps, PositionNeck
+from maskx_tf.layers.position import PositionMaps, PositionNeck
 from maskx_tf.layers.resnet import VARIANTS, ResNet
+from maskx_tf.layers.rpn import RPNHead
 from tests.fcis_oracle import each_file_with
 from tests.oracle import inputs, meta, outputs, weights
 
@@ -39,7 +40,7 @@ def test_oracle_fcis_trunk(file) -> None:
         variant, dilate_last=True, stride_in_1x1=True, stem_pool="ceil", norm="fixed_batch", epsilon=epsilon
     )
     backbone.build(data.shape)
-    neck, rpn = PositionNeck(len(tensors["conv_new_1_weight"])), PairRPNHead(int(facts["anchors"]))
+    neck, rpn = PositionNeck(len(tensors["conv_new_1_weight"])), RPNHead(int(facts["anchors"]), channels=512, pair=True)
     maps = PositionMaps(2 * int(facts["classes"]), group=GROUP, deltas=8)
     neck.build([(None, None, None, channels) for channels in backbone.channels])
     rpn.build([(None, None, None, backbone.channels[-2])])

@@ -134,7 +134,7 @@ def test_regions_are_filled_up() -> None:
     foreground = np.array([[True, True, False, False, False, True]])
     background = np.array([[False, False, True, False, False, False]])
     usable = np.array([[True, True, True, True, False, True]])
-    keys = [tf.constant([[0.1, 0.9, 0.0, 0.2, 1.0, 0.5]])] * 3
+    keys = [tf.constant([[1, 9, 0, 2, 10, 5]])] * 3
     chosen = fcis_targets.choose_regions(foreground, background, usable, keys, size=9, foreground_limit=2)
     assert chosen.foreground.numpy().tolist() == [[True] * 2 + [False] * 7]
     assert chosen.valid.numpy().all()

@@ -10,7 +10,7 @@ from maskx_tf import losses as loss_ops
 from maskx_tf import targets as target_ops
 from maskx_tf.models.fcis import losses as fcis_losses
 from maskx_tf.models.fcis import targets as fcis_targets
-from maskx_tf.models.fcis.losses import RegionLosses, RegionOutputs
+from maskx_tf.models.fcis.losses import RegionLosses
 from maskx_tf.models.fcis.proposals import WholeCells
 from maskx_tf.models.fcis.scores import AverageScores, JointScores
 from maskx_tf.models.proposals import ProposalFilter, RpnOutputs
@@ -19,6 +19,7 @@ from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import sampling
 from maskx_tf.ops.ps_roi import ps_roi_pool
 from maskx_tf.structures import Targets
+from maskx_tf.targets import RegionTargets
 from tests.fcis_oracle import cell_major, continuous, each_file_with
 from tests.oracle import inputs, meta, outputs
 
@@ -42,6 +43,12 @@ def reference_order(maps: np.ndarray) -> np.ndarray:
 def foreground_boxes(maps: np.ndarray) -> np.ndarray:
     """The reference's box maps, of which the second quadruple is the foreground's."""
     return cell_major(maps[0, 4 * GROUP**2 :])[None]
+
+
+def regions_of(labels: tf.Tensor, deltas: np.ndarray) -> RegionTargets:
+    """What regions of these classes should become; all of the foreground have a mask."""
+    boxes, truths = tf.zeros([*labels.shape, 4]), tf.zeros_like(labels)
+    return RegionTargets(boxes, labels, tf.ones_like(labels, tf.bool), truths, tf.constant(deltas), labels > 0)
 
 
 def read(scores: tf.Tensor, deltas: tf.Tensor, boxes: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
@@ -93,8 +100,8 @@ def keys_of(draws: list[np.ndarray], count: int) -> list[tf.Tensor]:
     """Keys [1, count] under which regions are taken in the order in which the reference drew them."""
     every = []
     for draw in draws:
-        keys = np.full([1, count], -1.0, np.float32)
-        keys[0, draw] = np.linspace(1.0, 0.5, len(draw))
+        keys = np.zeros([1, count], np.int32)
+        keys[0, draw] = np.arange(len(draw), 0, -1)
         every.append(tf.constant(keys))
     return every
 
@@ -183,16 +190,11 @@ def test_oracle_fcis_losses(file, case) -> None:
         pooled, moves = read(scores, deltas, boxes)
         joint = JointScores()
         losses = fcis_losses.region_losses(
-            RegionOutputs(
-                class_logits=joint.class_logits(pooled),
-                mask_logits=joint.mask_logits(pooled, labels),
-                deltas=moves,
-                classes=labels,
-                mask_targets=tf.constant(stored["targets/voc_masks"][None], tf.float32),
-                delta_targets=tf.constant(stored["targets/voc_bbox_targets"][None]),
-                has_mask=labels > 0,
-                valid=tf.ones_like(labels, tf.bool),
-            ),
+            joint.class_logits(pooled),
+            joint.mask_logits(pooled, labels),
+            moves,
+            regions_of(labels, stored["targets/voc_bbox_targets"][None]),
+            tf.constant(stored["targets/voc_masks"][None], tf.float32),
             mask_weight=10.0,
         )
         kept = tf.ones_like(labels, tf.bool)
@@ -226,16 +228,11 @@ def test_oracle_fcis_ohem(file) -> None:
     scores, pairs, deltas = (given[f"ohem/{name}"][rows] for name in ("cls_score", "seg_pred", "bbox_pred"))
     labels = tf.constant(stored["ohem/labels"][None], tf.int32)
     losses = fcis_losses.region_losses(
-        RegionOutputs(
-            class_logits=tf.constant(scores[None]),
-            mask_logits=tf.constant(pairs[None, :, 1] - pairs[None, :, 0]),
-            deltas=tf.constant(deltas[None, :, 4:]),
-            classes=labels,
-            mask_targets=tf.constant(stored["ohem/mask_targets"][None], tf.float32),
-            delta_targets=tf.constant(stored["ohem/bbox_targets"][None, :, 4:]),
-            has_mask=labels > 0,
-            valid=tf.ones_like(labels, tf.bool),
-        ),
+        tf.constant(scores[None]),
+        tf.constant(pairs[None, :, 1] - pairs[None, :, 0]),
+        tf.constant(deltas[None, :, 4:]),
+        regions_of(labels, stored["ohem/bbox_targets"][None, :, 4:]),
+        tf.constant(stored["ohem/mask_targets"][None], tf.float32),
         mask_weight=10.0,
     )
     assert losses.masks is not None

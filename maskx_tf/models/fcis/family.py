@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
-from maskx_tf.layers.position import PairRPNHead, PositionMaps, PositionNeck
+from maskx_tf.layers.position import PositionMaps, PositionNeck
 from maskx_tf.models.boxes import DetectionFilter
 from maskx_tf.models.fcis.head import PositionDetector, PositionMasks, PositionPool
-from maskx_tf.models.fcis.proposals import PositionProposals, WholeCells
+from maskx_tf.models.fcis.proposals import WholeCells
 from maskx_tf.models.fcis.scores import AgnosticScores, AverageScores, JointScores, PositionScores, SeparateScores
 from maskx_tf.models.fcis.targets import PositionSampler
 from maskx_tf.models.fcis.voting import Voting
@@ -34,7 +36,7 @@ def model(
         portable: see `models.build.build`.
         normaliser: canvas to the backbone's input.
         backbone: normalised canvas to feature maps.
-        proposals: the stage as other families have it; its anchors, sampler and filters are taken.
+        proposals: the stage as other families have it.
 
     Raises:
         BadInput: there are masks, and the model has to be portable.
@@ -64,14 +66,11 @@ def model(
         normaliser=normaliser,
         backbone=backbone,
         neck=PositionNeck(settings.channels, name="neck"),
-        rpn=PositionProposals(
-            PairRPNHead(proposals.head.anchors, channels=settings.rpn_channels, name="rpn"),
-            proposals.anchors,
-            sampler=proposals.sampler,
+        rpn=replace(
+            proposals,
             train=WholeCells(proposals.train, stride),
             test=WholeCells(proposals.test, stride),
-            normaliser=proposals.normaliser,
-            beta=proposals.beta,
+            fixed_boxes=True,
         ),
         sampler=PositionSampler(
             size=None if settings.ohem else box.rois,

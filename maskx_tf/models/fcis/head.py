@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import keras
@@ -12,7 +13,6 @@ from maskx_tf.losses import Loss
 from maskx_tf.models.boxes import DetectionFilter
 from maskx_tf.models.branch import Prepared, Scene
 from maskx_tf.models.fcis import losses as fcis_losses
-from maskx_tf.models.fcis.losses import RegionOutputs
 from maskx_tf.models.fcis.scores import PositionScores
 from maskx_tf.models.fcis.targets import position_mask_targets
 from maskx_tf.models.fcis.voting import Voters, Voting, with_half
@@ -54,10 +54,11 @@ class RegionReading(NamedTuple):
     deltas: tf.Tensor
 
 
+@dataclass(eq=False, kw_only=True)
 class PositionDetector:
     """Makes detections of proposals by position-sensitive maps.
 
-    Args:
+    Attributes:
         maps: features to maps of scores and of deltas.
         scores: how maps become scores and masks.
         pool: how regions read maps.
@@ -71,33 +72,21 @@ class PositionDetector:
         min_side: of regions, in pixels.
     """
 
-    def __init__(
-        self,
-        *,
-        maps: keras.layers.Layer,
-        scores: PositionScores,
-        pool: PositionPool,
-        filter: DetectionFilter,
-        voting: Voting,
-        delta_weights: tuple[float, float, float, float],
-        beta: float,
-        mask_weight: float,
-        hardest: int | None,
-        passes: int,
-        min_side: float,
-    ) -> None:
-        self.maps = maps
-        self.scores = scores
-        self.pool = pool
-        self.filter = filter
-        self.voting = voting
-        self.delta_weights = delta_weights
-        self.beta = beta
-        self.mask_weight = mask_weight
-        self.hardest = hardest
-        self.passes = passes
-        self.min_side = min_side
-        self.outputs = frozenset({"boxes", "masks"} if scores.masks else {"boxes"})
+    maps: keras.layers.Layer
+    scores: PositionScores
+    pool: PositionPool
+    filter: DetectionFilter
+    voting: Voting
+    delta_weights: tuple[float, float, float, float]
+    beta: float
+    mask_weight: float
+    hardest: int | None
+    passes: int
+    min_side: float
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        return frozenset({"boxes", "masks"} if self.scores.masks else {"boxes"})
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -123,18 +112,7 @@ class PositionDetector:
                 truth.masks, truth.boxes, truth.boxes, regions.boxes, regions.truths, size=self.pool.size
             )
         losses = fcis_losses.region_losses(
-            RegionOutputs(
-                class_logits=reading.logits,
-                mask_logits=masks,
-                deltas=reading.deltas,
-                classes=regions.classes,
-                mask_targets=targets,
-                delta_targets=regions.deltas,
-                has_mask=regions.has_mask,
-                valid=regions.valid,
-            ),
-            mask_weight=self.mask_weight,
-            beta=self.beta,
+            reading.logits, masks, reading.deltas, regions, targets, mask_weight=self.mask_weight, beta=self.beta
         )
         kept = regions.valid
         if self.hardest is not None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
 from maskx_tf.ops import nms as nms_ops
+from maskx_tf.targets import RegionTargets
 
 
 class RegionLosses(NamedTuple):
@@ -25,53 +26,36 @@ class RegionLosses(NamedTuple):
     boxes: tf.Tensor
 
 
-class RegionOutputs(NamedTuple):
-    """What the maps say of regions, and what they should say.
-
-    Attributes:
-        class_logits: float [B, R, K + 1].
-        mask_logits: float [B, R, M, M] of each region's class; None for models without masks.
-        deltas: float [B, R, 4].
-        classes: int32 [B, R], 0 for background.
-        mask_targets: float32 [B, R, M, M], 0 or 1; None for models without masks.
-        delta_targets: float32 [B, R, 4].
-        has_mask: bool [B, R].
-        valid: bool [B, R].
-    """
-
-    class_logits: tf.Tensor
-    mask_logits: tf.Tensor | None
-    deltas: tf.Tensor
-    classes: tf.Tensor
-    mask_targets: tf.Tensor | None
-    delta_targets: tf.Tensor
-    has_mask: tf.Tensor
-    valid: tf.Tensor
-
-
-def region_losses(outputs: RegionOutputs, *, mask_weight: float, beta: float = 1.0) -> RegionLosses:
+def region_losses(
+    class_logits: tf.Tensor,
+    mask_logits: tf.Tensor | None,
+    deltas: tf.Tensor,
+    regions: RegionTargets,
+    mask_targets: tf.Tensor | None,
+    *,
+    mask_weight: float,
+    beta: float = 1.0,
+) -> RegionLosses:
     """The losses of each region by itself.
 
     Args:
-        outputs: predictions and targets.
+        class_logits: float [B, R, K + 1].
+        mask_logits: float [B, R, M, M] of each region's class; None for models without masks.
+        deltas: float [B, R, 4].
+        regions: R of them.
+        mask_targets: float32 [B, R, M, M], 0 or 1; None for models without masks.
         mask_weight: of the mask loss; the reference's code has 10, the paper 1.
         beta: of the smooth L1.
     """
-    logits = tf.where(outputs.valid[..., None], tf.cast(outputs.class_logits, tf.float32), 0.0)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(outputs.classes, logits)
-    foreground = outputs.valid & (outputs.classes > 0)
-    errors = tf.where(foreground[..., None], tf.cast(outputs.deltas, tf.float32) - outputs.delta_targets, 0.0)
     masks = None
-    if outputs.mask_logits is not None:
-        has_mask = (outputs.has_mask & outputs.valid)[..., None, None]
-        pixels = tf.nn.sigmoid_cross_entropy_with_logits(
-            tf.where(has_mask, outputs.mask_targets, 0.0), tf.where(has_mask, outputs.mask_logits, 0.0)
-        )
-        masks = mask_weight * tf.reduce_mean(tf.where(has_mask, pixels, 0.0), axis=[-2, -1])
+    if mask_logits is not None:
+        has_mask = regions.has_mask & regions.valid
+        entropy = loss_ops.mask_entropy(mask_logits, mask_targets, has_mask)
+        masks = tf.where(has_mask, mask_weight * entropy / mask_logits.shape[-1] ** 2, 0.0)
     return RegionLosses(
-        classes=tf.where(outputs.valid, entropy, 0.0),
+        classes=loss_ops.class_entropy(class_logits, regions.classes, regions.valid),
         masks=masks,
-        boxes=tf.reduce_sum(loss_ops.smooth_l1(errors, beta), axis=-1),
+        boxes=loss_ops.box_errors(deltas, regions.deltas, regions.valid & (regions.classes > 0), beta),
     )
 
 

@@ -1,4 +1,4 @@
-"""The proposal stage of FCIS: two logits an anchor, and no proposals from the map's incomplete last cells."""
+"""The choice of proposals of FCIS: none from the map's incomplete last cells."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from maskx_tf.losses import Loss
-from maskx_tf.models.proposals import ProposalChoice, ProposalStage, RpnOutputs
-from maskx_tf.structures import Proposals, Targets
+from maskx_tf.models.proposals import ProposalChoice, RpnOutputs
+from maskx_tf.structures import Proposals
 
 # Below every logit of a network: its sigmoid is 0.
 NEVER_LOGIT = -1e9
@@ -35,17 +34,3 @@ class WholeCells(NamedTuple):
         found = self.filter.choose(outputs, image_sizes)
         valid = found.valid & (found.scores > 0.0)
         return Proposals(tf.where(valid[..., None], found.boxes, 0.0), tf.where(valid, found.scores, 0.0), valid)
-
-
-class PositionProposals(ProposalStage):
-    """Finds regions on the first of two maps."""
-
-    def outputs(self, features: list[tf.Tensor]) -> RpnOutputs:
-        return super().outputs(features[:1])
-
-    def losses(self, outputs: RpnOutputs, image_sizes: tf.Tensor, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:
-        found = super().losses(outputs, image_sizes, truth, seed)
-        box = found["loss_rpn_box"]
-        # The box loss is divided by the size of the sample, even where there are fewer anchors.
-        count = tf.cast(tf.shape(image_sizes)[0] * self.sampler.size, tf.float32)
-        return {**found, "loss_rpn_box": Loss(box.total, count)}

@@ -50,7 +50,7 @@ class PositionSampler(NamedTuple):
             lowest, highest = self.background_iou
             background = (matches.overlaps >= lowest) & (matches.overlaps < highest) & usable & ~foreground
             shape = tf.shape(foreground)
-            keys = [sampling.uniform(shape, sampling.fold_in(seed, number)) for number in range(3)]
+            keys = [sampling.random_keys(shape, sampling.fold_in(seed, number)) for number in range(3)]
             limit = round(self.size * self.foreground_fraction)
             chosen = choose_regions(foreground, background, usable, keys, size=self.size, foreground_limit=limit)
         return targets_of_choice(boxes, matches, chosen, truth, weights=self.weights)
@@ -74,7 +74,7 @@ def choose_regions(
         foreground: bool [B, A].
         background: bool [B, A].
         usable: bool [B, A].
-        keys: three numbers float32 [B, A] in -1..1 for each region: the largest are taken of the foreground, of the
+        keys: three numbers int32 [B, A] for each region, 0 or more: the largest are taken of the foreground, of the
             background, and to fill up.
         size: R.
         foreground_limit: see above.
@@ -150,7 +150,7 @@ def position_mask_targets(
 
 def _in_order(candidates: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
     """Indices int32 [B, A], the candidates first, by descending keys."""
-    return tf.argsort(tf.where(candidates, keys, -2.0), axis=1, direction="DESCENDING", stable=True)
+    return tf.argsort(tf.where(candidates, keys, -1), axis=1, direction="DESCENDING", stable=True)
 
 
 def _count(candidates: tf.Tensor) -> tf.Tensor:
