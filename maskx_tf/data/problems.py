@@ -6,12 +6,15 @@ at the first problem that would make training wrong; `maskx data check` passes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.errors import BadInput
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class ProblemKind(NamedTuple):
@@ -112,3 +115,12 @@ def noted(report: Report, where: str) -> Iterator[None]:
         yield
     except Unfit as problem:
         report(Problem(problem.kind, where, str(problem)))
+
+
+def each_noted(items: Iterable[tuple[str, Item]], read: Callable[[Item, str], Result], report: Report) -> list[Result]:
+    """What `read` makes of each item and its place; items that are `Unfit` are reported and left out."""
+    results = []
+    for where, item in items:
+        with noted(report, where):
+            results.append(read(item, where))
+    return results

@@ -20,7 +20,7 @@ from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import shapes
 from maskx_tf.data.formats.coco_write import relative_name
 from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
-from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.data.problems import Report, each_noted, refuse
 from maskx_tf.errors import BadInput, reason
 
 OPEN_ELEMENTS = ("polyline", "points", "skeleton", "cuboid", "tag")  # what encloses nothing on a plane
@@ -39,11 +39,8 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
             root = ElementTree.parse(stream).getroot()
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise BadInput(f"{annotations}: expected CVAT's XML: {reason(error)}") from None
-    drawings = []
-    for number, element in enumerate(root.iter("image")):
-        where = f"{annotations.name}: image {number}"
-        with noted(report, where):
-            drawings.append(_drawing(element, images, where, report))
+    elements = ((f"{annotations.name}: image {number}", element) for number, element in enumerate(root.iter("image")))
+    drawings = each_noted(elements, lambda element, where: _drawing(element, images, where, report), report)
     if not drawings:
         raise BadInput(f"{annotations}: expected images of CVAT for images 1.1, found none")
     return shapes.dataset(annotations.name, drawings, report)
@@ -53,18 +50,13 @@ def _drawing(element: ElementTree.Element, images: Path, where: str, report: Rep
     name = fields.as_text(element.get("name"), "name")
     width, height = (int(fields.as_number(element.get(side), side, 1, MAX_IMAGE_SIDE)) for side in ("width", "height"))
     image = ImageRecord(Path(name).with_suffix("").as_posix(), images / name, width, height)
-    drawn = []
-    for number, child in enumerate(element):
-        place = f"{where} ({name}): shape {number}"
-        with noted(report, place):
-            if child.tag in OPEN_ELEMENTS:
-                report(Problem("skipped_shape", place, f"expected a shape that encloses something, found {child.tag}"))
-            else:
-                drawn.append(_shape(child, image))
-    return shapes.Drawing(where, image, drawn)
+    children = ((f"{where} ({name}): shape {number}", child) for number, child in enumerate(element))
+    return shapes.Drawing(where, image, each_noted(children, lambda child, _: _shape(child, image), report))
 
 
 def _shape(element: ElementTree.Element, image: ImageRecord) -> shapes.DrawnShape:
+    if element.tag in OPEN_ELEMENTS:
+        raise shapes.skipped(element.tag)
     name = fields.as_text(element.get("label"), "label")
 
     def number(key: str) -> float:

@@ -24,7 +24,7 @@ from maskx_tf.data.formats.coco_write import relative_name
 from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.images import size_of
 from maskx_tf.data.paths import first_file
-from maskx_tf.data.problems import Report, noted, refuse
+from maskx_tf.data.problems import Report, each_noted, refuse
 from maskx_tf.errors import BadInput, shorten
 from maskx_tf.files import Json, JsonView
 
@@ -46,11 +46,8 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     tasks = files.read_json(annotations)
     if not isinstance(tasks, list):
         raise BadInput(f"{annotations}: expected a list of tasks of Label Studio, found {shorten(tasks)}")
-    drawings = []
-    for number, task in enumerate(tasks):
-        where = f"{annotations.name}: task {number}"
-        with noted(report, where):
-            drawings.append(_drawing(fields.mapping(task), images, where, report))
+    places = ((f"{annotations.name}: task {number}", task) for number, task in enumerate(tasks))
+    drawings = each_noted(places, lambda task, where: _drawing(fields.mapping(task), images, where, report), report)
     return shapes.dataset(annotations.name, drawings, report)
 
 
@@ -64,12 +61,8 @@ def _drawing(task: JsonView, images: Path, where: str, report: Report) -> shapes
         width, height = size_of(file)
     name = file.relative_to(images) if file.is_relative_to(images) else Path(file.name)
     image = ImageRecord(name.with_suffix("").as_posix(), file, width, height)
-    drawn = []
-    for number, result in enumerate(results):
-        if result.get("type") in SHAPES:
-            with noted(report, f"{where}: result {number}"):
-                drawn.append(_shape(result, image))
-    return shapes.Drawing(where, image, drawn)
+    known = ((f"{where}: result {n}", result) for n, result in enumerate(results) if result.get("type") in SHAPES)
+    return shapes.Drawing(where, image, each_noted(known, lambda result, _: _shape(result, image), report))
 
 
 def _results(task: JsonView) -> list[JsonView]:
@@ -139,26 +132,29 @@ def unpacked(data: Any, image: ImageRecord) -> NDArray[np.bool_]:
     bits = np.unpackbits(np.array(data, np.uint8))
     at = 0
 
-    def take(count: int) -> int:
+    def take(width: int, count: int = 1) -> NDArray[np.int64]:
+        """The next numbers of so many bits each."""
         nonlocal at
-        if at + count > len(bits):
+        stop = at + width * count
+        if stop > len(bits):
             raise Unfit("rle: expected a brush, found one that ends early", "broken_mask")
-        at += count
-        return int("".join(map(str, bits[at - count : at].tolist())), 2)
+        numbers = bits[at:stop].reshape(count, width) @ (1 << np.arange(width)[::-1])
+        at = stop
+        return numbers
 
-    total = take(COUNT_BITS)
+    total = take(COUNT_BITS).item()
     if total != image.height * image.width * CHANNELS:
         expected = f"{CHANNELS} values for each of {image.width} x {image.height} pixels"
         raise Unfit(f"rle: expected {expected}, found {total}", "rle_size")
-    word = take(WORD_BITS) + 1
-    sizes = [take(SIZE_BITS) + 1 for _ in range(4)]
+    word = take(WORD_BITS).item() + 1
+    sizes = (take(SIZE_BITS, 4) + 1).tolist()
     values, done = np.zeros(total, np.uint32), 0
     while done < total:
-        is_run = take(1)
-        length = take(sizes[take(CHOICE_BITS)]) + 1
+        is_run = take(1).item()
+        length = take(sizes[take(CHOICE_BITS).item()]).item() + 1
         if done + length > total:
             raise Unfit("rle: expected a brush, found one that is longer than its image", "broken_mask")
-        values[done : done + length] = take(word) if is_run else [take(word) for _ in range(length)]
+        values[done : done + length] = take(word, 1 if is_run else length)
         done += length
     return values.reshape(image.height, image.width, CHANNELS)[..., -1] > 0
 

@@ -24,7 +24,7 @@ from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import IMAGE_SUFFIXES, size_of
 from maskx_tf.data.paths import list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
-from maskx_tf.data.threads import in_threads
+from maskx_tf.data.threads import read_records
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks.polygons import Points, outlines
 
@@ -50,23 +50,20 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     if not paths:
         raise BadInput(f"{images}: expected images, found none")
 
-    def read_one(path: Path, report: Report) -> ImageRecord | None:
+    def read_one(path: Path, tell: Report) -> ImageRecord:
         name = path.relative_to(images)
-        with noted(report, name.as_posix()):
-            width, height = size_of(path)
-            image = ImageRecord(name.with_suffix("").as_posix(), path, width, height)
-            text = labels / name.with_suffix(".txt")
-            lines = files.read_text(text).splitlines() if text.exists() else []
-            instances = []
-            for number, line in enumerate(lines, 1):
-                where = f"{text.relative_to(settings.parent).as_posix()}: line {number}"
-                with noted(report, where):
-                    if line.split():
-                        instances.append(_instance(line.split(), image, len(names), number, where, report))
-            return image._replace(instances=tuple(instances))
-        return None
+        image = ImageRecord(name.with_suffix("").as_posix(), path, *size_of(path))
+        text = labels / name.with_suffix(".txt")
+        lines = files.read_text(text).splitlines() if text.exists() else []
+        instances = []
+        for number, line in enumerate(lines, 1):
+            where = f"{text.relative_to(settings.parent).as_posix()}: line {number}"
+            with noted(tell, where):
+                if line.split():
+                    instances.append(_instance(line.split(), image, len(names), number, where, tell))
+        return image._replace(instances=tuple(instances))
 
-    records = tuple(filter(None, in_threads(read_one, list(paths.values()), report)))
+    records = read_records(list(paths.values()), lambda path: path.relative_to(images).as_posix(), read_one, report)
     return Dataset(settings.parent.name, tuple(names), tuple(range(len(names))), records)
 
 

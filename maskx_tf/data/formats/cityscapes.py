@@ -14,8 +14,8 @@ from pathlib import Path
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.images import id_map
 from maskx_tf.data.paths import list_files
-from maskx_tf.data.problems import Problem, Report, noted, refuse
-from maskx_tf.data.threads import in_threads
+from maskx_tf.data.problems import Report, refuse
+from maskx_tf.data.threads import read_records
 from maskx_tf.masks import rle
 from maskx_tf.names import CITYSCAPES_IDS
 
@@ -34,27 +34,21 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     """
     labels = {category: label for label, category in enumerate(CITYSCAPES_IDS, 1)}
 
-    def read_one(path: Path, tell: Report) -> ImageRecord | None:
-        city = path.relative_to(annotations).parent
-        scene = _scene_of(path)
-        with noted(tell, f"{annotations.name}/{path.relative_to(annotations).as_posix()}"):
-            ids = id_map(path)
-            instances = tuple(
-                Instance(region.box, labels[category], region.value < NUMBERED, region.rle, region.value)
-                for region in rle.regions(ids, FIRST)
-                if (category := region.value // NUMBERED if region.value >= NUMBERED else region.value) in labels
-            )
-            image = images / city / f"{scene}_leftImg8bit.png"
-            return ImageRecord(scene, image, ids.shape[1], ids.shape[0], instances)
-        return None
+    def where(path: Path) -> str:
+        return f"{annotations.name}/{path.relative_to(annotations).as_posix()}"
 
-    found: dict[str, ImageRecord] = {}
-    for record in in_threads(read_one, _paths(annotations), report):
-        if record is not None and str(record.id) in found:
-            report(Problem("duplicate", str(record.id), "expected one map of a scene, found another"))
-        elif record is not None:
-            found[str(record.id)] = record
-    return Dataset(annotations.name, tuple(CITYSCAPES_IDS.values()), tuple(CITYSCAPES_IDS), tuple(found.values()))
+    def read_one(path: Path, _: Report) -> ImageRecord:
+        ids, scene = id_map(path), _scene_of(path)
+        instances = tuple(
+            Instance(region.box, labels[category], region.value < NUMBERED, region.rle, region.value)
+            for region in rle.regions(ids, FIRST)
+            if (category := region.value // NUMBERED if region.value >= NUMBERED else region.value) in labels
+        )
+        image = images / path.relative_to(annotations).parent / f"{scene}_leftImg8bit.png"
+        return ImageRecord(scene, image, ids.shape[1], ids.shape[0], instances)
+
+    records = read_records(_paths(annotations), where, read_one, report)
+    return Dataset(annotations.name, tuple(CITYSCAPES_IDS.values()), tuple(CITYSCAPES_IDS), records)
 
 
 def maps(annotations: Path) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from maskx_tf.data.formats import shapes
 from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.images import id_map, size_of
 from maskx_tf.data.paths import first_file, list_files
-from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.data.problems import Report, each_noted, refuse
 from maskx_tf.errors import BadInput
 from maskx_tf.files import JsonView
 
@@ -36,11 +36,9 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         annotations: the folder of the JSON files.
         report: receives every problem.
     """
-    drawings = []
-    for path in list_files(annotations, "*.json", "LabelMe's JSON files"):
-        where = path.relative_to(annotations).as_posix()
-        with noted(report, where):
-            drawings.append(_drawing(path, where, images, report))
+    paths = list_files(annotations, "*.json", "LabelMe's JSON files")
+    places = ((path.relative_to(annotations).as_posix(), path) for path in paths)
+    drawings = each_noted(places, lambda path, where: _drawing(path, where, images, report), report)
     return shapes.dataset(annotations.name, drawings, report)
 
 
@@ -55,16 +53,8 @@ def _drawing(path: Path, where: str, images: Path, report: Report) -> shapes.Dra
     else:
         width, height = (fields.whole(data, side, 1, MAX_IMAGE_SIDE) for side in ("imageWidth", "imageHeight"))
     image = ImageRecord(where.removesuffix(".json"), file, width, height)
-    drawn = []
-    for number, entry in fields.entries(data, "shapes"):
-        place = f"{where}: shapes[{number}]"
-        with noted(report, place):
-            shape = _shape(fields.mapping(entry), image)
-            if shape is None:
-                what = f"shape_type: expected a shape that encloses something, found {entry['shape_type']}"
-                report(Problem("skipped_shape", place, what))
-            else:
-                drawn.append(shape)
+    entries = ((f"{where}: shapes[{number}]", entry) for number, entry in fields.entries(data, "shapes"))
+    drawn = each_noted(entries, lambda entry, _: _shape(fields.mapping(entry), image), report)
     return shapes.Drawing(where, image, drawn)
 
 
@@ -80,12 +70,11 @@ def _image_file(data: JsonView, images: Path, path: Path) -> Path | bytes:
         raise fields.unfit("imageData", "an image in base64", data["imageData"]) from None
 
 
-def _shape(entry: JsonView, image: ImageRecord) -> shapes.DrawnShape | None:
-    """The shape, or None if it encloses nothing."""
+def _shape(entry: JsonView, image: ImageRecord) -> shapes.DrawnShape:
     name, kind, points = fields.text(entry, "label"), entry.get("shape_type", "polygon"), _points(entry)
     group = None if entry.get("group_id") is None else fields.identity(entry, "group_id")
     if kind in LABELME_OPEN_SHAPES:
-        return None
+        raise shapes.skipped(kind)
     if kind == "polygon":
         return shapes.outlined(name, points)._replace(group=group)
     if kind == "oriented_rectangle":

@@ -18,7 +18,7 @@ from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import IMAGE_SUFFIXES, id_map, size_of
 from maskx_tf.data.paths import check_names, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
-from maskx_tf.data.threads import in_threads
+from maskx_tf.data.threads import read_records
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
 
@@ -33,6 +33,10 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         annotations: the folder with a folder of masks for each class.
         report: receives every problem.
     """
+
+    def where(file: Path) -> str:
+        return f"{annotations.name}/{file.relative_to(annotations).as_posix()}"
+
     stored = [path for path in list_files(images, "*", "images") if path.suffix in IMAGE_SUFFIXES]
     classes = sorted(path for path in annotations.glob("*") if path.is_dir() and not path.name.startswith("."))
     if not classes:
@@ -51,22 +55,18 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         found.append((key, path, maps))
     for folder in classes:
         for file in sorted(maps_of[folder] - used):
-            where = f"{annotations.name}/{file.relative_to(annotations).as_posix()}"
-            report(Problem("unknown_image", where, "expected an image of this name, found none"))
+            report(Problem("unknown_image", where(file), "expected an image of this name, found none"))
 
-    def read_one(item: tuple[Path, Path, list[tuple[int, Path]]], tell: Report) -> ImageRecord | None:
+    def read_one(item: tuple[Path, Path, list[tuple[int, Path]]], tell: Report) -> ImageRecord:
         key, path, maps = item
-        with noted(tell, path.name):
-            width, height = size_of(path)
-            record = ImageRecord(key.as_posix(), path, width, height)
-            instances: list[Instance] = []
-            for label, file in maps:
-                with noted(tell, f"{annotations.name}/{file.relative_to(annotations).as_posix()}"):
-                    instances += _instances(file, label, record, len(instances) + 1)
-            return record._replace(instances=tuple(instances))
-        return None
+        record = ImageRecord(key.as_posix(), path, *size_of(path))
+        instances: list[Instance] = []
+        for label, file in maps:
+            with noted(tell, where(file)):
+                instances += _instances(file, label, record, len(instances) + 1)
+        return record._replace(instances=tuple(instances))
 
-    records = tuple(record for record in in_threads(read_one, found, report) if record is not None)
+    records = read_records(found, lambda item: item[1].name, read_one, report)
     names = tuple(folder.name for folder in classes)
     return Dataset(annotations.name, names, tuple(range(1, len(names) + 1)), records)
 

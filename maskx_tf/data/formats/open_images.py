@@ -23,7 +23,7 @@ from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import find_image, size_of
 from maskx_tf.data.paths import first_file
 from maskx_tf.data.problems import Problem, Report, noted, refuse
-from maskx_tf.data.threads import in_threads
+from maskx_tf.data.threads import read_records
 from maskx_tf.errors import BadInput, shorten
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
@@ -59,31 +59,29 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     used = {row.label_name for rows in boxes.values() for row in rows}
     labels = {name: label for label, name in enumerate(sorted(used, key=names.__getitem__), 1)}
 
-    def read_one(image_id: str, tell: Report) -> ImageRecord | None:
-        with noted(tell, f"{annotations.name}: image {image_id}"):
-            file = find_image(images, image_id)
-            if file is None:
-                raise Unfit(f"expected an image {images.name}/{image_id}.jpg, found none", "missing_image")
-            width, height = size_of(file)
-            rows = list(boxes[image_id])
-            for mask in masks.get(image_id, ()):
-                _give(rows, mask, f"{mask_list.name}: image {image_id}", tell)
-            instances = (
-                Instance(
-                    (row.box[0] * width, row.box[1] * height, row.box[2] * width, row.box[3] * height),
-                    labels[row.label_name],
-                    row.crowd,
-                    None if row.mask is None else MaskFile(row.mask),
-                    number,
-                )
-                for number, row in enumerate(rows, 1)
+    def read_one(image_id: str, tell: Report) -> ImageRecord:
+        file = find_image(images, image_id)
+        if file is None:
+            raise Unfit(f"expected an image {images.name}/{image_id}.jpg, found none", "missing_image")
+        width, height = size_of(file)
+        rows = list(boxes[image_id])
+        for mask in masks.get(image_id, ()):
+            _give(rows, mask, f"{mask_list.name}: image {image_id}", tell)
+        instances = (
+            Instance(
+                (row.box[0] * width, row.box[1] * height, row.box[2] * width, row.box[3] * height),
+                labels[row.label_name],
+                row.crowd,
+                None if row.mask is None else MaskFile(row.mask),
+                number,
             )
-            return ImageRecord(image_id, file, width, height, tuple(instances))
-        return None
+            for number, row in enumerate(rows, 1)
+        )
+        return ImageRecord(image_id, file, width, height, tuple(instances))
 
     for image_id in sorted(masks.keys() - boxes.keys()):
         report(Problem("unmatched_mask", f"{mask_list.name}: image {image_id}", "expected boxes, found none"))
-    records = tuple(one for one in in_threads(read_one, list(boxes), report) if one is not None)
+    records = read_records(list(boxes), lambda image_id: f"{annotations.name}: image {image_id}", read_one, report)
     return Dataset(annotations.name, tuple(names[name] for name in labels), tuple(labels.values()), records)
 
 

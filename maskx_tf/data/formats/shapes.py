@@ -47,6 +47,11 @@ class Drawing(NamedTuple):
     shapes: Sequence[DrawnShape]
 
 
+def skipped(kind: str) -> Unfit:
+    """The exception for a shape that has no inside."""
+    return Unfit(f"expected a shape that encloses something, found {kind}", "skipped_shape")
+
+
 def rectangle(name: str, x1: float, y1: float, x2: float, y2: float) -> DrawnShape:
     """A box without a mask; its corners may be given in any order."""
     return DrawnShape(name, (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))

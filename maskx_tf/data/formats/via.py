@@ -18,7 +18,7 @@ from maskx_tf.data.formats import shapes
 from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.images import size_of
 from maskx_tf.data.paths import list_files
-from maskx_tf.data.problems import Problem, Report, noted, refuse
+from maskx_tf.data.problems import Report, each_noted, refuse
 from maskx_tf.errors import BadInput, shorten
 from maskx_tf.files import JsonView
 
@@ -39,10 +39,9 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     paths = list_files(annotations, "*.json", "VIA's JSON files") if several else [annotations]
     entries = [entry for path in paths for entry in _files(path)]
     default = None if any(_names_a_class(entry) for _, entry in entries) else DEFAULT_CLASS
-    drawings = []
-    for where, entry in entries:
-        with noted(report, where):
-            drawings.append(_drawing(fields.mapping(entry), where, images, report, default))
+    drawings = each_noted(
+        entries, lambda entry, where: _drawing(fields.mapping(entry), where, images, report, default), report
+    )
     return shapes.dataset(annotations.name, drawings, report)
 
 
@@ -73,20 +72,11 @@ def _names_a_class(entry: Any) -> bool:
 
 def _drawing(entry: JsonView, where: str, images: Path, report: Report, default: str | None) -> shapes.Drawing:
     name = fields.text(entry, "filename")
-    file = images / name
-    width, height = size_of(file)
-    drawn = []
-    for number, region in fields.entries({"regions": _regions(entry)}, "regions"):
-        place = f"{where}: regions[{number}]"
-        with noted(report, place):
-            record = fields.mapping(region)
-            attributes = fields.mapping(record.get("shape_attributes"), "shape_attributes")
-            if attributes.get("name") in VIA_OPEN_SHAPES:
-                what = f"expected a shape that encloses something, found {attributes['name']}"
-                report(Problem("skipped_shape", place, what))
-            else:
-                drawn.append(_shape(attributes, _class(record, default)))
-    return shapes.Drawing(where, ImageRecord(name, file, width, height), drawn)
+    image = ImageRecord(name, images / name, *size_of(images / name))
+    regions = fields.entries({"regions": _regions(entry)}, "regions")
+    places = ((f"{where}: regions[{number}]", region) for number, region in regions)
+    drawn = each_noted(places, lambda region, _: _shape(fields.mapping(region), default), report)
+    return shapes.Drawing(where, image, drawn)
 
 
 def _class(region: JsonView, default: str | None) -> str:
@@ -105,8 +95,12 @@ def _class(region: JsonView, default: str | None) -> str:
     return fields.as_text(value, keys[0]).strip()
 
 
-def _shape(attributes: JsonView, name: str) -> shapes.DrawnShape:
+def _shape(region: JsonView, default: str | None) -> shapes.DrawnShape:
+    attributes = fields.mapping(region.get("shape_attributes"), "shape_attributes")
     kind = attributes.get("name")
+    if kind in VIA_OPEN_SHAPES:
+        raise shapes.skipped(kind)
+    name = _class(region, default)
     if kind == "polygon":
         xs, ys = (
             [fields.as_number(value, key) for _, value in fields.entries(attributes, key)]

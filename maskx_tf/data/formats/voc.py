@@ -34,8 +34,8 @@ from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import find_image, id_map, size_of
 from maskx_tf.data.paths import first_file, list_files
-from maskx_tf.data.problems import Problem, Report, noted, refuse
-from maskx_tf.data.threads import in_threads
+from maskx_tf.data.problems import Problem, Report, each_noted, noted, refuse
+from maskx_tf.data.threads import in_threads, read_records
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks import rle
 from maskx_tf.masks.rle import Rle
@@ -130,10 +130,8 @@ def _read_xml(path: Path, images: Path, report: Report) -> _File:
         width, height = (
             round(fields.as_number(size.findtext(side), f"size.{side}", 1)) for side in ("width", "height")
         )
-    objects = []
-    for number, element in enumerate(root.iter("object")):
-        with noted(report, f"{path.name}: object {number + 1}"):
-            objects.append(_object(element))
+    elements = ((f"{path.name}: object {number}", element) for number, element in enumerate(root.iter("object"), 1))
+    objects = each_noted(elements, lambda element, _: _object(element), report)
     return _File(ImageRecord(path.stem, file, width, height), objects)
 
 
@@ -203,27 +201,20 @@ def read_sbd(images: Path, annotations: Path, report: Report = refuse) -> Datase
     else:
         paths = list_files(annotations, "*.mat", "MATLAB files")
 
-    def read_one(path: Path, tell: Report) -> ImageRecord | None:
-        with noted(tell, path.name):
-            ids, categories = _instances_of_mat(path)
-            ids[ids == SEAM] = 0
-            instances = []
-            for region in rle.regions(ids):
-                label = categories[region.value - 1] if region.value <= len(categories) else 0
-                if not 1 <= label <= len(VOC):
-                    raise Unfit(f"expected a category of 1 to {len(VOC)} for object {region.value}, found {label}")
-                instances.append(Instance(region.box, label, segmentation=region.rle, id=region.value))
-            file = find_image(images, path.stem) or images / f"{path.stem}.jpg"
-            return ImageRecord(path.stem, file, ids.shape[1], ids.shape[0], tuple(instances))
-        return None
+    def read_one(path: Path, _: Report) -> ImageRecord:
+        ids, categories = _instances_of_mat(path)
+        ids[ids == SEAM] = 0
+        instances = []
+        for region in rle.regions(ids):
+            label = categories[region.value - 1] if region.value <= len(categories) else 0
+            if not 1 <= label <= len(VOC):
+                raise Unfit(f"expected a category of 1 to {len(VOC)} for object {region.value}, found {label}")
+            instances.append(Instance(region.box, label, segmentation=region.rle, id=region.value))
+        file = find_image(images, path.stem) or images / f"{path.stem}.jpg"
+        return ImageRecord(path.stem, file, ids.shape[1], ids.shape[0], tuple(instances))
 
-    found: dict[Id, ImageRecord] = {}
-    for record in in_threads(read_one, paths, report):
-        if record is not None and record.id in found:
-            report(Problem("duplicate", str(record.id), "expected one line of an image, found another"))
-        elif record is not None:
-            found[record.id] = record
-    return Dataset(annotations.name, VOC, tuple(range(1, len(VOC) + 1)), tuple(found.values()))
+    records = read_records(paths, lambda path: path.name, read_one, report)
+    return Dataset(annotations.name, VOC, tuple(range(1, len(VOC) + 1)), records)
 
 
 def _instances_of_mat(path: Path) -> tuple[NDArray[np.int32], list[int]]:
