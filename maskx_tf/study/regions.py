@@ -23,42 +23,14 @@ from maskx_tf.checkpoints import npz
 from maskx_tf.config import Config
 from maskx_tf.data.pipeline.batches import Batch, order, steady
 from maskx_tf.errors import BadInput
-from maskx_tf.models.branch import Scene
-from maskx_tf.models.masks import TruthRegions
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import masks as mask_ops
-from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.structures import Targets
+from maskx_tf.study.pooling import Regions, mirrored_truth, pooled_regions
 
 REGIONS_FACTS = "regions.json"
 REGIONS_VERSION = 2
-
-
-class Regions(NamedTuple):
-    """Regions of instances, without their masks.
-
-    Attributes:
-        pooled: float16 [n, size, size, C].
-        pixels: uint8 [n, M, M, 3]; [n, 0] where the branches read none.
-        classes: int32 [n].
-        boxes: float32 [n, 4], in pixels of the canvas, with the branch's margin.
-        truth_boxes: float32 [n, 4], the box of each region's instance.
-        truths: int32 [n], the place of the instance in its image.
-        image_sizes: float32 [n, 2].
-        images: int64 [n], the number of each region's image.
-        mirrored: uint8 [n], whether the image was looked at mirrored.
-    """
-
-    pooled: np.ndarray
-    pixels: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
-    truth_boxes: np.ndarray
-    truths: np.ndarray
-    image_sizes: np.ndarray
-    images: np.ndarray
-    mirrored: np.ndarray
 
 
 class VisibleMasks(NamedTuple):
@@ -219,21 +191,6 @@ def batches_of(
     return steps.map(tf.autograph.experimental.do_not_convert(one)).prefetch(2).with_options(steady())
 
 
-def mirrored(batch: Batch) -> tuple[tf.Tensor, Targets]:
-    """The images of a batch left to right, each within its own width, and the truth about them."""
-    widths = batch["image_sizes"][:, 1]
-    images = tf.reverse_sequence(batch["images"], tf.cast(widths, tf.int32), seq_axis=2, batch_axis=0)
-    return images, mirrored_truth(targets_of(batch), batch["image_sizes"])
-
-
-def mirrored_truth(truth: Targets, image_sizes: tf.Tensor) -> Targets:
-    """The truth about images that were mirrored left to right, each within its own width."""
-    widths = image_sizes[:, 1, None]
-    x1, y1, x2, y2 = tf.unstack(truth.boxes, axis=-1)
-    boxes = tf.where(truth.valid[..., None], tf.stack([widths - x2, y1, widths - x1, y2], axis=-1), 0.0)
-    return truth._replace(boxes=boxes, masks=tf.reverse(truth.masks, [-1]))
-
-
 def _open(folder: Path, mark: str) -> Regions | None:
     try:
         facts: Any = files.read_json(folder / REGIONS_FACTS)
@@ -262,7 +219,7 @@ def _write(
     generator = np.random.default_rng(seed)
     held: Regions | None = None
     count = 0
-    for found in _pooled(model, batches, views, seed):
+    for found in pooled_regions(model, batches(), views, seed):
         if held is None:
             held = _allocate(folder, found, most, limit_mib)
         for rows in _chosen(found.images, per_image, generator):
@@ -304,49 +261,3 @@ def _chosen(images: NDArray[np.int64], per_image: int, generator: np.random.Gene
     for image in np.unique(images):
         rows = np.flatnonzero(images == image)
         yield np.sort(generator.permutation(rows)[:per_image])
-
-
-def _pooled(model: RCNN, batches: Callable[[], Iterable[Batch]], views: int, seed: int) -> Iterator[Regions]:
-    """The regions of the instances in each batch, as it is and mirrored."""
-    seeds = tf.constant([seed % 2**31, 0])
-    branch = model.mask
-    chooser = branch.regions
-    if isinstance(chooser, TruthRegions):
-        chooser = chooser._replace(with_boxes=True)
-
-    def pool(images: tf.Tensor, sizes: tf.Tensor, truth: Targets, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        scene = model.scene(images, sizes)
-        proposals = model.rpn.train.choose(model.rpn.outputs(scene.features), sizes)
-        regions = chooser.choose(model.sampled_regions(proposals, truth, own), truth, sampling.fold_in(own, 2))
-        boxes = branch.with_margin(regions.boxes)
-        truth_boxes = tf.gather(truth.boxes, regions.truths, batch_dims=1)
-        features = tf.cast(branch.pooled(scene, boxes, training=True), tf.float16)
-        return features, _bytes(model, scene, boxes), regions.classes, boxes, truth_boxes, regions.truths
-
-    @tf.function(autograph=False)
-    def plain(batch: Batch, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return pool(batch["images"], batch["image_sizes"], targets_of(batch), own)
-
-    @tf.function(autograph=False)
-    def turned(batch: Batch, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        images, truth = mirrored(batch)
-        return pool(images, batch["image_sizes"], truth, own)
-
-    for number, batch in enumerate(batches()):
-        for way, view in enumerate((plain, turned)[:views]):
-            own = sampling.fold_in(sampling.fold_in(seeds, number), way)
-            arrays = [part.numpy() for part in view(batch, own)]
-            kept = arrays[2] > 0
-            if kept.any():
-                numbers = np.broadcast_to(batch["image_ids"].numpy()[:, None], kept.shape)[kept]
-                sizes = np.broadcast_to(batch["image_sizes"].numpy()[:, None], (*kept.shape, 2))[kept]
-                of_image = [sizes, numbers, np.full(len(numbers), way, np.uint8)]
-                yield Regions(*[part[kept] for part in arrays] + of_image)
-
-
-def _bytes(model: RCNN, scene: Scene, boxes: tf.Tensor) -> tf.Tensor:
-    """The pixels of regions uint8 [B, N, M, M, 3]; [B, N, 0] where the branch reads none."""
-    branch = model.mask
-    if not (branch.reads_pixels or branch.loss.reads_pixels):
-        return tf.zeros([tf.shape(boxes)[0], boxes.shape[1], 0], tf.uint8)
-    return tf.cast(tf.round(branch.pixels(scene, boxes)), tf.uint8)

@@ -22,11 +22,11 @@ from maskx_tf.data.pipeline import examples
 from maskx_tf.data.threads import cores
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, make_folder, write_text, writing
-from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study import cells as cells_
 from maskx_tf.study import controls, regions, results, scoring
 from maskx_tf.study.cells import Cell, Places
 from maskx_tf.study.config import StudyConfig
+from maskx_tf.study.pooling import Regions
 from maskx_tf.synthetic.generate import generate
 from maskx_tf.tasks import pseudo, train
 from maskx_tf.training import fit, start
@@ -214,7 +214,7 @@ def _fit(config: Config, folder: Path, batches: fit.BatchesFrom, meta: Json, say
         raise StudyStopped
 
 
-def region_batches(config: Config, held: regions.Regions, masks: regions.VisibleMasks) -> fit.BatchesFrom:
+def region_batches(config: Config, held: Regions, masks: regions.VisibleMasks) -> fit.BatchesFrom:
     """Batches of regions, for one device.
 
     Raises:
@@ -256,21 +256,18 @@ def cut_masks(group: Group) -> None:
     coco_write.write(pseudo.fill(_seen(group), pseudo.GrabCutMaker()).dataset, path, Path(plain.data.train[0].images))
 
 
-def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[regions.Regions, regions.VisibleMasks]:
+def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[Regions, regions.VisibleMasks]:
     """The regions that a cell learns from, with the masks that its policy shows."""
 
     def batches() -> tf.data.Dataset:
         held = examples.from_dataset(dataset, cache_mib=0)
         return pipeline.evaluation(held, config.data, config.model.input, batch=8)
 
-    def model() -> RCNN:
-        return start.make(config)
-
     with pipeline.bad_input():
         held = regions.get_or_make(
             group.places.regions(group.cell.group) / regions.kind_of(config),
             regions.mark_of(config),
-            model,
+            lambda: start.make(config),
             batches,
             images=len(dataset.images),
             per_image=group.study.regions.per_image,

@@ -22,7 +22,7 @@ from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.ops.masks import pack_bits
-from maskx_tf.study import cells, regions
+from maskx_tf.study import cells, pooling, regions
 from tests import disk
 from tests.study import small
 from tests.training import runs
@@ -66,7 +66,7 @@ class Scene:
         made.learn(("mask",))
         return made
 
-    def make(self, folder: Path, masks: str = "all", mark: str = "mark", **options: Any) -> regions.Regions:
+    def make(self, folder: Path, masks: str = "all", mark: str = "mark", **options: Any) -> pooling.Regions:
         plain = {"images": 14, "per_image": 3, "limit_mib": 100, "mirror": True, "seed": 1}
         model = options.pop("model", self.model)
         with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 @pytest.fixture(scope="module")
-def made(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, regions.Regions]:
+def made(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pooling.Regions]:
     folder = tmp_path_factory.mktemp("regions") / "a"
     return folder, scene.make(folder)
 
@@ -91,7 +91,7 @@ def _unwanted() -> RCNN:
 
 
 def test_regions_hold_every_instance_and_no_mask(
-    scene: Scene, made: tuple[Path, regions.Regions], tmp_path: Path
+    scene: Scene, made: tuple[Path, pooling.Regions], tmp_path: Path
 ) -> None:
     has_masks = {one.label for image in scene.dataset("all").images for one in image.instances if one.has_mask}
     assert set(made[1].classes.tolist()) - has_masks
@@ -113,7 +113,7 @@ def test_regions_hold_every_instance_and_no_mask(
 
 
 def test_an_image_gives_as_many_regions_as_asked_as_it_is_and_mirrored(
-    scene: Scene, made: tuple[Path, regions.Regions]
+    scene: Scene, made: tuple[Path, pooling.Regions]
 ) -> None:
     _, counts = np.unique(made[1].images, return_counts=True)
     assert counts.max() == 6
@@ -123,7 +123,7 @@ def test_an_image_gives_as_many_regions_as_asked_as_it_is_and_mirrored(
     assert np.unpackbits(masks.packed, axis=1).reshape(-1, 28, 28).any(axis=(1, 2)).mean() > 0.9
 
 
-def test_regions_that_are_there_are_read(scene: Scene, made: tuple[Path, regions.Regions]) -> None:
+def test_regions_that_are_there_are_read(scene: Scene, made: tuple[Path, pooling.Regions]) -> None:
     again = scene.make(made[0], model=_unwanted)
     np.testing.assert_array_equal(again.pooled, made[1].pooled)
 
@@ -134,7 +134,7 @@ def test_regions_that_are_there_are_read(scene: Scene, made: tuple[Path, regions
     ids=["weights", "number", "seed", "mirror"],
 )
 def test_regions_of_something_else_are_made_anew(
-    scene: Scene, made: tuple[Path, regions.Regions], change: dict[str, Any]
+    scene: Scene, made: tuple[Path, pooling.Regions], change: dict[str, Any]
 ) -> None:
     copied = _copy(made[0], made[0].parent / "copy")
     with pytest.raises(AssertionError, match="made anew"):
@@ -142,7 +142,7 @@ def test_regions_of_something_else_are_made_anew(
     assert not copied.exists()  # what is worthless is gone
 
 
-def test_regions_that_were_not_finished_are_made_anew(scene: Scene, made: tuple[Path, regions.Regions]) -> None:
+def test_regions_that_were_not_finished_are_made_anew(scene: Scene, made: tuple[Path, pooling.Regions]) -> None:
     copied = _copy(made[0], made[0].parent / "unfinished")
     (copied / regions.REGIONS_FACTS).unlink()
     with pytest.raises(AssertionError, match="made anew"):
@@ -181,12 +181,12 @@ def test_too_large_a_cache_is_refused(scene: Scene, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def _regions(count: int, known: int) -> tuple[regions.Regions, regions.VisibleMasks]:
+def _regions(count: int, known: int) -> tuple[pooling.Regions, regions.VisibleMasks]:
     """Regions that carry their number; the last ones have no mask."""
     numbers = np.arange(count)
     pooled = np.broadcast_to(numbers[:, None, None, None], [count, 2, 2, 1]).astype(np.float16)
     boxes = np.zeros([count, 4], np.float32)
-    whole = regions.Regions(
+    whole = pooling.Regions(
         pooled=pooled,
         pixels=np.zeros([count, 0], np.uint8),
         classes=numbers.astype(np.int32) + 1,
@@ -226,7 +226,7 @@ def test_regions_without_masks_are_refused_unless_boxes_teach() -> None:
 def test_mirrored_images_fit_their_truth(scene: Scene) -> None:
     batch = next(iter(scene.batches("all")()))
     narrow = {**batch, "image_sizes": tf.constant([[64.0, 50.0]] * 7)}
-    images, truth = regions.mirrored(narrow)
+    images, truth = pooling.mirrored(narrow)
     np.testing.assert_array_equal(images[:, :, :50], batch["images"][:, :, :50][:, :, ::-1])
     np.testing.assert_array_equal(images[:, :, 50:], batch["images"][:, :, 50:])
     before = targets_of(batch)
