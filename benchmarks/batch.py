@@ -29,7 +29,8 @@ from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import Config
 from maskx_tf.models.build import build
 from maskx_tf.models.inference import Predictor
-from maskx_tf.prediction.segmenter import Segmenter, batch_for
+from maskx_tf.prediction.engines import batch_for
+from maskx_tf.prediction.segmenter import Segmenter
 from maskx_tf.tasks.batch import arrow
 
 HEIGHT, WIDTH = 480, 640

@@ -24,6 +24,7 @@ from maskx_tf.files import Json
 FORMAT = 1  # of the folder; raised when an older reader would misread it
 CONFIG, WEIGHTS, EMBEDDING, META = "config.yaml", "weights.npz", "embedding.npy", "model.json"
 FILES = {CONFIG, WEIGHTS, EMBEDDING, META}
+GRAPH = "saved_model.pb"  # what an exported SavedModel has instead of all that
 TABLE = "table"  # the variable that EMBEDDING holds, too: a model is built from that file
 
 

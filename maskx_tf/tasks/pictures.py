@@ -24,7 +24,7 @@ MOST_COLUMNS = 6
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes pixels uint8 [H, W, 3] as a PNG file, in one step.
+    """Writes pixels uint8 [H, W, 3], or [H, W] in grey, as a PNG file, in one step.
 
     Raises:
         BadInput: it cannot be written.

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from maskx_tf.errors import BadInput
-from maskx_tf.files import make_folder, new_file, write_text
+from maskx_tf.files import make_folder, write_text
 from maskx_tf.masks.paste import Crop, full
 from maskx_tf.names import CITYSCAPES_IDS
+from maskx_tf.tasks.pictures import write_picture
 
 
 class Submission:
@@ -60,8 +60,7 @@ class Submission:
             if name in self._labels and crop.pixels.any():
                 make_folder(self._folder / stem)
                 mask = f"{stem}/{len(lines):03}.png"
-                with new_file(self._folder / mask) as unfinished:
-                    Image.fromarray(full(crop, *size).astype(np.uint8) * 255).save(unfinished, format="PNG")
+                write_picture(self._folder / mask, full(crop, *size).astype(np.uint8) * 255)
                 lines.append(f"{mask} {self._labels[name]} {score:.6f}\n")
         make_folder(self._folder)
         write_text(self._folder / f"{stem}.txt", "".join(lines))

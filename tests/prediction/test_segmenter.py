@@ -13,9 +13,11 @@ import pytest
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import paste
 from maskx_tf.masks.rle import bitmap_of
-from maskx_tf.prediction import segmenter
+from maskx_tf.prediction import engines
+from maskx_tf.prediction.engines import batch_for
 from maskx_tf.prediction.images import ImagePredictor
-from maskx_tf.prediction.segmenter import OK, ImageRow, Segmenter, batch_for
+from maskx_tf.prediction.rows import OK, ImageRow
+from maskx_tf.prediction.segmenter import Segmenter
 from tests.export.exported import CATEGORY_IDS, SIZES, encoded, exported, model, model_folder, picture
 
 IMAGES = [(f"{index}.png", encoded(picture(*size, seed=index))) for index, size in enumerate(SIZES)]
@@ -87,15 +89,15 @@ def test_a_disk_that_fails_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(segmenter, "open_regular", fail)
+    monkeypatch.setattr(engines, "open_regular", fail)
     with pytest.raises(BadInput, match=r"a\.png: cannot be read: Input/output error"):
         ask([("a", tmp_path / "a.png")])
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmenter, "pixels_of", lambda image: pytest.fail("decoded"))
-    with pytest.raises(segmenter._Unreadable, match="too_large: expected at most 4000 pixels, found 64 x 64 pixels"):
-        segmenter._decoded(IMAGES[0][1], 4000)
+    monkeypatch.setattr(engines, "pixels_of", lambda image: pytest.fail("decoded"))
+    with pytest.raises(engines._Unreadable, match="too_large: expected at most 4000 pixels, found 64 x 64 pixels"):
+        engines._decoded(IMAGES[0][1], 4000)
 
 
 def test_few_images_are_in_memory_at_a_time() -> None:
@@ -142,7 +144,7 @@ def test_a_model_that_was_replaced_is_opened_again(tmp_path: Path, monkeypatch: 
         def __init__(self, path: str, score: float | None) -> None:
             opened.append(path)
 
-    monkeypatch.setattr(segmenter, "_Folder", Nothing)
+    monkeypatch.setattr(engines, "_Folder", Nothing)
     (tmp_path / "model.json").write_text("1")
     mine = Segmenter(tmp_path)
     assert [*mine([]), *mine([])] == []

@@ -22,8 +22,8 @@ import tensorflow as tf
 from maskx_tf import cli, locks
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
-from maskx_tf.prediction.segmenter import ImageRow
-from maskx_tf.tasks.batch import items, merge, plan, run
+from maskx_tf.prediction.rows import ImageRow
+from maskx_tf.tasks.batch import arrow, items, merge, plan, run
 from maskx_tf.tasks.batch.plan import BatchSettings
 from tests import disk
 from tests.export.exported import CATEGORY_IDS, encoded, model_folder, picture
@@ -195,6 +195,26 @@ def test_a_tar_cut_short_and_a_column_that_is_not_there(tmp_path: Path) -> None:
     parquet_of(tmp_path / "a.parquet")
     with pytest.raises(BadInput, match=r"a\.parquet: expected a column picture, found image"):
         list(items.find([str(tmp_path / "a.parquet")], "picture"))
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 10), (0, 3), (2, 2), (3, 4), (9, 1)])
+def test_rows_of_parquet_over_row_groups(tmp_path: Path, first: int, count: int) -> None:
+    """Any rows, wherever row groups and the pieces in which they are read end."""
+    every = [b"%d" % number for number in range(10)]
+    pq.write_table(pa.table({"image": every}), tmp_path / "a.parquet", row_group_size=3)
+    with (tmp_path / "a.parquet").open("rb") as file:
+        assert list(arrow.column_values(file, "image", first, count)) == every[first : first + count]
+
+
+def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
+    """Its footer, which the plan reads, is whole."""
+    path = tmp_path / "a.parquet"
+    parquet_of(path)
+    data = bytearray(path.read_bytes())
+    data[4:60] = b"\xff" * 56
+    path.write_bytes(data)
+    with path.open("rb") as file, pytest.raises(BadInput, match=r"a\.parquet: cannot be read: .+"):
+        list(arrow.column_values(file, "image", 0, 2))
 
 
 def test_a_file_of_many_that_changed_is_noticed(tmp_path: Path, model: Path, fake: None) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maskx_tf.checkpoints.folder import GRAPH
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.protocol import messages
@@ -21,7 +22,6 @@ from maskx_tf.protocol.tensors import from_proto
 from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError, quoted
 
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
-SAVED_MODEL = "saved_model.pb"
 HIGHEST = 2**63 - 1
 SETTLED = 2.0
 log = logging.getLogger("maskx.serving")
@@ -237,7 +237,7 @@ def _numbered(base: Path) -> list[Path]:
     if not base.is_dir():
         return []
     entries = (entry for entry in base.iterdir() if entry.name.isdecimal() and entry.name.isascii())
-    return [entry for entry in entries if (entry / SAVED_MODEL).is_file()]
+    return [entry for entry in entries if (entry / GRAPH).is_file()]
 
 
 def _look(path: Path) -> Snapshot | None:
@@ -258,10 +258,10 @@ def require_versions(base: Path) -> None:
     """
     if not base.is_dir():
         raise BadInput(f"{base}: expected a folder of versions, as maskx export saved-model writes it")
-    if (base / SAVED_MODEL).exists():
+    if (base / GRAPH).exists():
         raise BadInput(f"{base}: is one version, expected the folder that holds it: {base.resolve().parent}")
     if not find_versions(base):
-        raise BadInput(f"{base}: expected versions such as {base / '1' / SAVED_MODEL}, found none")
+        raise BadInput(f"{base}: expected versions such as {base / '1' / GRAPH}, found none")
 
 
 def _read_labels(path: Path) -> list[Json]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from maskx_tf.prediction.segmenter import ImageRow
+    from maskx_tf.prediction.rows import ImageRow
 
 ROWS_AT_A_TIME = 256
 PLAN = b"maskx_plan"  # key of the metadata of a file of rows
@@ -57,17 +57,25 @@ def row_count(path: Path, column: str) -> int:
 
 
 def column_values(source: BinaryIO, column: str, first: int, count: int) -> Iterator[bytes]:
-    """The images of rows of a file, one row group in memory at a time; no bytes where a row has none."""
+    """The images of rows of a file, a few rows in memory at a time; no bytes where a row has none.
+
+    Raises:
+        BadInput: they cannot be read.
+    """
+    import pyarrow as pa
+
     with _opened(source) as file:
-        start, stop = 0, first + count
-        for group in range(file.num_row_groups):
-            length = file.metadata.row_group(group).num_rows
-            low, high = max(first - start, 0), min(stop - start, length)
-            if low < high:
-                values = file.read_row_group(group, columns=[column]).column(column)
-                for value in values.slice(low, high - low):
-                    yield _bytes_of(value.as_py())
-            start += length
+        lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = list(itertools.accumulate(lengths))
+        groups = [group for group, end in enumerate(ends) if end > first and end - lengths[group] < first + count]
+        skipped = first - ends[groups[0]] + lengths[groups[0]] if groups else 0
+        try:
+            batches = file.iter_batches(ROWS_AT_A_TIME, groups, [column])
+            values = itertools.chain.from_iterable(batch.column(0) for batch in batches)
+            for value in itertools.islice(values, skipped, skipped + count):
+                yield _bytes_of(value.as_py())
+        except (OSError, pa.ArrowException) as error:
+            raise BadInput(f"{source.name}: cannot be read: {reason(error)}") from None
 
 
 def _bytes_of(value: Any) -> bytes:
@@ -79,7 +87,7 @@ def _bytes_of(value: Any) -> bytes:
 
 
 def schema(with_annotations: bool = False) -> pa.Schema:
-    """The columns of rows of detections: those of `prediction.segmenter.ImageRow`.
+    """The columns of rows of detections: those of `prediction.rows.ImageRow`.
 
     In a labelling job, boxes are the given ones, scores the qualities of the masks, annotations the ids of the boxes as
     JSON, and mask_source the name of the model; the mask of a box that got none is null. Masks are the text of COCO's

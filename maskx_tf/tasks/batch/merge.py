@@ -69,7 +69,9 @@ class Merged(NamedTuple):
 
 
 def merge(folder: AnyPath, out: Path) -> Merged:
-    """Writes the rows of all shards, in the order of the plan, to one file; one shard is in memory at a time.
+    """Writes the rows of all shards, in the order of the plan, to one file.
+
+    The rows of one shard are in memory at a time; for COCO's results, whose ids are numbers, all names of images, too.
 
     Args:
         folder: of the job.

@@ -156,7 +156,7 @@ def digest_of(path: str | os.PathLike[str]) -> str:
         BadInput: it is no model folder, run folder or exported version.
     """
     folder = Path(path)
-    if (folder / "saved_model.pb").is_file():
+    if (folder / model_folder.GRAPH).is_file():
         names = [name for name in folder.rglob("*") if name.is_file() and name.parent.name != "assets.extra"]
     else:
         folder = model_folder.find(path)

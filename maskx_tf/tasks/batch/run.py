@@ -10,7 +10,8 @@ from typing import NamedTuple
 from maskx_tf.errors import BadInput
 from maskx_tf.files import AnyPath, Json, remove_unfinished
 from maskx_tf.locks import InUse, locked
-from maskx_tf.prediction.segmenter import MISSING, Segmenter
+from maskx_tf.prediction.engines import MISSING
+from maskx_tf.prediction.segmenter import Segmenter
 from maskx_tf.tasks.batch import arrow
 from maskx_tf.tasks.batch import items as item_ops
 from maskx_tf.tasks.batch.boxes import LabelWork

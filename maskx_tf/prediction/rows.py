@@ -1,0 +1,90 @@
+"""What was found in an image: as a model says it, and as the row of a table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskx_tf.masks.paste import paste_crop
+from maskx_tf.masks.results import keypoints_of
+from maskx_tf.masks.rle import Rle, encode_crop
+from maskx_tf.structures import Detections
+
+OK = "ok"
+
+
+class ImageRow(NamedTuple):
+    """What was found in an image.
+
+    Attributes:
+        key: the name that the caller gave the image.
+        status: "ok", or a word, a colon and the reason why the image could not be read; then nothing was found.
+        height: of the image as people see it; 0 if it could not be read.
+        width: like height.
+        boxes: float32 [D, 4], x1, y1, x2, y2 in pixels of the image; best first.
+        scores: float32 [D].
+        classes: int64 [D], the data set's ids, or 1..K for a model that does not know them.
+        names: of the classes, D of them.
+        masks: D run-length masks of the whole image, in COCO's compressed form; None if there are none.
+        keypoints: float32 [D, P, 3], x and y in pixels of the image, and a score; None for a model without.
+    """
+
+    key: str
+    status: str
+    height: int
+    width: int
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    names: tuple[str, ...]
+    masks: list[Rle] | None = None
+    keypoints: NDArray[np.float32] | None = None
+
+
+class EngineAnswer(NamedTuple):
+    """What a model says of an image.
+
+    Attributes:
+        key: see `ImageRow`.
+        status: see `ImageRow`.
+        size: height and width of the image.
+        found: without padding, in pixels of the image; None for an image that could not be read.
+        names: of the detected classes.
+        paste: see `masks.paste.paste_crop`.
+    """
+
+    key: str
+    status: str
+    size: tuple[int, int] = (0, 0)
+    found: Detections | None = None
+    names: tuple[str, ...] = ()
+    paste: str = "continuous"
+
+    def row(self, score: float) -> ImageRow:
+        """The row of this answer, with the detections from a score on."""
+        if self.found is None:
+            nothing = np.zeros([0], np.float32)
+            return ImageRow(self.key, self.status, 0, 0, nothing.reshape(0, 4), nothing, nothing.astype(np.int64), ())
+        kept = np.flatnonzero(self.found.scores >= score)
+        boxes, masks = self.found.boxes[kept], None
+        if self.found.masks is not None:
+            masks = [
+                encode_crop(paste_crop(mask, box, *self.size, mode=self.paste), *self.size)
+                for mask, box in zip(self.found.masks[kept], boxes, strict=True)
+            ]
+        points = keypoints_of(self.found)
+        names = tuple(self.names[index] for index in kept)
+        classes = self.found.classes[kept]
+        return ImageRow(
+            self.key,
+            OK,
+            *self.size,
+            boxes,
+            self.found.scores[kept],
+            classes,
+            names,
+            masks,
+            None if points is None else points[kept],
+        )
