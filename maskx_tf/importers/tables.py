@@ -18,6 +18,8 @@ from maskx_tf.layers.resnet import VARIANTS
 # Why rows of a tensor are left out.
 BACKGROUND = "background rows of boxes and masks: nothing reads them"
 TABLE_BACKGROUND = "the background's row of the table that T reads"
+# The convolutions of a bottleneck, as Caffe's models and their heirs call them.
+CAFFE_PARTS = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
 
 
 class ClassOrder(NamedTuple):
@@ -199,8 +201,7 @@ def detectron_block(block: Block) -> tuple[str, str]:
     """The names of a convolution and of its affine layer."""
     if block.part == "stem":
         return "conv1", "res_conv1_bn"
-    part = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}[block.part]
-    conv = f"res{block.stage}_{block.number}_{part}"
+    conv = f"res{block.stage}_{block.number}_{CAFFE_PARTS[block.part]}"
     return conv, f"{conv}_bn"
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from maskx_tf.config import ModelConfig
 from maskx_tf.importers.fill import Assignment, VariableTable
 from maskx_tf.importers.layouts import CONV, UNCHANGED, ArrayShape, Layout
-from maskx_tf.importers.tables import Block, norm_names, resnet_blocks
+from maskx_tf.importers.tables import CAFFE_PARTS, Block, norm_names, resnet_blocks
 
-PARTS_OF_BLOCK = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
+# The maps of scores and of boxes, of FCIS and of R-FCN.
+MXNET_MAPS = {True: ("fcis_cls_seg", "fcis_bbox"), False: ("rfcn_cls", "rfcn_bbox")}
 BACKGROUND_BOX = "box deltas of the background: nothing reads them"
 STATISTICS = ("gamma", "beta", "moving_mean", "moving_var")
 
@@ -31,7 +32,7 @@ def conv_and_norm(block: Block, labels: dict[int, list[str]]) -> tuple[str, str]
     """The names of a convolution and of its batch norm: res4b3_branch2a and bn4b3_branch2a."""
     if block.part == "stem":
         return "conv1", "bn_conv1"
-    rest = f"{block.stage}{labels[block.stage][block.number]}_{PARTS_OF_BLOCK[block.part]}"
+    rest = f"{block.stage}{labels[block.stage][block.number]}_{CAFFE_PARTS[block.part]}"
     return f"res{rest}", f"bn{rest}"
 
 
@@ -50,15 +51,15 @@ def table(config: ModelConfig, labels: dict[int, list[str]]) -> VariableTable:
             Assignment(f"{block.variable}/{ours}", f"{norm}_{theirs}", UNCHANGED)
             for ours, theirs in zip(norm_names(config), STATISTICS, strict=True)
         ]
-    parts = 2 if "masks" in config.outputs else 1
-    scores, boxes = ("fcis_cls_seg", "fcis_bbox") if parts == 2 else ("rfcn_cls", "rfcn_bbox")
+    masks = "masks" in config.outputs
+    scores, boxes = MXNET_MAPS[masks]
     group = config.fcis.group
     pairs = [
         ("neck/conv", "conv_new_1", CONV, UNCHANGED, ""),
         ("rpn/conv", "rpn_conv_3x3", CONV, UNCHANGED, ""),
         ("rpn/objectness", "rpn_cls_score", CONV, UNCHANGED, ""),
         ("rpn/deltas", "rpn_bbox_pred", CONV, UNCHANGED, ""),
-        ("maps/scores", scores, *score_layouts(group, parts), ""),
+        ("maps/scores", scores, *score_layouts(group, 2 if masks else 1), ""),
         ("maps/deltas", boxes, *box_layouts(group), BACKGROUND_BOX),
     ]
     for variable, tensor, kernel, bias, leaves in pairs:

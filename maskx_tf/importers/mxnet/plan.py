@@ -32,8 +32,8 @@ def plan(request: ImportRequest) -> Plan:
     path = request.path
     tensors = read_params(path)
     refuse(path, tensors, MXNET_UNSUPPORTED)
-    masks = "fcis_cls_seg_weight" in tensors
-    scores = tensor(path, tensors, "fcis_cls_seg_weight" if masks else "rfcn_cls_weight", 4)
+    masks = f"{names.MXNET_MAPS[True][0]}_weight" in tensors
+    scores = tensor(path, tensors, f"{names.MXNET_MAPS[masks][0]}_weight", 4)
     labels = names.block_labels(tensors)
     group = _group(request, tensors, masks)
     classes, rest = divmod(len(scores), (2 if masks else 1) * group**2)
@@ -50,7 +50,7 @@ def plan(request: ImportRequest) -> Plan:
 
 def _group(request: ImportRequest, tensors: Tensors, masks: bool) -> int:
     """k, of the box maps: two quadruples a cell."""
-    maps = tensor(request.path, tensors, "fcis_bbox_weight" if masks else "rfcn_bbox_weight", 4)
+    maps = tensor(request.path, tensors, f"{names.MXNET_MAPS[masks][1]}_weight", 4)
     group = round((len(maps) / 8) ** 0.5)
     if 8 * group**2 != len(maps) or not group:
         raise BadInput(f"{request.path}: {len(maps)} box maps, expected 8 for each cell of a square")
