@@ -293,7 +293,7 @@ def test_padding_is_not_looked_at() -> None:
     scores, classes = np.array([0.9, np.nan, 0]), np.array([1, 0, 99])
     masks = np.concatenate([disc(), np.full([2, 28, 28], np.nan, np.float32)])
     padded = Detections(boxes, scores, classes, np.array([True, False, False]), masks)
-    alone = Detections(*(None if array is None else array[:1] for array in padded))
+    alone = padded.mapped(lambda array: array[:1])
     np.testing.assert_array_equal(draw(plain(80, 90), padded, NAMES), draw(plain(80, 90), alone, NAMES))
 
 

@@ -18,7 +18,6 @@ from maskx_tf.masks.paste import Crop
 from maskx_tf.masks.results import coco_result, keypoints_of
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
-from maskx_tf.structures import Detections
 
 Boxes = Literal["detected", "truth"]
 EvaluationBatch = JsonView  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
@@ -111,7 +110,7 @@ def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
 
     def ask(part: Json) -> list[_Found]:
         detections = predictor.detect(part["images"], tf.constant(part["image_sizes"], tf.float32))
-        arrays = Detections(*(None if value is None else np.asarray(value) for value in detections))
+        arrays = detections.mapped(np.asarray)
         points, scale = keypoints_of(arrays), _scale(part)
         found = []
         for row in range(len(scale)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -80,7 +80,8 @@ class BoxBranch:
         foreground: how many of the sampled regions can be foreground.
     """
 
-    outputs = frozenset({"boxes"})
+    outputs: ClassVar = frozenset({"boxes"})
+    loss_names: ClassVar = ("loss_class", "loss_box")
 
     pool: keras.layers.Layer
     head: keras.layers.Layer
@@ -89,10 +90,6 @@ class BoxBranch:
     delta_weights: tuple[float, float, float, float]
     beta: float
     foreground: int
-
-    @property
-    def loss_names(self) -> tuple[str, ...]:
-        return ("loss_class", "loss_box")
 
     def layers(self) -> list[keras.layers.Layer]:
         return [self.head, self.predictor]

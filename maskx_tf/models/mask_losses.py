@@ -63,11 +63,8 @@ class MaskLoss(Protocol):
 class PixelLoss:
     """Binary cross-entropy of each pixel (Mask R-CNN, section 3)."""
 
+    names = (MASK,)
     reads_boxes = reads_pixels = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (MASK,)
 
     def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
         return {MASK: loss_ops.mask_loss(samples.logits, samples.truth, samples.has_mask)}
@@ -76,11 +73,8 @@ class PixelLoss:
 class SoftmaxLoss:
     """Cross-entropy among all classes at each pixel (Mask R-CNN, table 2b)."""
 
+    names = (MASK,)
     reads_boxes = reads_pixels = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (MASK,)
 
     def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
         return {MASK: loss_ops.softmax_mask_loss(samples.logits, samples.truth, samples.classes, samples.has_mask)}

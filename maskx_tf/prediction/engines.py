@@ -7,6 +7,7 @@ import functools
 import io
 import os
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -30,7 +31,7 @@ MISSING = "missing"  # the first word of the status of a file that is not there
 # What is wrong with one file; any other error of a disk concerns all of them.
 ABSENT = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 PIXELS_OF_A_BATCH = 2**21  # two canvases of 800 x 1216: a larger batch of these is no faster on a CPU
-LARGEST_BATCH = 4
+LARGEST_BATCH = 4  # more take no less time an image, and 260 MB each for the pooled regions (benchmarks/batch.py)
 SIGNATURE = "serving_default"
 
 
@@ -54,7 +55,7 @@ class ReadImage(NamedTuple):
     original: tuple[int, int] = (0, 0)
 
 
-class Engine(Protocol):
+class ImageEngine(Protocol):
     """A model in this process.
 
     Attributes:
@@ -74,7 +75,7 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(path: str | os.PathLike[str], score: float | None) -> Engine:
+def open_engine(path: str | os.PathLike[str], score: float | None) -> ImageEngine:
     """The model of a path; the one that was asked for last stays open as long as its files are the same.
 
     Raises:
@@ -86,7 +87,7 @@ def open_engine(path: str | os.PathLike[str], score: float | None) -> Engine:
 
 
 @functools.lru_cache(maxsize=1)  # a process works with one model at a time
-def _opened(path: str, score: float | None, stamp: tuple[tuple[int, int, int], ...]) -> Engine:
+def _opened(path: str, score: float | None, stamp: tuple[tuple[int, int, int], ...]) -> ImageEngine:
     del stamp  # part of the key alone: it changes when the files are replaced, such as by further training
     return _Exported(path) if Path(path, model_folder.GRAPH).exists() else _Folder(path, score)
 
@@ -131,10 +132,9 @@ class _Folder:
         found = found._replace(boxes=image_ops.to_original(found.boxes, sizes, originals))
         if found.keypoints is not None:
             found = found._replace(keypoints=image_ops.points_to_original(found.keypoints, sizes, originals))
-        valid = found.valid.numpy()
-        arrays = [None if part is None else part.numpy() for part in found]
+        found = found.mapped(lambda array: array.numpy())
         for index, image in enumerate(images):
-            one = Detections(*(None if part is None else part[index][valid[index]] for part in arrays))
+            one = found.mapped(itemgetter((index, found.valid[index])))
             names = tuple(self._names[number - 1] for number in one.classes)
             one = one._replace(classes=self._ids[one.classes - 1])
             yield EngineAnswer(image.key, OK, image.original, one, names, self._paste)

@@ -146,7 +146,7 @@ class ImagePredictor:
         found = self._predictor(view).detect(canvas, size)
         original = found._replace(boxes=image_ops.to_original(found.boxes, size, _original_size(image)))
         kept = found.valid[0].numpy()
-        result = Detections(*(None if part is None else part[0].numpy()[kept] for part in original))
+        result = original.mapped(lambda array: array[0].numpy()[kept])
         if view.flip:
             result = result._replace(boxes=_mirror(result.boxes, image.shape[1]))
         return self._with_keypoints(result, image, size, view)
@@ -163,7 +163,7 @@ class ImagePredictor:
         given = None if classes is None else tf.constant(np.pad(classes, fill[0])[None], tf.int32)
         in_canvas = image_ops.from_original(tf.constant(seen[None]), size, _original_size(image))
         found = self._predictor(view).segment(canvas, size, in_canvas, given)
-        result = Detections(*(None if part is None else part[0, :count].numpy() for part in found))
+        result = found.mapped(lambda array: array[0, :count].numpy())
         if view.flip and result.masks is not None:
             result = result._replace(masks=result.masks[:, :, ::-1])
         result = result._replace(boxes=boxes, valid=np.ones(count, bool))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskx_tf.masks.paste import paste_crop
+from maskx_tf.masks.paste import paste_crops
 from maskx_tf.masks.results import keypoints_of
 from maskx_tf.masks.rle import Rle, encode_crop
 from maskx_tf.structures import Detections
@@ -67,24 +68,10 @@ class EngineAnswer(NamedTuple):
         if self.found is None:
             nothing = np.zeros([0], np.float32)
             return ImageRow(self.key, self.status, 0, 0, nothing.reshape(0, 4), nothing, nothing.astype(np.int64), ())
-        kept = np.flatnonzero(self.found.scores >= score)
-        boxes, masks = self.found.boxes[kept], None
-        if self.found.masks is not None:
-            masks = [
-                encode_crop(paste_crop(mask, box, *self.size, mode=self.paste), *self.size)
-                for mask, box in zip(self.found.masks[kept], boxes, strict=True)
-            ]
-        points = keypoints_of(self.found)
-        names = tuple(self.names[index] for index in kept)
-        classes = self.found.classes[kept]
-        return ImageRow(
-            self.key,
-            OK,
-            *self.size,
-            boxes,
-            self.found.scores[kept],
-            classes,
-            names,
-            masks,
-            None if points is None else points[kept],
-        )
+        kept = self.found.scores >= score
+        found = self.found.mapped(lambda array: array[kept])
+        names = tuple(itertools.compress(self.names, kept))
+        crops = paste_crops(found.masks, found.boxes, self.size, self.paste)
+        masks = None if crops is None else [encode_crop(crop, *self.size) for crop in crops]
+        points = keypoints_of(found)
+        return ImageRow(self.key, OK, *self.size, found.boxes, found.scores, found.classes, names, masks, points)

@@ -13,7 +13,7 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.study.cells import Cell, Places, source
 from maskx_tf.study.config import StudyConfig
-from maskx_tf.tasks import evaluate
+from maskx_tf.tasks import evaluate, evaluation_data
 
 SCORED_PARTS = ("val", "test")
 FIGURES = ("AP", "AP50", "AP75")
@@ -66,6 +66,6 @@ def score(
         engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
         out=out,
     )
-    held = evaluate.open_data(data, config.model.class_names)
+    held = evaluation_data.open_data(data, config.model.class_names)
     metrics = evaluate.score(predictor, config.model_copy(update={"data": data}), held, classes_a, options)
     return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,23 +11,27 @@ from maskx_tf.config import Config, DataConfig
 from maskx_tf.config.schema import Source
 from maskx_tf.data import opening, splits, stats
 from maskx_tf.data.dataset import Dataset
-from maskx_tf.data.formats import cityscapes, coco_write
-from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.images import id_map
 from maskx_tf.data.pipeline import batches as pipeline
-from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import evaluate as evaluation
-from maskx_tf.evaluation.cityscapes import IdMap
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics
-from maskx_tf.evaluation.runner import Boxes, PixelSource
+from maskx_tf.evaluation.runner import Boxes
 from maskx_tf.evaluation.table import METRICS, as_text
-from maskx_tf.evaluation.truth import IouKind, Truth
+from maskx_tf.evaluation.truth import IouKind
 from maskx_tf.files import Json, write_json
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.tasks.evaluation_data import (
+    EvaluationData,
+    check_keypoints,
+    cityscapes_maps,
+    file_facts,
+    open_data,
+    original_pixels,
+    with_absolute_paths,
+)
 from maskx_tf.tasks.models import ModelOrPath, is_recipe, opened
 from maskx_tf.tasks.progress import SILENT, Progress
 
@@ -61,22 +65,6 @@ class EvaluateOptions:
     engine: Engine = "pycocotools"
     metric: Metric = "coco"
     out: Path | None = None
-
-
-class EvaluationData(NamedTuple):
-    """A data set that is open for any number of evaluations.
-
-    Attributes:
-        dataset: its records, with every mask.
-        truth: the same as COCO's mapping.
-        examples: its images.
-        sources: where it lies.
-    """
-
-    dataset: Dataset
-    truth: Truth
-    examples: examples.Examples
-    sources: tuple[Source, ...]
 
 
 class Evaluation(NamedTuple):
@@ -113,13 +101,6 @@ class Evaluation(NamedTuple):
         return as_text(self.as_json())
 
 
-def open_data(data: DataConfig, class_names: Sequence[str] = (), progress: Progress = SILENT) -> EvaluationData:
-    """Opens `data.val`; see `data.opening.validation_set`."""
-    dataset = opening.validation_set(data, class_names, progress.say)
-    truth = coco_write.as_coco(dataset, Path())
-    return EvaluationData(dataset, truth, examples.from_dataset(dataset, cache_mib=0), data.val)
-
-
 def predictor_of(network: RCNN, config: Config) -> Predictor:
     """Finds what an evaluation counts: detections with a score above `evaluate.score`."""
     return Predictor(network, config.model.input.canvas, score=config.evaluate.score)
@@ -147,13 +128,17 @@ def score(
         BadInput: an image cannot be read, no class of the model occurs in the data, the data have other keypoints than
             the model, or the metric is for other data.
     """
-    _check_keypoints(data.dataset, config)
-    map_of = _map_of(data, config, options) if options.metric == "cityscapes" else None
+    check_keypoints(data.dataset, config)
+    map_of = None
+    if options.metric == "cityscapes":
+        map_of = cityscapes_maps(data)
+        if not options.steps.grabcut and "masks" not in config.model.outputs:
+            raise BadInput("metric cityscapes: expected a model with masks, found none")
     kinds = None if options.steps.grabcut else config.evaluate.kinds
     options.steps.check(config.model.outputs)
     facts = {"model": config.model.model_dump(mode="json"), "score": config.evaluate.score}
     if options.out is not None:
-        facts["files"] = _files(data.dataset)
+        facts["files"] = file_facts(data.dataset)
     batches = pipeline.evaluation(
         data.examples, config.data, config.model.input, batch=options.batch or config.evaluate.batch
     )
@@ -169,7 +154,7 @@ def score(
             boxes=options.boxes,
             paste=config.model.detections.paste,
             steps=options.steps,
-            pixels=_pixels(data.dataset),
+            pixels=original_pixels(data.dataset),
             engine=options.engine,
             sigmas=config.evaluate.sigmas,
             map_of=map_of,
@@ -220,7 +205,7 @@ def evaluate(
         model.name
         + (f" with {' and '.join(STEP_NAMES[name] for name in steps)}" if (steps := options.steps.names) else ""),
         None if model.source is None or is_recipe(model.source) else model.source.resolve(),
-        {"name": held.dataset.name, **_absolute(data)},
+        {"name": held.dataset.name, **with_absolute_paths(data)},
         None if chosen is None else tuple(sorted(chosen.intersection(config.model.class_names))),
         options.metric,
     )
@@ -266,65 +251,3 @@ def classes_a(
     else:
         return None
     return None if found >= set(dataset.class_names) else found
-
-
-def _check_keypoints(dataset: Dataset, config: Config) -> None:
-    """Raises BadInput where the model and the data have keypoints, and not the same."""
-    known, named = config.model.keypoint.names, dataset.keypoints
-    if "keypoints" in config.model.outputs and named is not None and named.names != known:
-        expected, found = (", ".join(names[:3]) for names in (known, named.names))
-        raise BadInput(
-            f"{dataset.name}: expected the model's {len(known)} keypoints, such as {expected}, found "
-            f"{len(named.names)}, such as {found}"
-        )
-
-
-def _map_of(data: EvaluationData, config: Config, options: EvaluateOptions) -> Callable[[int], IdMap]:
-    """Gives the map of ids of each image; see `evaluation.cityscapes`.
-
-    Raises:
-        BadInput: the data set is no folder of Cityscapes, or there are no masks to score.
-    """
-    formats = [source.format for source in data.sources]
-    if formats != ["cityscapes"]:
-        raise BadInput(f"metric cityscapes: expected one data set of format cityscapes, found {', '.join(formats)}")
-    if not options.steps.grabcut and "masks" not in config.model.outputs:
-        raise BadInput("metric cityscapes: expected a model with masks, found none")
-    paths = cityscapes.maps(Path(data.sources[0].annotations))
-    numbers = examples.image_numbers(data.dataset)
-    files = {number: paths[str(image.id)] for number, image in zip(numbers, data.dataset.images, strict=True)}
-
-    def read_map(image_id: int) -> IdMap:
-        try:
-            return id_map(files[image_id])
-        except Unfit as problem:  # it was whole when the data set was opened
-            raise BadInput(f"{files[image_id]}: {problem}") from None
-
-    return read_map
-
-
-def _pixels(dataset: Dataset) -> PixelSource:
-    """Gives the images as they are in their files."""
-    places = {number: place for place, number in enumerate(examples.image_numbers(dataset))}
-    return lambda image_id: examples.pixels(dataset, places[image_id])
-
-
-def _absolute(data: DataConfig) -> Json:
-    """The data sets and the file of new names, as a configuration has them, with absolute paths."""
-    plain = data.model_dump(mode="json", include={"val", "names"})
-    for source in plain["val"]:
-        found = {key: source[key] for key in ("images", "annotations", "masks_b") if source[key] is not None}
-        source |= {key: str(Path(path).resolve()) for key, path in found.items()}
-    if plain["names"] is not None:
-        plain["names"] = str(Path(plain["names"]).resolve())
-    return plain
-
-
-def _files(dataset: Dataset) -> list[tuple[int, int]]:
-    """Size and time of each image file, which change with what it shows."""
-    found = []
-    for image in dataset.images:
-        if isinstance(image.file, Path) and image.file.is_file():
-            facts = image.file.stat()
-            found.append((facts.st_size, facts.st_mtime_ns))
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +108,7 @@ def detections_sheet(
     """
     pictures = []
     for index, pixels in enumerate(images):
-        one = Detections(*(None if value is None else value[index] for value in found))
-        kept = one.valid & (one.scores >= score)
-        one = Detections(*(None if value is None else value[kept] for value in one))
-        drawn = visualize.enlarged(pixels, one)
+        kept = found.valid[index] & (found.scores[index] >= score)
+        drawn = visualize.enlarged(pixels, found.mapped(itemgetter((index, kept))))
         pictures.append(visualize.draw(*drawn, class_names, a_classes=a_names, skeleton=skeleton))
     return np.concatenate(pictures, axis=1)

@@ -21,8 +21,7 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.names import COCO_FLIP, COCO_KEYPOINTS, COCO_SKELETON
 from maskx_tf.prediction.images import keypoints_of
-from maskx_tf.structures import Detections
-from maskx_tf.tasks import evaluate
+from maskx_tf.tasks import evaluate, evaluation_data
 from maskx_tf.tasks.pictures import detections_sheet
 from maskx_tf.tasks.progress import SILENT, Progress
 from maskx_tf.training import dry, fit, start
@@ -164,7 +163,7 @@ class Watcher:
     def __init__(self, config: Config, classes_a: frozenset[str], progress: Progress) -> None:
         self._config = config
         self._classes_a = classes_a
-        self._data = evaluate.open_data(config.data, config.model.class_names, progress)
+        self._data = evaluation_data.open_data(config.data, config.model.class_names, progress)
         self._predictor: Predictor | None = None
 
     def evaluate(self, model: RCNN) -> tuple[dict[str, float], float | None]:
@@ -182,7 +181,7 @@ class Watcher:
         config = self._config
         batch = next(iter(pipeline.evaluation(self._data.examples, config.data, config.model.input, batch=PICTURES)))
         found = self._refreshed(model).detect(batch["images"], batch["image_sizes"])
-        found = Detections(*(None if value is None else value.numpy() for value in found))
+        found = found.mapped(lambda array: array.numpy())
         score = max(SHOWN, config.model.detections.score)
         names, lines = config.model.class_names, keypoints_of(config.model).skeleton
         return detections_sheet(batch["images"].numpy(), found, names, self._classes_a, score, lines)

@@ -168,4 +168,4 @@ def assert_same_detections(
 
 def of_image(found: Detections, image: int) -> Detections:
     """The detections of one image, still a batch."""
-    return Detections(*(None if part is None else part[image : image + 1] for part in found))
+    return found.mapped(lambda part: part[image : image + 1])
