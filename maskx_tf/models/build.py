@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
@@ -117,6 +118,8 @@ def _anchors_a_cell(config: ModelConfig) -> int:
 
 def _proposals(config: ModelConfig, head: RPNHead, strides: Sequence[int], portable: bool) -> ProposalStage:
     rpn, anchors = config.rpn, config.anchors
+    # The kernel that is the fastest on a CPU has no form for GPUs, and would wait for copies of every level.
+    portable = portable or bool(tf.config.list_physical_devices("GPU"))
     train, test = (
         ProposalFilter(before, after, rpn.nms_iou, rpn.min_size, portable)
         for before, after in ((rpn.pre_nms_train, rpn.post_nms_train), (rpn.pre_nms_test, rpn.post_nms_test))

@@ -64,7 +64,7 @@ class ProposalFilter(NamedTuple):
     """Which of the RPN's boxes go on; see `ops.detections.proposals` for the fields.
 
     Attributes:
-        portable: of operations that XLA and LiteRT can compile.
+        portable: of operations that GPUs, XLA and LiteRT have.
     """
 
     candidates_per_level: int

@@ -101,7 +101,7 @@ def proposals(
         limit: N, how many proposals an image keeps.
         iou_threshold: suppress above this.
         min_side: a side has to be at least this long after clipping, and longer than 0.
-        suppress: `nms_levels`, or `nms_levels_portable` under XLA and for LiteRT.
+        suppress: `nms_levels`, or `nms_levels_portable` on GPUs, under XLA and for LiteRT.
     """
     boxes, scores, valid = [], [], []
     longest = min(candidates_per_level, max(level.shape[1] for level in logits))

@@ -208,9 +208,9 @@ def test_nms_levels_portable_of_equal_scores_keeps_the_first() -> None:
     boxes, scores, valid = tied_levels()
     for limit in (5, 48):
         result = nms_ops.nms_levels_portable(boxes, tf.constant(scores), valid, iou_threshold=0.5, limit=limit)
-        groups = np.tile([0, 1], 24)
-        expected = reference.nms(boxes.reshape(-1, 4), scores.ravel(), groups, valid.ravel(), 0.5, limit)
-        np.testing.assert_array_equal(result[0][0][: len(expected)], boxes.reshape(-1, 4)[expected])
+        levels = boxes[0].swapaxes(0, 1).reshape(-1, 4), scores[0].T.ravel(), np.repeat([0, 1], 24)
+        expected = reference.nms(*levels, valid.ravel(), 0.5, limit)
+        np.testing.assert_array_equal(result[0][0][: len(expected)], levels[0][expected])
 
 
 def test_nms_levels_of_equal_scores_keeps_some() -> None:
