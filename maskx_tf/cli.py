@@ -32,6 +32,7 @@ from maskx_tf.commands import (
     export,
     import_,
     predict,
+    recipes,
     report,
     serve,
     study,
@@ -45,18 +46,19 @@ from maskx_tf.errors import BadInput, visible
 
 BAD_INPUT, BUG = 2, 1
 LONGEST_LINE = 2000
+COMPLETION = "_MASKX_COMPLETE"  # set by a shell whose Tab key asks what can follow
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 app = typer.Typer(
     name="maskx",
     help="Instance segmentation for classes that have boxes but no masks: Mask^X R-CNN and its family.",
-    epilog="Example: maskx train configs/synthetic_detector.yaml train.steps=1000 --out runs/first",
-    add_completion=False,
+    epilog="Example: maskx train synthetic_detector train.steps=1000 --out runs/first",
     rich_markup_mode=None,  # frames and columns of types would take twice the lines, and a tenth of a second
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+app.command("recipes", epilog=recipes.EXAMPLE)(recipes.recipes_)
 app.command(epilog=config.EXAMPLE)(config.config)
 app.command(epilog=train.EXAMPLE)(train.train)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.eval_)
@@ -160,6 +162,8 @@ class _Visible:
 def _invoke(arguments: Sequence[str]) -> int:
     """What command(arguments) does, without its own ways with interrupts and broken pipes."""
     command = typer.main.get_command(app)
+    if COMPLETION in os.environ:
+        command.main([], prog_name="maskx")  # prints the answer and ends the process
     _keep_examples_whole(command)
     try:
         with command.make_context("maskx", list(arguments) or ["--help"]) as context:

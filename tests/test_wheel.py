@@ -16,16 +16,22 @@ METADATA = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone, so git cannot name the tracked files")
 
 
-def tracked() -> set[str]:
-    listed = subprocess.run(["git", "ls-files", "-z", "maskx_tf"], cwd=ROOT, check=True, capture_output=True, text=True)
-    return {name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
+def tracked(*folders: str) -> set[str]:
+    command = ["git", "ls-files", "-z", *folders]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
+
+
+def packaged() -> set[str]:
+    """The tracked files by their places in the wheel, where recipes are part of the package."""
+    return tracked("maskx_tf") | {f"maskx_tf/recipes/{name.removeprefix('configs/')}" for name in tracked("configs")}
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tracked files alone: setuptools would pick up leftovers of earlier builds, and leave some."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in (*METADATA, *tracked()):
+    for name in (*METADATA, *packaged()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     return folder
@@ -45,7 +51,7 @@ def test_wheel_holds_the_tracked_files(clone: Path, tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("maskx_tf-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-    assert {name for name in held if ".dist-info/" not in name} == tracked()
+    assert {name for name in held if ".dist-info/" not in name} == packaged()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in held)
 
 
@@ -53,5 +59,5 @@ def test_pip_installs_the_tracked_files(clone: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     pip(clone, "install", "--no-compile", "--target", str(site))
     installed = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
-    assert {name for name in installed if name.startswith("maskx_tf/")} == tracked()
+    assert {name for name in installed if name.startswith("maskx_tf/")} == packaged()
     assert "bin/maskx" in installed

@@ -8,18 +8,20 @@ from typing import Annotated
 
 import typer
 
+from maskx_tf.commands import recipes
 from maskx_tf.errors import BadInput
 
-EXAMPLE = "Example: maskx config configs/mask_rcnn_r50_fpn_coco.yaml train.steps=1000 'model.input.canvas=[512, 512]'"
+EXAMPLE = "Example: maskx config mask_rcnn_r50_fpn_coco train.steps=1000 'model.input.canvas=[512, 512]'"
 
 REFERENCE = """# Configuration
 
-A recipe is a YAML file. Its key `base` may name another file, relative to it, whose settings hold where the recipe says
-nothing; settings on the command line win over both. Every key below has a default, unless it must be given; a key that
-is not below is refused, with the nearest that is. `maskx config RECIPE key=value ...` prints what it all comes to.
+A recipe is a YAML file, or the name of one that comes with the package (`maskx recipes`); a file of this name wins. Its
+key `base` may name another recipe, relative to it, whose settings hold where the recipe says nothing; settings on the
+command line win over both. Every key below has a default, unless it must be given; a key that is not below is refused,
+with the nearest that is. `maskx config RECIPE key=value ...` prints what it all comes to.
 
 ```yaml
-base: configs/mask_x_rcnn_r50_fpn_coco_voc.yaml
+base: mask_x_rcnn_r50_fpn_coco_voc
 train:
   batch: 8
   rate: 0.01
@@ -52,7 +54,14 @@ def _print_reference(wanted: bool) -> None:
 
 
 def config(
-    recipe: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, with or without a base.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file, or a name that maskx recipes lists.",
+            autocompletion=recipes.complete,
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings that win over the file's, such as train.steps=1000."),
@@ -68,6 +77,7 @@ def config(
 ) -> None:
     """Print every setting that a recipe comes to. Its bases and the overrides are resolved and checked."""
     from maskx_tf.config import dump, load
+    from maskx_tf.config.recipes import find
     from maskx_tf.files import as_json as json_text
     from maskx_tf.files import write_text
 
@@ -79,7 +89,7 @@ def config(
     if out is None:
         print(text, end="")
         return
-    if out.exists() and os.path.samefile(out, recipe):
+    if out.exists() and os.path.samefile(out, find(recipe)):
         raise BadInput(
             f"--out {out}: expected another file, for it would replace the recipe, its base and its comments"
         )

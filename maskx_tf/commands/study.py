@@ -9,14 +9,22 @@ from typing import Annotated
 
 import typer
 
+from maskx_tf.commands import recipes
 from maskx_tf.quiet import import_tensorflow
 
-EXAMPLE = "Example: maskx study configs/study/synthetic_quick.yaml --out studies/quick"
+EXAMPLE = "Example: maskx study synthetic_quick --out studies/quick"
 STOPPED = 130  # as after Ctrl-C
 
 
 def study(
-    config_file: Annotated[str, typer.Argument(metavar="CONFIG", help="A study, such as those in configs/study.")],
+    config_file: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A study: a YAML file, or a name that maskx recipes lists.",
+            autocompletion=recipes.complete,
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the study's.")
     ] = None,

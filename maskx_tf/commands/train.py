@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskx_tf.commands import recipes
 from maskx_tf.commands.progress import progress
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
@@ -15,13 +16,18 @@ from maskx_tf.quiet import import_tensorflow
 if TYPE_CHECKING:
     from maskx_tf.config import Config
 
-EXAMPLE = "Example: maskx train configs/synthetic_mask_x.yaml train.steps=2000 --out runs/first"
+EXAMPLE = "Example: maskx train synthetic_mask_x train.steps=2000 --out runs/first"
 STOPPED = 130  # as after Ctrl-C
 
 
 def train(
     config_file: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A recipe, such as those in configs.")
+        str | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A recipe: a YAML file, or a name that maskx recipes lists.",
+            autocompletion=recipes.complete,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -50,7 +56,7 @@ def train(
         _replay(replay, as_json)
         return
     if config_file is None:
-        raise BadInput("expected a recipe, such as configs/synthetic_mask_x.yaml")
+        raise BadInput("expected a recipe: a YAML file, or a name that maskx recipes lists")
     from maskx_tf.config import load
 
     config = load(config_file, overrides or [])

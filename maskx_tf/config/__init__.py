@@ -1,6 +1,6 @@
 """The typed configuration: what can be set, read from YAML with a parent file and overrides, written back resolved.
 
-    config = load("configs/mask_rcnn_r50_fpn_coco.yaml", ["train.steps=100"])
+    config = load("mask_rcnn_r50_fpn_coco", ["train.steps=100"])
     write(config, "runs/first/config.yaml")
 
 It imports no TensorFlow: a configuration is checked in a tenth of a second.

@@ -11,10 +11,11 @@ from typing import NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from maskx_tf import files
+from maskx_tf.config import recipes
 from maskx_tf.config.explain import Keys, explain, show
 from maskx_tf.config.schema import Config
 from maskx_tf.config.text import YamlError, format_yaml, parse_yaml
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, did_you_mean
 from maskx_tf.files import Json
 
 MOST_BASES = 3
@@ -35,8 +36,8 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Reads and checks a configuration.
 
     Args:
-        path: a YAML file. Its key `base` may name another, relative to it, whose settings hold where it has none;
-            mappings are merged, anything else replaces what the base has.
+        path: a YAML file, or the name of one of the package's recipes. Its key `base` may name another, relative to
+            it, whose settings hold where it has none; mappings are merged, anything else replaces what the base has.
         overrides: texts such as "train.steps=100" or "model.input.canvas=[512, 512]"; the last one wins.
 
     Raises:
@@ -62,7 +63,7 @@ def read(
     Raises:
         BadInput: see `load`.
     """
-    layers = _read_chain(os.fspath(path)) + [_Layer(*layer) for layer in settings]
+    layers = _read_chain(recipes.find(os.fspath(path))) + [_Layer(*layer) for layer in settings]
     layers += [_read_override(text) for text in overrides]
     merged: Json = {}
     origins: dict[Keys, str] = {}
@@ -107,7 +108,7 @@ def _read_chain(path: str) -> list[_Layer]:
             return layers
         if not isinstance(base, str) or not base:
             raise BadInput(f"{path}: base: expected the path of one file, found {show(base)}")
-        path = os.path.normpath(os.path.join(os.path.dirname(path), base))
+        path = os.path.normpath(recipes.find(base, os.path.dirname(path)))
 
 
 def _read_file(path: str, names: list[str]) -> Json:
@@ -117,7 +118,8 @@ def _read_file(path: str, names: list[str]) -> Json:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         where = f"{names[-2]}: base: {path}" if len(names) > 1 else path
-        raise BadInput(f"{where}: cannot be read: {reason}") from None
+        hint = did_you_mean(Path(path).stem, recipes.names()) if isinstance(error, FileNotFoundError) else ""
+        raise BadInput(f"{where}: cannot be read: {reason}{hint}") from None
     if len(data) > MOST_BYTES:
         raise BadInput(f"{path}: expected a YAML file, found more than {MOST_BYTES // 1_000_000} MB")
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from maskx_tf.config import recipes
 from maskx_tf.config.fields import Count, Float, Fraction, Positive, Section, Seed, Text, impossible
 from maskx_tf.config.loader import read
 from maskx_tf.config.schema import Masks
@@ -201,11 +201,12 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> StudyCo
     Raises:
         BadInput: one line with the file or override, the key, what was expected and what was found.
     """
+    path = recipes.find(os.fspath(path))
     study = read(StudyConfig, path, overrides)
-    here = Path(path).parent
+    here = os.path.dirname(path)
 
     def moved(recipe: str) -> str:
-        return os.path.normpath(here / recipe)
+        return os.path.normpath(recipes.find(recipe, here))
 
     detector = study.detector.model_copy(update={"recipe": moved(study.detector.recipe)})
     methods = tuple(one.model_copy(update={"recipe": moved(one.recipe)}) for one in study.methods)

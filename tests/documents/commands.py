@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from maskx_tf import cli
-from maskx_tf.config import Config, explain, load, loader
+from maskx_tf.config import Config, explain, load, loader, recipes
 from maskx_tf.errors import BadInput
 from maskx_tf.study import config as study
 
@@ -141,15 +141,18 @@ def _overrides(path: tuple[str, ...], given: dict[str, Any], root: Path) -> str 
     """What is wrong with the settings of a command line; values that a shell would fill in are not looked at."""
     overrides = [text for text in given.get("overrides") or () if "$" not in text]
     filled_in = [text for text in given.get("overrides") or () if "$" in text]
-    recipe = given.get("recipe") or given.get("config_file")
+    name = given.get("recipe") or given.get("config_file") or ""
+    recipe = recipes.find(name, root)
     try:
-        if recipe and (root / recipe).is_file():
-            study.load(root / recipe, overrides) if path == ("study",) else load(root / recipe, overrides)
+        if Path(recipe).is_file():
+            study.load(recipe, overrides) if path == ("study",) else load(recipe, overrides)
             overrides = []
         for text in overrides:
             loader._read_override(text)
     except BadInput as error:
         return str(error)
+    if name.islower() and recipes.RECIPE_NAME.fullmatch(name) and not Path(recipe).is_file():
+        return f"there is no recipe {name}"
     for text in [*overrides, *filled_in]:
         key = text.partition("=")[0]
         if path[-1] in WITH_OVERRIDES and key not in KEYS:

@@ -224,6 +224,7 @@ def test_notebooks_are_read(project: Path) -> None:
         ("```\nmaskx export saved-model runs/a\n```", "Missing option '--out'"),
         ("```\nmaskx ask localhost:8500 a.png --score 7\n```", "Invalid value for '--score'"),
         ("```sh\nmaskx train configs/b.yaml\n```", "there is no configs/b.yaml"),
+        ("```\nmaskx train synthetic_maskx\n```", "there is no recipe synthetic_maskx"),
         ("```\nmaskx train configs/a.yaml train.rat=1\n```", "override 'train.rat=1': train.rat: unknown key"),
         ("```\nmaskx train configs/a.yaml train.steps=none\n```", "expected a whole number, found 'none'"),
         ("```\nmaskx train mine.yaml train.rat=1\n```", "there is no setting train.rat"),
