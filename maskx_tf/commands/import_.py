@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskx_tf.commands.progress import progress
+from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from maskx_tf.files import Json
 
 EXAMPLE = "Example: maskx import detectron2 model_final.pkl --out imported model.detections.score=0.3"
+EXAMPLE_NAME = "torchvision:maskrcnn_resnet50_fpn"
 LONGEST = 3
 
 
@@ -28,15 +31,33 @@ class Program(StrEnum):
     mxnet = "mxnet"
 
 
+def complete(incomplete: str) -> list[str]:
+    """The names of published weights that begin so, for a shell's Tab key."""
+    from maskx_tf.importers.published import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 def import_(
     source: Annotated[
-        Program, typer.Argument(metavar="SOURCE", help="torchvision, detectron2, detectron, keras or mxnet.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="torchvision, detectron2, detectron, keras or mxnet; or published weights, such as "
+            "torchvision:maskrcnn_resnet50_fpn, which are downloaded.",
+            autocompletion=complete,
+        ),
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=".pth, .pkl, .safetensors, .npz, .h5 or .params.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the model: a new one, or a model's to replace.")],
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help=".pth, .pkl, .safetensors, .npz, .h5 or .params; not after a name."),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings that win over the source's, such as model.roi.samples=1."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the model: a new one, or a model's to replace.")
     ] = None,
     classes: Annotated[
         Path | None,
@@ -53,12 +74,28 @@ def import_(
     """Make a model folder of another program's file. seg_every_thing's files are Detectron's."""
     import json
 
+    settings = tuple(overrides or ())
+    is_name = ":" in source
+    if is_name and file is not None:  # what follows a name is a setting
+        settings = (file, *settings)
+    if not is_name:
+        if source not in list(Program):
+            raise BadInput(f"{source}: is not one of {', '.join(Program)}, nor a name such as {EXAMPLE_NAME}")
+        if file is None:
+            raise BadInput("Missing argument 'FILE'")
+    if out is None:
+        raise BadInput("Missing option '--out': the folder of the model")
     import_tensorflow()
     from maskx_tf.importers.plan import ImportRequest
     from maskx_tf.importers.run import import_file
+    from maskx_tf.tasks.published import download
 
-    request = ImportRequest(file, tuple(overrides or ()), classes, all_ids, without_rpn)
-    imported = import_file(source.value, request, out)
+    if is_name:
+        with progress("downloading") as bar:
+            source, path = download(source, bar)
+    else:
+        path = Path(file or "")
+    imported = import_file(source, ImportRequest(path, settings, classes, all_ids, without_rpn), out)
     summary = {"out": str(out), **_facts(imported.config.model), **imported.meta}
     print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else describe(summary))
 

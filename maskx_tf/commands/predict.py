@@ -20,7 +20,7 @@ EXAMPLE = "Example: maskx predict runs/my_model photos/ --out predictions --json
 def predict(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder; a .yaml: random weights."),
+        typer.Argument(metavar="MODEL", help="A run, checkpoint or import; a .yaml: random weights; torchvision:NAME."),
     ],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="Image files, folders of them, or quoted patterns.")
@@ -52,10 +52,13 @@ def predict(
     import_tensorflow()
     from maskx_tf.masks.steps import MaskSteps
     from maskx_tf.tasks.predict import predict_files
+    from maskx_tf.tasks.published import local
 
+    with progress_bar("downloading") as bar:
+        folder = local(model, bar)
     with progress_bar("predicting") as bar:
         count = predict_files(
-            model,
+            folder,
             files,
             pictures=None if no_images else out,
             results=json_file,

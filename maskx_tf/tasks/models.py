@@ -15,6 +15,7 @@ from maskx_tf.files import Json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.prediction.images import ImagePredictor, keypoints_of
+from maskx_tf.tasks.published import local
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +85,13 @@ def load(path: str | os.PathLike[str], class_names: Sequence[str] = ()) -> Model
     """Opens the model of a run, checkpoint or model folder; of a recipe, builds one with random weights.
 
     Args:
-        path: the folder, or the recipe's .yaml file.
+        path: the folder, the recipe's .yaml file, or a name that `published.local` knows.
         class_names: of a recipe that names no classes.
 
     Raises:
         BadInput: it is no such folder or recipe, or it is damaged.
     """
-    source = Path(path)
+    source = local(path)
     if is_recipe(source):
         config = load_config(source)
         config = config.with_classes(config.model.class_names or tuple(class_names))

@@ -11,6 +11,8 @@ import pytest
 from maskx_tf import cli
 from maskx_tf.checkpoints import io
 from maskx_tf.commands.import_ import describe
+from maskx_tf.importers.published import PublishedFile
+from maskx_tf.tasks import published
 from tests.importers.files import python2_pickle, random_tensors
 from tests.importers.test_detectron import detector
 
@@ -55,6 +57,18 @@ def test_a_file_becomes_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_published_weights_become_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a name is a setting, not a file."""
+    monkeypatch.setenv("MASKX_HOME", "home")
+    file = PublishedFile("detectron", "http://127.0.0.1:9/model.pkl", "")
+    monkeypatch.setattr(published, "lookup", lambda name: file)
+    file.path.parent.mkdir(parents=True)
+    file.path.write_bytes(python2_pickle({"blobs": random_tensors(detector(2))}))
+    assert cli.run(["import", "detectron2:any", "model.detections.score=0.3", "--out", "model"]) == 0
+    config = io.open_model("model").config
+    assert config.model.detections.score == 0.3
+
+
 def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert fails(capsys, "detectron2", "none.pkl", "--out", "a").startswith("none.pkl: cannot be read: ")
     Path("empty.pkl").touch()
@@ -63,5 +77,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert fails(capsys, "detectron2", "empty.pkl", "--out", "photos").endswith("model folder to replace, found a.jpg")
     assert "cut short, damaged or no pickle" in fails(capsys, "torchvision", "empty.pkl", "--out", "a")
     assert fails(capsys, "torchvision", "empty.pkl").startswith("Missing option '--out'")
+    assert fails(capsys, "torchvision", "--out", "a") == "Missing argument 'FILE'"
+    assert fails(capsys, "torchvision:maskrcnn", "--out", "a").startswith("torchvision:maskrcnn: no published weights")
     assert "is not one of" in fails(capsys, "caffe", "empty.pkl", "--out", "a")
     assert not Path("a").exists()

@@ -134,7 +134,15 @@ def _recorder() -> tuple[Any, dict[tuple[str, ...], dict[str, Any]]]:
 
     command = typer.main.get_command(cli.app)
     record(command, ())
+    for option in command.params:
+        if option.name in ("install_completion", "show_completion"):  # they would change the user's shell, or need one
+            option.callback = _leave
     return command, found
+
+
+def _leave(_context: Any, _option: Any, is_given: bool) -> None:
+    if is_given:
+        raise typer.Exit
 
 
 def _overrides(path: tuple[str, ...], given: dict[str, Any], root: Path) -> str | None:
