@@ -119,6 +119,4 @@ class KeypointBranch:
 def put_back(values: tf.Tensor, flags: tf.Tensor) -> tf.Tensor:
     """Values [B, M, ...] of the regions with a flag, bool [B, N], in the places of these regions; zeros elsewhere."""
     places = tf.maximum(tf.cumsum(tf.cast(flags, tf.int32), axis=1) - 1, 0)
-    spread = tf.gather(values, places, batch_dims=1)
-    kept = tf.reshape(flags, tf.concat([tf.shape(flags), [1] * (values.shape.rank - 2)], axis=0))
-    return tf.where(kept, spread, 0.0)
+    return sampling.where_flagged(flags, tf.gather(values, places, batch_dims=1))

@@ -1,4 +1,4 @@
-"""What a mask learns from: strategies that turn the samples of a batch into losses."""
+"""What a mask learns from: strategies that turn the regions of a batch into losses."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
 from maskx_tf.losses import Loss
+from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import colour
+from maskx_tf.ops import masks as mask_ops
 
 MASK = "loss_mask"
 TERMS = {"projection": "loss_mask_projection", "pairwise": "loss_mask_pairwise", "points": "loss_mask_points"}
 
 
-class MaskSamples(NamedTuple):
-    """The N regions of each image in which the mask branch learns.
+class PooledRegions(NamedTuple):
+    """Regions to learn from, with what the head reads of them.
 
     Attributes:
-        logits: float [B, N, M, M], of each region's own class; [B, N, M, M, K + 1] where classes compete.
-        truth: float32 [B, N, M, M], 0 or 1; means nothing where has_mask is false.
-        has_mask: bool [B, N], regions whose truth has a mask.
+        pooled: float [B, N, size, size, C].
+        pixels: RGB float [B, N, M, M, 3] in 0..255; None if neither the head nor the loss reads them.
         classes: int32 [B, N], 1..K; 0 for background and padding.
-        inside: bool [B, N, M, M], cells in the box of the region's truth.
-        pixels: RGB float [B, N, M, M, 3] in 0..255 of the region; None if neither the head nor the loss reads them.
-        seen: bool [B, N, M, M], cells that show the image and not what lies beyond it.
-        clicks: float32 [B, N, Q, 3], the labelled points of each region's truth: x and y as fractions of the
-            region, and 1 on the object, 2 outside it, 0 for none; None for data without any.
+        truth: float32 [B, N, M, M], 0 or 1; means nothing where has_mask is false.
+        has_mask: bool [B, N].
+        boxes: float32 [B, N, 4], the regions, with their margin.
+        truth_boxes: float32 [B, N, 4], the boxes of their truth.
+        image_sizes: float32 [B, 2].
+        clicks: float32 [B, N, Q, 3], the labelled points of their truth (`Targets.clicks`); None for data without any.
     """
 
-    logits: tf.Tensor
+    pooled: tf.Tensor
+    pixels: tf.Tensor | None
+    classes: tf.Tensor
     truth: tf.Tensor
     has_mask: tf.Tensor
-    classes: tf.Tensor
-    inside: tf.Tensor
-    pixels: tf.Tensor | None
-    seen: tf.Tensor
+    boxes: tf.Tensor
+    truth_boxes: tf.Tensor
+    image_sizes: tf.Tensor
     clicks: tf.Tensor | None = None
 
 
@@ -44,7 +47,7 @@ class MaskLoss(Protocol):
 
     Attributes:
         reads_boxes: whether regions teach whose truth has a box and no mask.
-        reads_pixels: whether it needs `MaskSamples.pixels`.
+        reads_pixels: whether it needs `PooledRegions.pixels`.
     """
 
     reads_boxes: bool
@@ -55,8 +58,13 @@ class MaskLoss(Protocol):
         """The keys of the result."""
         ...
 
-    def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
-        """The losses of a batch."""
+    def __call__(self, logits: tf.Tensor, regions: PooledRegions) -> dict[str, Loss]:
+        """The losses of a batch.
+
+        Args:
+            logits: float [B, N, M, M], of each region's own class; [B, N, M, M, K + 1] where classes compete.
+            regions: N of each image.
+        """
         ...
 
 
@@ -66,8 +74,8 @@ class PixelLoss:
     names = (MASK,)
     reads_boxes = reads_pixels = False
 
-    def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
-        return {MASK: loss_ops.mask_loss(samples.logits, samples.truth, samples.has_mask)}
+    def __call__(self, logits: tf.Tensor, regions: PooledRegions) -> dict[str, Loss]:
+        return {MASK: loss_ops.mask_loss(logits, regions.truth, regions.has_mask)}
 
 
 class SoftmaxLoss:
@@ -76,8 +84,8 @@ class SoftmaxLoss:
     names = (MASK,)
     reads_boxes = reads_pixels = False
 
-    def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
-        return {MASK: loss_ops.softmax_mask_loss(samples.logits, samples.truth, samples.classes, samples.has_mask)}
+    def __call__(self, logits: tf.Tensor, regions: PooledRegions) -> dict[str, Loss]:
+        return {MASK: loss_ops.softmax_mask_loss(logits, regions.truth, regions.classes, regions.has_mask)}
 
 
 class BoxLoss:
@@ -98,18 +106,23 @@ class BoxLoss:
     def names(self) -> tuple[str, ...]:
         return (MASK, *(TERMS[term] for term in self.terms))
 
-    def __call__(self, samples: MaskSamples) -> dict[str, Loss]:
-        losses = PixelLoss()(samples)
-        boxed = (samples.classes > 0) & ~samples.has_mask
+    def __call__(self, logits: tf.Tensor, regions: PooledRegions) -> dict[str, Loss]:
+        losses = PixelLoss()(logits, regions)
+        boxed = (regions.classes > 0) & ~regions.has_mask
+        inside = mask_ops.cells_inside(regions.boxes, regions.truth_boxes, size=logits.shape[-1])
         if "projection" in self.terms:
-            losses[TERMS["projection"]] = loss_ops.projection_loss(samples.logits, samples.inside, boxed)
+            losses[TERMS["projection"]] = loss_ops.projection_loss(logits, inside, boxed)
         if "pairwise" in self.terms:
-            similarity = colour.colour_similarity(samples.pixels, samples.seen)
-            losses[TERMS["pairwise"]] = loss_ops.pairwise_loss(samples.logits, similarity, samples.inside, boxed)
+            corner = regions.image_sizes[:, ::-1]
+            image = tf.concat([tf.zeros_like(corner), corner], axis=1)[:, None]
+            seen = mask_ops.cells_inside(regions.boxes, image, size=logits.shape[-1])
+            similarity = colour.colour_similarity(regions.pixels, seen)
+            losses[TERMS["pairwise"]] = loss_ops.pairwise_loss(logits, similarity, inside, boxed)
         if "points" in self.terms:
-            if samples.clicks is None:
+            if regions.clicks is None:
                 raise ValueError("gt_clicks: expected labelled points for model.mask.box_losses: [points], found none")
-            places, labels = samples.clicks[..., :2], samples.clicks[..., 2]
+            clicks = box_ops.points_in_boxes(regions.clicks, regions.boxes)
+            places, labels = clicks[..., :2], clicks[..., 2]
             valid = (labels > 0) & boxed[..., None]
-            losses[TERMS["points"]] = loss_ops.point_loss(samples.logits, places, labels == 1, valid)
+            losses[TERMS["points"]] = loss_ops.point_loss(logits, places, labels == 1, valid)
         return losses

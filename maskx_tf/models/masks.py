@@ -13,7 +13,7 @@ from maskx_tf import targets as target_ops
 from maskx_tf.losses import Loss
 from maskx_tf.models.branch import Prepared, Scene
 from maskx_tf.models.filters import TransferredFilters
-from maskx_tf.models.mask_losses import MaskLoss, MaskSamples
+from maskx_tf.models.mask_losses import MaskLoss, PooledRegions
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import colour, sampling
 from maskx_tf.ops import images as image_ops
@@ -54,32 +54,6 @@ class TruthRegions(NamedTuple):
     def choose(self, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         del regions
         return target_ops.truth_regions(truth, seed=seed, **self._asdict())
-
-
-class PooledRegions(NamedTuple):
-    """Regions to learn from, with what the head reads of them.
-
-    Attributes:
-        pooled: float [B, N, size, size, C].
-        pixels: RGB float [B, N, M, M, 3] in 0..255; None if neither the head nor the loss reads them.
-        classes: int32 [B, N], 1..K; 0 for background and padding.
-        truth: float32 [B, N, M, M], 0 or 1; means nothing where has_mask is false.
-        has_mask: bool [B, N].
-        boxes: float32 [B, N, 4], the regions, with their margin.
-        truth_boxes: float32 [B, N, 4], the boxes of their truth.
-        image_sizes: float32 [B, 2].
-        clicks: float32 [B, N, Q, 3], the labelled points of their truth (`Targets.clicks`); None for data without any.
-    """
-
-    pooled: tf.Tensor
-    pixels: tf.Tensor | None
-    classes: tf.Tensor
-    truth: tf.Tensor
-    has_mask: tf.Tensor
-    boxes: tf.Tensor
-    truth_boxes: tf.Tensor
-    image_sizes: tf.Tensor
-    clicks: tf.Tensor | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -189,21 +163,7 @@ class MaskBranch:
         """The losses of regions whose features are pooled already."""
         read = (regions.pooled, regions.pixels) if self.reads_pixels else regions.pooled
         logits = self.logits(read, regions.classes, self.prepare())
-        sizes, side = regions.image_sizes, self.head.side
-        corner = tf.stack([sizes[:, 1], sizes[:, 0]], axis=1)
-        image = tf.concat([tf.zeros_like(corner), corner], axis=1)[:, None]
-        losses = self.loss(
-            MaskSamples(
-                logits=logits,
-                truth=regions.truth,
-                has_mask=regions.has_mask,
-                classes=regions.classes,
-                inside=mask_ops.cells_inside(regions.boxes, regions.truth_boxes, size=side),
-                pixels=regions.pixels,
-                seen=mask_ops.cells_inside(regions.boxes, image, size=side),
-                clicks=None if regions.clicks is None else box_ops.points_in_boxes(regions.clicks, regions.boxes),
-            )
-        )
+        losses = self.loss(logits, regions)
         return {name: loss_ops.nan_unless_finite(loss, [logits]) for name, loss in losses.items()}
 
     def targets(self, regions: RegionTargets, truth: Targets) -> tf.Tensor:

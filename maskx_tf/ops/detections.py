@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import nms as nms_ops
+from maskx_tf.ops import sampling
 from maskx_tf.structures import Detections, Proposals
 
 
@@ -70,12 +71,11 @@ def detections(
     width, height = box_ops.sides(boxes)
     valid = chosen.valid & (width > 0.0) & (height > 0.0)
     indices, kept = nms_ops.nms(boxes, chosen.scores, chosen.classes, valid, iou_threshold=iou_threshold, limit=limit)
-    return Detections(
-        boxes=tf.where(kept[..., None], tf.gather(boxes, indices, batch_dims=1), 0.0),
-        scores=tf.where(kept, tf.gather(chosen.scores, indices, batch_dims=1), 0.0),
-        classes=tf.where(kept, tf.gather(chosen.classes, indices, batch_dims=1), 0),
-        valid=kept,
-    )
+
+    def kept_of(values: tf.Tensor) -> tf.Tensor:
+        return sampling.where_flagged(kept, tf.gather(values, indices, batch_dims=1))
+
+    return Detections(kept_of(boxes), kept_of(chosen.scores), kept_of(chosen.classes), kept)
 
 
 def proposals(

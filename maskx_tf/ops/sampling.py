@@ -62,6 +62,12 @@ def flagged_first(flags: tf.Tensor) -> tf.Tensor:
     return tf.argsort(tf.cast(~flags, tf.int32), axis=1, stable=True)
 
 
+def where_flagged(flags: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Values [B, N, ...] of entries with a flag, bool [B, N]; zeros elsewhere."""
+    aligned = flags[(..., *[tf.newaxis] * (values.shape.rank - 2))]
+    return tf.where(aligned, values, tf.zeros([], values.dtype))
+
+
 class Sample(NamedTuple):
     """A random choice of boxes, foreground first.
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from maskx_tf.models.proposals import ProposalChoice, RpnOutputs
+from maskx_tf.ops import sampling
 from maskx_tf.structures import Proposals
 
 # Below every logit of a network: its sigmoid is 0.
@@ -33,4 +34,4 @@ class WholeCells(NamedTuple):
         outputs = outputs._replace(logits=[tf.where(inside, logits, NEVER_LOGIT)])
         found = self.filter.choose(outputs, image_sizes)
         valid = found.valid & (found.scores > 0.0)
-        return Proposals(tf.where(valid[..., None], found.boxes, 0.0), tf.where(valid, found.scores, 0.0), valid)
+        return Proposals(sampling.where_flagged(valid, found.boxes), sampling.where_flagged(valid, found.scores), valid)

@@ -77,9 +77,7 @@ class Voting(NamedTuple):
         }
         sorted_parts = {name: tf.gather(part, order, batch_dims=1) for name, part in parts.items()}
         kept = sorted_parts["valid"]
-        return Detections(
-            **{name: tf.where(_like(kept, part), part, tf.zeros_like(part)) for name, part in sorted_parts.items()}
-        )
+        return Detections(**{name: sampling.where_flagged(kept, part) for name, part in sorted_parts.items()})
 
     def _vote(self, box: tf.Tensor, number: tf.Tensor, voters: Voters, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The enclosing box [4] and the votes in it [M, M] for a detection; a box of zeros if it has no pixel."""
@@ -131,11 +129,6 @@ def with_half(masks: tf.Tensor, threshold: float) -> tf.Tensor:
     """
     slope = 0.5 / (1.0 - threshold)
     return slope * masks + (1.0 - slope)
-
-
-def _like(flags: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Flags [B, D] with as many dimensions as the values."""
-    return tf.reshape(flags, tf.concat([tf.shape(flags), tf.ones([values.shape.rank - 2], tf.int32)], axis=0))
 
 
 def _cells_of(pixels: tf.Tensor, low: tf.Tensor, high: tf.Tensor, side: int) -> tf.Tensor:
