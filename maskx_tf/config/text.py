@@ -6,11 +6,12 @@ PyYAML reads version 1.1, in which `no` is false, `1e-4` is text, `010` is eight
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from maskx_tf.files import Json
+from maskx_tf.files import Json, JsonView
 
 NULL = re.compile(r"~|null|Null|NULL|")
 FLAG = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -128,3 +129,11 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     except UnicodeEncodeError:
         raise _NodeError(node, "half of a surrogate pair is not a character") from None
     return text
+
+
+def dotted(settings: JsonView, prefix: str = "") -> Json:
+    """Settings by their dotted names, such as {"train.steps": 100}."""
+    flat: Json = {}
+    for key, value in settings.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from maskx_tf.config import Config, dump
 from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, as_json
+from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 
@@ -59,21 +59,10 @@ def open_source(path: Path, overrides: Sequence[str] = (), *, portable: bool = F
     config = folder_ops.with_embedding(given, str(folder / folder_ops.EMBEDDING))
     if config.model.class_names != stored.model.class_names:
         raise BadInput("override 'model.class_names': expected the model's own: maskx vocabulary changes classes")
-    with _precision(config.export.bf16):
+    with dtype_policy("mixed_bfloat16" if config.export.bf16 else "float32"):
         model = build(config.model, portable=portable)
     io.read_weights(model, folder / folder_ops.WEIGHTS)
     return ExportModel(model, config, meta)
-
-
-@contextmanager
-def _precision(bf16: bool) -> Iterator[None]:
-    """Models built inside compute in this precision."""
-    before = keras.config.dtype_policy()
-    try:
-        keras.config.set_dtype_policy("mixed_bfloat16" if bf16 else "float32")
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def descriptions(source: ExportModel) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,9 @@ from maskx_tf.checkpoints.folder import refuse_other
 from maskx_tf.checkpoints.io import build_with, save
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.config import Config, ModelConfig
+from maskx_tf.config.text import dotted
 from maskx_tf.errors import BadInput
-from maskx_tf.files import Json, JsonView
+from maskx_tf.files import Json
 from maskx_tf.importers import detectron, detectron2, keras_applications, torchvision
 from maskx_tf.importers.fill import fill
 from maskx_tf.importers.mxnet import plan as mxnet
@@ -66,14 +67,14 @@ def convert(source: str, request: ImportRequest) -> Imported:
     for reason, names in filled.skipped.items():
         skipped.setdefault(reason, []).extend(names)
     ids, resolved = plan.labels.category_ids, config.model.model_dump(mode="json")
-    conventions = {CANVAS, *_flat(plan.settings, "model")}
+    conventions = {CANVAS, *dotted({"model": plan.settings})}
     meta = {
         "source": {"program": source, "file": request.path.name, "bytes": os.path.getsize(request.path)},
         "category_ids": None if ids is None else list(ids),
         "used": len(filled.used),
         "skipped": skipped,
         "fresh": list(filled.fresh),
-        "conventions": {key: value for key, value in _flat(resolved, "model").items() if key in conventions},
+        "conventions": {key: value for key, value in dotted({"model": resolved}).items() if key in conventions},
         "notes": list(plan.notes),
     }
     return Imported(model, config, meta)
@@ -122,14 +123,3 @@ def _check_anchors(plan: Plan, model: ModelConfig, path: Path) -> None:
             f"{path}: {plan.anchor_scores}: expected {ratios * sizes} anchors a cell, of {ratios} ratios and {sizes} "
             f"sizes, found {found}; set model.anchors.ratios and model.anchors.sizes as the model was trained"
         )
-
-
-def _flat(settings: JsonView, above: str) -> Json:
-    """Settings by their dotted keys."""
-    flat: Json = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{above}.{key}")
-        else:
-            flat[f"{above}.{key}"] = value
-    return flat

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
-from maskx_tf.layers.parts import Layer
+from maskx_tf.layers.parts import Layer, dtype_policy
 
 
 class Network(NamedTuple):
@@ -55,7 +54,7 @@ class Application(Layer):
         self.frozen_norm = frozen_norm
         self.frozen_stages = frozen_stages
         make, taps = NETWORKS[name_of_network]
-        with _policy(self.dtype_policy):
+        with dtype_policy(self.dtype_policy):
             whole = make(weights=None, include_top=False, input_shape=(None, None, 3))
             self.network = keras.Model(whole.inputs, [whole.get_layer(tap).output for tap in taps], name="network")
         self._fix_norms()
@@ -117,14 +116,3 @@ class Application(Layer):
     def call(self, images: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
         """Four maps, float [B, H / stride, W / stride, C], of normalised images [B, H, W, 3]."""
         return self.network(images, training=training)
-
-
-@contextlib.contextmanager
-def _policy(policy: keras.DTypePolicy) -> Iterator[None]:
-    """Keras' current dtype policy for a while: its applications ask for no other."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

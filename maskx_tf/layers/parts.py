@@ -1,8 +1,10 @@
-"""The base of our layers: it writes down their options, and reads them again, also where these are other layers."""
+"""What all layers share: a base that writes down their options and reads them again, and the policy of their types."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import keras
@@ -37,6 +39,17 @@ class Layer(keras.layers.Layer):
     def from_config(cls, config: LayerConfig) -> Self:
         # Parts are not built yet: their owner does that, and names their weights after itself.
         return cls(**keras.saving.deserialize_keras_object(_unbuilt(config)))
+
+
+@contextmanager
+def dtype_policy(policy: str | keras.DTypePolicy) -> Iterator[None]:
+    """Makes a policy Keras' own for a while: layers that are made then compute by it."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def build_once(part: keras.layers.Layer, shape: Shape) -> None:

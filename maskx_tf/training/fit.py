@@ -19,8 +19,9 @@ from maskx_tf.checkpoints import io
 from maskx_tf.checkpoints.folder import CONFIG
 from maskx_tf.config import Config, TrainConfig, load
 from maskx_tf.config import write as write_config
+from maskx_tf.config.text import dotted
 from maskx_tf.errors import BadInput
-from maskx_tf.files import Json, JsonView
+from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import distribute, optimizer, start, states
 from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
@@ -202,16 +203,9 @@ def note(config: Config, out: Path) -> None:
 
 def changes(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     """The settings in which two configurations differ, by their dotted names."""
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    before, after = dotted(old.model_dump(mode="json")), dotted(new.model_dump(mode="json"))
     names = dict.fromkeys([*before, *after])
     return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
-
-
-def _flat(values: JsonView, prefix: str = "") -> Json:
-    flat: Json = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def versions(config: Config) -> Json:

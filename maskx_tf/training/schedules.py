@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any
 
 import keras
@@ -13,10 +15,11 @@ from maskx_tf.files import Json
 
 
 @keras.saving.register_keras_serializable(package="maskx_tf")
+@dataclass(eq=False)
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The rate of step n is that of n times that of its warm-up.
 
-    Args:
+    Attributes:
         rate: after the warm-up.
         steps: of the whole run.
         warm_up_steps: how many steps the warm-up takes.
@@ -25,22 +28,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         drop_factor: see above.
     """
 
-    def __init__(
-        self,
-        rate: float,
-        *,
-        steps: int,
-        warm_up_steps: int = 0,
-        warm_up_start: float = 1 / 3,
-        drops: tuple[int, ...] | None = (),
-        drop_factor: float = 0.1,
-    ) -> None:
-        self.rate = rate
-        self.steps = steps
-        self.warm_up_steps = warm_up_steps
-        self.warm_up_start = warm_up_start
-        self.drops = None if drops is None else tuple(drops)
-        self.drop_factor = drop_factor
+    rate: float
+    _: KW_ONLY
+    steps: int
+    warm_up_steps: int = 0
+    warm_up_start: float = 1 / 3
+    drops: Sequence[int] | None = ()
+    drop_factor: float = 0.1
 
     @classmethod
     def of(cls, train: TrainConfig) -> Schedule:
@@ -66,11 +60,4 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return rate * tf.pow(self.drop_factor, passed)
 
     def get_config(self) -> Json:
-        return {
-            "rate": self.rate,
-            "steps": self.steps,
-            "warm_up_steps": self.warm_up_steps,
-            "warm_up_start": self.warm_up_start,
-            "drops": self.drops,
-            "drop_factor": self.drop_factor,
-        }
+        return asdict(self)

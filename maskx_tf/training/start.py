@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from maskx_tf.checkpoints.variables import assign, named
 from maskx_tf.config import Config
 from maskx_tf.config.schema import BRANCH_STAGES
 from maskx_tf.errors import BadInput, listed
+from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.models.build import build
 from maskx_tf.models.mask_losses import TERMS
 from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
@@ -80,14 +81,9 @@ def loss_weights(config: Config, model: RCNN) -> dict[str, float]:
     return {name: config.train.keypoint_weight for name in model.loss_names() if name == "loss_keypoint"}
 
 
-@contextmanager
-def precision(config: Config) -> Iterator[None]:
+def precision(config: Config) -> AbstractContextManager[None]:
     """Within, layers are made that compute in the type of a configuration."""
-    keras.config.set_dtype_policy(POLICIES[config.train.precision])
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy("float32")
+    return dtype_policy(POLICIES[config.train.precision])
 
 
 def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None]) -> None:
