@@ -20,6 +20,8 @@ import pytest
 import tensorflow as tf
 
 from maskx_tf import cli, locks
+from maskx_tf.config import Config
+from maskx_tf.config import write as write_config
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
 from maskx_tf.prediction.rows import ImageRow
@@ -258,6 +260,18 @@ def test_every_image_is_one_row_in_the_order_of_the_plan(job: Path, photos: Path
     }
     for entry in results:
         assert rle.area(entry["segmentation"]) == sum(np.arange(600) % 7 == 0) or entry["score"] < 0.9
+
+
+def test_a_score_that_an_export_does_not_reach_is_refused(tmp_path: Path, photos: Path) -> None:
+    """Its graph drops detections below its own threshold, whatever a job asks for."""
+    export = tmp_path / "pets" / "1"
+    (export / "assets").mkdir(parents=True)
+    (export / "saved_model.pb").write_bytes(b"")
+    write_config(Config(), export / "assets" / "config.yaml")
+    with pytest.raises(BadInput, match=r"--score: expected at least 0\.05, below which \S+ drops .*, found 0\.01"):
+        plan.write(tmp_path / "low", export, items.find([str(photos)], "image"), settings=BatchSettings(score=0.01))
+    assert not (tmp_path / "low").exists()
+    plan.write(tmp_path / "equal", export, items.find([str(photos)], "image"), settings=BatchSettings(score=0.05))
 
 
 def test_a_plan_says_what_its_rows_depend_on(tmp_path: Path, model: Path, photos: Path) -> None:
