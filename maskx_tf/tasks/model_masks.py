@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from maskx_tf.data.dataset import Instance
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import grabcut
-from maskx_tf.masks.paste import Crop, paste_crop
+from maskx_tf.masks.paste import Crop
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.tasks.models import ModelOrPath, opened
 
 
@@ -20,18 +21,21 @@ class ModelMaker:
     Args:
         model: an open model, or the path of one.
         class_names: of the data set.
+        steps: what follows the model; GrabCut in its place is `pseudo.GrabCutMaker`.
 
     Raises:
-        BadInput: the model has no masks, or knows no class of the data.
+        BadInput: a step cannot be done, the model has no masks, or knows no class of the data.
     """
 
     in_threads = False
 
-    def __init__(self, model: ModelOrPath, class_names: tuple[str, ...]) -> None:
+    def __init__(self, model: ModelOrPath, class_names: tuple[str, ...], steps: MaskSteps = NO_STEPS) -> None:
         self._model = opened(model, class_names)
         self.name = self._model.name
         if "masks" not in self._model.config.model.outputs:
             raise BadInput(f"{self.name}: expected a model with masks, found none")
+        steps.check(self._model.config.model.outputs)
+        self._steps = steps
         numbers = {name: number for number, name in enumerate(self._model.class_names, 1)}
         self._numbers = [numbers.get(name, 0) for name in class_names]
         if not any(self._numbers):
@@ -46,10 +50,10 @@ class ModelMaker:
         made = [nothing] * len(instances)
         if not known.size:
             return made
-        masks = self._model.predictor.segment(pixels, boxes[known], classes[known]).masks
+        masks = np.asarray(self._model.predictor.segment(pixels, boxes[known], classes[known]).masks)
         mode = self._model.config.model.detections.paste
-        for index, mask in zip(known, masks, strict=True):
-            crop = paste_crop(mask, boxes[index], *pixels.shape[:2], mode=mode)
+        crops = self._steps.crops(boxes[known], masks, pixels.shape[:2], lambda: pixels, mode) or []
+        for index, mask, crop in zip(known, masks, crops, strict=True):
             inside = mask >= 0.5
             confidence = float(mask[inside].mean()) if inside.any() else 0.0
             made[index] = grabcut.CutTarget(crop, grabcut.reach(crop.pixels) * confidence)

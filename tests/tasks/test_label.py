@@ -17,7 +17,8 @@ from maskx_tf import cli
 from maskx_tf.data.dataset import Instance
 from maskx_tf.masks import rle
 from maskx_tf.masks.grabcut import CutTarget
-from maskx_tf.masks.paste import Crop
+from maskx_tf.masks.paste import Crop, full
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.tasks import model_masks
 from maskx_tf.tasks.batch import review
@@ -63,7 +64,7 @@ class Half:
 
     in_threads, name = False, "half"
 
-    def __init__(self, model: str, class_names: tuple[str, ...]) -> None:
+    def __init__(self, model: str, class_names: tuple[str, ...], steps: MaskSteps = NO_STEPS) -> None:
         self.cow = class_names.index("cow") + 1
 
     def __call__(self, pixels: np.ndarray, instances: list[Instance]) -> list[CutTarget]:
@@ -189,10 +190,14 @@ def test_mistakes_are_one_line(here: dict[str, Any], half: None, capsys: pytest.
     label("--job", "job")
     Path("boxes.json").write_text(json.dumps({**here, "info": {}}))
     assert "found another job" in refused(capsys, *ask, "new.json", "--job", "job")
+    Path("boxes.json").write_text(json.dumps(here))
+    assert "found another job" in refused(capsys, *ask, "new.json", "--job", "job", "--disjoint")
+    Path("boxes.json").write_text(json.dumps({**here, "info": {}}))
     plan = ["batch", "plan", model_folder(), "photos", "--boxes", "boxes.json", "--out", "later"]
     assert cli.run([str(argument) for argument in plan]) == 0
     Path("boxes.json").write_text(json.dumps(here))
     assert "expected the file that the job was planned for" in refused(capsys, "batch", "run", "later")
+    assert "expected --boxes with them" in refused(capsys, *plan[:4], "--out", "none", "--refine")
     assert "the folder of the file's images" in refused(capsys, *plan[:3], "photos/0.png", *plan[4:])
     masked = [one for one in here["annotations"] if "segmentation" in one]
     Path("boxes.json").write_text(json.dumps({**here, "annotations": masked}))
@@ -212,3 +217,20 @@ def test_masks_are_the_models_own(here: dict[str, Any]) -> None:
     agreement = (np.ptp(rows) + 1) * (np.ptp(columns) + 1) / crop.size
     assert cat["mask_quality"] == pytest.approx(agreement * found.masks[0][found.masks[0] >= 0.5].mean(), abs=1e-3)
     assert cat["mask_source"] == model_folder().parent.name  # the name of the run
+
+
+def test_steps_follow_the_model(here: dict[str, Any]) -> None:
+    """Outlines move to edges of colour; where masks of two boxes overlap, the smaller box has the pixel."""
+    pytest.importorskip("cv2", reason="the extra grabcut is not installed")
+    here["annotations"][1] |= {"category_id": 18, "bbox": [8, 8, 12, 12]}
+    Path("boxes.json").write_text(json.dumps(here))
+    pixels = np.asarray(Image.open("photos/0.png"))
+    boxes = np.float32([[4, 4, 24, 28], [8, 8, 20, 20]])
+    classes = np.array([CATEGORY_IDS.index(17) + 1, CATEGORY_IDS.index(18) + 1])
+    masks = np.asarray(ImagePredictor(*model()).segment(pixels, boxes, classes).masks)
+    for options, steps in (((), NO_STEPS), (("--refine", "--disjoint"), MaskSteps(refine=True, disjoint=True))):
+        crops = steps.crops(boxes, masks, (40, 60), lambda: pixels)
+        found = label(*options)["annotations"][:2]
+        for one, crop in zip(found, crops, strict=True):
+            np.testing.assert_array_equal(rle.bitmap_of(one["segmentation"]), full(crop, 40, 60))
+    assert not (rle.bitmap_of(found[0]["segmentation"]) & rle.bitmap_of(found[1]["segmentation"])).any()

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from maskx_tf.commands.data import AsJson
+from maskx_tf.commands.predict import Disjoint, Refine
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
@@ -55,18 +56,24 @@ def plan(
     boxes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Make masks of the boxes in this COCO file, as maskx label.")
     ] = None,
+    refine: Refine = False,
+    disjoint: Disjoint = False,
 ) -> None:
     """Write down the images of a job, in shards, and the model."""
+    from maskx_tf.masks.steps import MaskSteps
     from maskx_tf.tasks.batch import boxes as box_ops
     from maskx_tf.tasks.batch import items
     from maskx_tf.tasks.batch.plan import BatchSettings, write
 
+    steps = MaskSteps(refine=refine, disjoint=disjoint)
     if boxes is not None:
         if len(images) != 1 or not Path(images[0]).is_dir():
             raise BadInput(f"{' '.join(images)}: expected with --boxes the folder of the file's images")
         if (score, batch, column) != (None, None, "image"):
             raise BadInput("--score, --batch and --column: expected none of them with --boxes")
-        job = box_ops.write_plan(out, model, Path(images[0]), boxes, size=size)
+        job = box_ops.write_plan(out, model, Path(images[0]), boxes, size=size, steps=steps)
+    elif steps.names:
+        raise BadInput("--refine and --disjoint: expected --boxes with them")
     else:
         settings = BatchSettings(score=score, batch=batch, column=column)
         job = write(out, model, items.find(images, column), size=size, settings=settings)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskx_tf.commands.data import Images
+from maskx_tf.commands.predict import Disjoint, Refine
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.quiet import import_tensorflow
 
@@ -30,6 +31,8 @@ def label(
         Path | None, typer.Option("--review", metavar="FILE", help="Also write a page of masks, sorted by doubt.")
     ] = None,
     most: Annotated[int, typer.Option("--most", min=1, help="Masks on that page.")] = 200,
+    refine: Refine = False,
+    disjoint: Disjoint = False,
     job: Annotated[
         Path | None,
         typer.Option("--job", metavar="DIR", help="Folder of the job, from which a stopped run goes on."),
@@ -37,11 +40,12 @@ def label(
 ) -> None:
     """Make masks of boxes. Those that are there stay; low-quality ones are flagged."""
     import_tensorflow()
+    from maskx_tf.masks.steps import MaskSteps
     from maskx_tf.tasks.batch.label import LabelOptions
     from maskx_tf.tasks.batch.label import label as label_boxes
 
-    options = LabelOptions(least, polygons, review, most)
+    options, steps = LabelOptions(least, polygons, review, most), MaskSteps(refine=refine, disjoint=disjoint)
     with progress_bar("making masks") as bar:
-        done = label_boxes(model, images, annotations, out, job=job, options=options, progress=bar)
+        done = label_boxes(model, images, annotations, out, job=job, steps=steps, options=options, progress=bar)
     unread = f", {done.unread} images not read" if done.unread else ""
     print(f"wrote {out}: {done.made} masks made, {done.flagged} boxes to review{unread}")

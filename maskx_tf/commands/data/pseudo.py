@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskx_tf.commands.data import Annotations, Format, Images, Masks, Outside
+from maskx_tf.commands.predict import Disjoint, Refine
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
+    from maskx_tf.masks.steps import MaskSteps
     from maskx_tf.tasks.pseudo import Maker
 
 EXAMPLE = "Example: maskx data pseudo --images photos --annotations boxes.json --out all.json --model runs/mine"
@@ -29,6 +31,8 @@ def pseudo(
     least: Annotated[
         float, typer.Option("--least", metavar="QUALITY", min=0.0, max=1.0, help="Leave out masks of less; 0: none.")
     ] = 0.5,
+    refine: Refine = False,
+    disjoint: Disjoint = False,
     form: Format = "coco",
     masks: Masks = "all",
     outside: Outside = False,
@@ -36,17 +40,27 @@ def pseudo(
     """Write a COCO file with made masks for boxes without one. They are marked, and evaluation does not use them."""
     from maskx_tf.data import splits
     from maskx_tf.data.formats.readers import DataFiles
+    from maskx_tf.masks.steps import MaskSteps
     from maskx_tf.tasks.pseudo import write_filled
 
     if (model is None) != grabcut:
         raise BadInput("expected one of --model DIR and --grabcut")
+    if grabcut and (refine or disjoint):
+        raise BadInput("--refine and --disjoint: expected --model DIR with them")
     source, policy = DataFiles(images, annotations, form, outside=outside), splits.parse_text(masks)
     with progress_bar("making masks") as bar:
-        found = write_filled(source, out, _maker_for(model), least=least, policy=policy, progress=bar)
+        found = write_filled(
+            source,
+            out,
+            _maker_for(model, MaskSteps(refine=refine, disjoint=disjoint)),
+            least=least,
+            policy=policy,
+            progress=bar,
+        )
     print(f"wrote {out}: {found.made} masks made, {found.known} as they were, {found.left} instances without")
 
 
-def _maker_for(model: str | None) -> Callable[[tuple[str, ...]], Maker]:
+def _maker_for(model: str | None, steps: MaskSteps) -> Callable[[tuple[str, ...]], Maker]:
     """What makes the masks, for the names of the classes; GrabCut, where there is no model."""
     if model is None:
         from maskx_tf.tasks.pseudo import GrabCutMaker
@@ -55,4 +69,4 @@ def _maker_for(model: str | None) -> Callable[[tuple[str, ...]], Maker]:
     import_tensorflow()
     from maskx_tf.tasks.model_masks import ModelMaker
 
-    return partial(ModelMaker, model)
+    return partial(ModelMaker, model, steps=steps)

@@ -16,6 +16,7 @@ from maskx_tf.data.formats import readers
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import AnyPath, Json
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.tasks.batch import plan
 from maskx_tf.tasks.batch.items import ImagePlace
 from maskx_tf.tasks.batch.plan import BatchJob, BatchSettings, BoxFile
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from maskx_tf.tasks.model_masks import ModelMaker
 
 
-def write_plan(out: Path, model: AnyPath, images: Path, annotations: Path, *, size: int) -> BatchJob:
+def write_plan(
+    out: Path, model: AnyPath, images: Path, annotations: Path, *, size: int, steps: MaskSteps = NO_STEPS
+) -> BatchJob:
     """Plans a job of the images that have boxes without a mask; crowds get none.
 
     Args:
@@ -34,6 +37,7 @@ def write_plan(out: Path, model: AnyPath, images: Path, annotations: Path, *, si
         images: the folder of the images.
         annotations: the COCO file.
         size: images of a shard.
+        steps: see `ModelMaker`.
 
     Raises:
         BadInput: the model or the data cannot be read, or every box has its mask.
@@ -47,7 +51,8 @@ def write_plan(out: Path, model: AnyPath, images: Path, annotations: Path, *, si
     ]
     if not places:
         raise BadInput(f"{annotations}: expected boxes without a mask, found none")
-    return plan.write(out, model, places, size=size, settings=BatchSettings(boxes=boxes))
+    settings = BatchSettings(boxes=boxes, refine=steps.refine, disjoint=steps.disjoint)
+    return plan.write(out, model, places, size=size, settings=settings)
 
 
 def box_file(images: Path, annotations: Path) -> BoxFile:
@@ -72,13 +77,13 @@ def dataset_of(boxes: BoxFile) -> Dataset:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(model: str, digest: str, boxes: BoxFile) -> tuple[Dataset, ModelMaker]:
+def _opened(model: str, digest: str, boxes: BoxFile, steps: MaskSteps) -> tuple[Dataset, ModelMaker]:
     from maskx_tf.tasks.model_masks import ModelMaker
 
     del digest  # part of the key alone: a model that was trained further is another one
     check_boxes(boxes)
     dataset = dataset_of(boxes)
-    return dataset, ModelMaker(model, dataset.class_names)
+    return dataset, ModelMaker(model, dataset.class_names, steps)
 
 
 @dataclass(frozen=True)
@@ -89,16 +94,18 @@ class LabelWork:
         model: the path of the model.
         digest: its checksum.
         boxes: the boxes.
+        steps: see `ModelMaker`.
     """
 
     model: str
     digest: str
     boxes: BoxFile
+    steps: MaskSteps
 
     def __call__(self, places: Sequence[ImagePlace], sizes: dict[str, int]) -> Iterator[Json]:
         """Yields the rows of these images."""
         del sizes  # the file has a checksum
-        dataset, maker = _opened(self.model, self.digest, self.boxes)
+        dataset, maker = _opened(self.model, self.digest, self.boxes, self.steps)
         for place in places:
             image = dataset.images[place.first]
             waiting = [index for index, one in enumerate(image.instances) if needs_mask(one)]

@@ -17,6 +17,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.files import AnyPath, Json
 from maskx_tf.masks import rle
 from maskx_tf.masks.polygons import outlines
+from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.tasks.batch import boxes as box_ops
 from maskx_tf.tasks.batch import merge, plan, review
 from maskx_tf.tasks.batch.plan import BatchJob
@@ -67,6 +68,7 @@ def label(
     out: Path,
     *,
     job: Path | None = None,
+    steps: MaskSteps = NO_STEPS,
     options: LabelOptions = USUAL_OPTIONS,
     progress: Progress = SILENT,
 ) -> Labelled:
@@ -78,6 +80,7 @@ def label(
         annotations: the COCO file.
         out: the new file.
         job: the folder of the job, with which a stopped run goes on; None for one that is removed at the end.
+        steps: between the model's masks and those that are written.
         options: how the file is written.
         progress: each image is a step.
 
@@ -86,7 +89,7 @@ def label(
     """
     check_out(out, annotations)
     with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
-        planned = _job(job or Path(scratch, "job"), model, images, annotations)
+        planned = _job(job or Path(scratch, "job"), model, images, annotations, steps)
         run(planned.folder, progress=progress)
         return write_labelled(planned, out, options)
 
@@ -97,12 +100,15 @@ def check_out(out: Path, annotations: AnyPath) -> None:
         raise BadInput(f"{out}: expected another file than that of the boxes, which the job still needs")
 
 
-def _job(folder: Path, model: AnyPath, images: Path, annotations: Path) -> BatchJob:
+def _job(folder: Path, model: AnyPath, images: Path, annotations: Path, steps: MaskSteps) -> BatchJob:
     if not (folder / plan.PLAN_FILE).exists():
-        return box_ops.write_plan(folder, model, images, annotations, size=IMAGES_OF_A_LABEL_SHARD)
+        return box_ops.write_plan(folder, model, images, annotations, size=IMAGES_OF_A_LABEL_SHARD, steps=steps)
     job = plan.open_job(folder)
-    if job.settings.boxes != box_ops.box_file(images, annotations) or job.model != os.path.abspath(model):
-        raise BadInput(f"{folder}: expected the job of this model and these boxes, or a new folder, found another job")
+    expected = box_ops.box_file(images, annotations), steps, os.path.abspath(model)
+    if (job.settings.boxes, job.settings.steps, job.model) != expected:
+        raise BadInput(
+            f"{folder}: expected the job of this model, these boxes and these steps, or a new folder, found another job"
+        )
     job.check_model()  # also where nothing is left to run: a model trained further makes other masks
     return job
 

@@ -22,6 +22,7 @@ from maskx_tf.config import load as load_config
 from maskx_tf.config.explain import validated
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json
+from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.tasks.batch import arrow
 from maskx_tf.tasks.batch import items as item_ops
 from maskx_tf.tasks.batch.items import ImagePlace
@@ -59,6 +60,8 @@ class BatchSettings(BaseModel):
         batch: see `Segmenter`.
         column: see `items.find`.
         boxes: of a job that makes masks of given boxes; None for one that finds objects.
+        refine: see `MaskSteps`; of a job with boxes.
+        disjoint: see `MaskSteps`; of a job with boxes.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -67,6 +70,13 @@ class BatchSettings(BaseModel):
     batch: Annotated[int, Field(ge=1)] | None = None
     column: str = "image"
     boxes: BoxFile | None = None
+    refine: bool = False
+    disjoint: bool = False
+
+    @property
+    def steps(self) -> MaskSteps:
+        """Between the model's masks and those of a job with boxes."""
+        return MaskSteps(refine=self.refine, disjoint=self.disjoint)
 
 
 USUAL_SETTINGS = BatchSettings()

@@ -89,7 +89,7 @@ def waiting_shards(folder: AnyPath, part: tuple[int, int]) -> tuple[BatchJob, li
 def work_of(job: BatchJob) -> Work:
     """What a job does. It may be pickled, and opens the model when it is first asked."""
     if job.settings.boxes is not None:
-        return LabelWork(job.model, job.model_digest, job.settings.boxes)
+        return LabelWork(job.model, job.model_digest, job.settings.boxes, job.settings.steps)
     return SegmentWork(Segmenter(job.model, score=job.settings.score, batch=job.settings.batch), job.settings.column)
 
 
