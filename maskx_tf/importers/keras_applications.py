@@ -15,10 +15,10 @@ from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, open_regular
 from maskx_tf.importers import labels as label_names
-from maskx_tf.importers import tables
 from maskx_tf.importers.fill import Assignment, Rule, VariableTable
 from maskx_tf.importers.layouts import UNCHANGED
 from maskx_tf.importers.plan import ImportRequest, Plan, Tensors
+from maskx_tf.importers.tables import Block, norm_names, resnet_blocks
 from maskx_tf.layers.applications import NETWORKS
 
 KERAS_RULES = (Rule(r"(probs|predictions)/.*", "the ImageNet classifier"),)
@@ -65,12 +65,35 @@ def _settings(network: str) -> Json:
 
 def _table(config: ModelConfig) -> VariableTable:
     if config.backbone.name not in NETWORKS:
-        return tables.keras_resnet(config)
+        return _resnet_table(config)
     backbone = NETWORKS[config.backbone.name].make(weights=None, include_top=False, input_shape=(None, None, 3))
     paths = [variable.path for variable in backbone.variables]
     # The biases were folded, in case our own ResNet is the one to fill.
     biases = {path: 0.0 for path in paths if path.endswith("_conv/bias")}
     return VariableTable(tuple(Assignment(path, path, UNCHANGED) for path in paths if path not in biases), biases)
+
+
+def _resnet_table(config: ModelConfig) -> VariableTable:
+    """ResNet of keras.applications, its layouts ours already."""
+    return VariableTable(
+        tuple(
+            Assignment(f"{block.variable}/{ours}", f"{_block_name(block)}_{theirs}", UNCHANGED)
+            for block in resnet_blocks(config)
+            for ours, theirs in zip(
+                ("kernel", *norm_names(config)),
+                ("conv/kernel", "bn/gamma", "bn/beta", "bn/moving_mean", "bn/moving_variance"),
+                strict=True,
+            )
+        )
+    )
+
+
+def _block_name(block: Block) -> str:
+    """How the names of a convolution and its batch norm begin in keras.applications: conv2_block1_0."""
+    if block.part == "stem":
+        return "conv1"
+    part = {"shortcut": 0, "conv1": 1, "conv2": 2, "conv3": 3}[block.part]
+    return f"conv{block.stage}_block{block.number + 1}_{part}"
 
 
 def _network(path: Path) -> tuple[str, bool]:

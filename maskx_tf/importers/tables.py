@@ -1,4 +1,4 @@
-"""Which tensor of a torchvision, detectron2, Detectron or Keras file becomes which variable: one table for each.
+"""Which tensor of a torchvision, detectron2 or Detectron file becomes which variable: one table for each.
 
 The tables follow a model's configuration, so they ask for exactly what that model has. What differs from source to
 source is how the parts are called; what a part is made of is told once.
@@ -172,29 +172,6 @@ def detectron(config: ModelConfig, order: ClassOrder, embedding: str = "") -> Va
     if embedding:
         entries.append(Assignment("table", embedding, rows(order.foreground, order.total), TABLE_BACKGROUND))
     return VariableTable(tuple(entries), constants)
-
-
-def keras_resnet(config: ModelConfig) -> VariableTable:
-    """ResNet of keras.applications, its layouts ours already."""
-    return VariableTable(
-        tuple(
-            Assignment(f"{block.variable}/{ours}", f"{keras_block(block)}_{theirs}", UNCHANGED)
-            for block in resnet_blocks(config)
-            for ours, theirs in zip(
-                ("kernel", *norm_names(config)),
-                ("conv/kernel", "bn/gamma", "bn/beta", "bn/moving_mean", "bn/moving_variance"),
-                strict=True,
-            )
-        )
-    )
-
-
-def keras_block(block: Block) -> str:
-    """How the names of a convolution and its batch norm begin in keras.applications: conv2_block1_0."""
-    if block.part == "stem":
-        return "conv1"
-    part = {"shortcut": 0, "conv1": 1, "conv2": 2, "conv3": 3}[block.part]
-    return f"conv{block.stage}_block{block.number + 1}_{part}"
 
 
 def detectron_block(block: Block) -> tuple[str, str]:
