@@ -32,7 +32,3 @@ class Frozen:
         """The function's value, nested as the function nests it."""
         flat = [tf.convert_to_tensor(value) for value in tf.nest.flatten(arguments)]
         return tf.nest.pack_sequence_as(self.outputs, self.concrete(*flat))
-
-    def output_specs(self) -> Any:
-        """What the function gives, as specs for a function that takes it."""
-        return tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), self.outputs)

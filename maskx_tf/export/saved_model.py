@@ -82,14 +82,13 @@ def _signatures(source: ExportModel) -> list[str]:
 def _write(source: ExportModel, folder: Path, name: str, names: list[str]) -> None:
     settings = source.config.export
     labels = Labels(source.category_ids, source.config.model.class_names)
-    module = Signatures(source.model, source.config.model, labels, max_pixels=settings.max_pixels)
+    module: Any = Signatures(source.model, source.config.model, labels, max_pixels=settings.max_pixels)
     functions = module.functions(names)
-    root: Any = tf.Module()
     with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
         for file, text in descriptions(source).items():
             path = Path(scratch, file)
             path.write_text(text, encoding="utf-8")
-            setattr(root, path.stem, tf.saved_model.Asset(str(path)))
-        tf.saved_model.save(root, str(folder), signatures=functions)
+            setattr(module, path.stem, tf.saved_model.Asset(str(path)))
+        tf.saved_model.save(module, str(folder), signatures=functions)
     if settings.warmup:
         warmup.write(folder / warmup.FILE, name, names, source.config.model.input.canvas, settings.warmup)

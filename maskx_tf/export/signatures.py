@@ -17,7 +17,7 @@ import tensorflow as tf
 from maskx_tf.config import ModelConfig
 from maskx_tf.export import decode
 from maskx_tf.export.decode import Canvases
-from maskx_tf.export.freeze import Frozen, as_constants
+from maskx_tf.export.freeze import as_constants
 from maskx_tf.files import Json
 from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
@@ -48,7 +48,7 @@ class Signatures(tf.Module):
     """The entry points of one model, as functions to be saved.
 
     Args:
-        model: with its weights; they are copied into constants here.
+        model: with its weights, which stay variables: constants would take three times the memory at the first call.
         config: from which it was built.
         labels: of its classes.
         max_pixels: image files that hold more are refused.
@@ -56,6 +56,7 @@ class Signatures(tf.Module):
 
     def __init__(self, model: RCNN, config: ModelConfig, labels: Labels, *, max_pixels: int) -> None:
         super().__init__()
+        self.weights = list(model.variables)  # which are saved because they are found here
         self._network = _Network(model, config.input.canvas, config.detections.limit)
         self._labels = labels
         self._paste = float(PASTE_MODES.index(config.detections.paste))
@@ -135,7 +136,7 @@ class Signatures(tf.Module):
 
 
 class _Network:
-    """The model in frozen pieces, so that entry points share the weights of what they have in common.
+    """The model in pieces that are traced once, so that entry points share what they have in common.
 
     Args:
         model: of any family.
@@ -146,23 +147,23 @@ class _Network:
     def __init__(self, model: RCNN, canvas: tuple[int, int], part: int) -> None:
         self._part = part
         images, sizes = tf.TensorSpec([None, *canvas, 3], tf.uint8), tf.TensorSpec([None, 2])
-        self._features = Frozen(lambda images, sizes: model.features(images, sizes), [images, sizes])
-        features = self._features.output_specs()
+        self._features = _traced(lambda images, sizes: model.features(images, sizes), images, sizes)
+        features = _specs(self._features)
         scene = Scene(images, sizes, features)
         # Without fields that are None, which would count as values. Masks are there where the detector draws them.
-        self._detect = Frozen(lambda scene: tuple(part for part in model.detect(scene) if part is not None), [scene])
+        self._detect = _traced(lambda scene: tuple(part for part in model.detect(scene) if part is not None), scene)
         self._added = tuple(name for name in ADDED_FIELDS if name in model.outputs)
         if not self._added:
             return
         boxes, classes = tf.TensorSpec([None, part, 4]), tf.TensorSpec([None, part], tf.int32)
         prepared = as_constants(model.prepare())
-        self._classify = Frozen(lambda scene, boxes: model.box.classify(scene, boxes), [scene, boxes])
+        self._classify = _traced(lambda scene, boxes: model.box.classify(scene, boxes), scene, boxes)
 
         def add(scene: Scene, boxes: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, ...]:
             found = model.complete(scene, Detections(boxes, None, classes, None), prepared)
             return tuple(getattr(found, name) for name in self._added)
 
-        self._add = Frozen(add, [scene, boxes, classes])
+        self._add = _traced(add, scene, boxes, classes)
 
     def detect(self, images: tf.Tensor, sizes: tf.Tensor) -> Detections:
         scene = self._scene(images, sizes)
@@ -185,7 +186,7 @@ class _Network:
         parts = tf.maximum(-(-count // self._part), 1)
         padded = tf.pad(boxes, [[0, 0], [0, parts * self._part - count], [0, 0]])
         stacked = tf.reshape(padded, tf.stack([batch, parts, self._part, 4]))
-        each = [(tf.float32, []), (tf.int32, []), *((one.dtype, one.shape[2:]) for one in self._add.output_specs())]
+        each = [(tf.float32, []), (tf.int32, []), *((one.dtype, one.shape[2:]) for one in _specs(self._add))]
         found = tf.map_fn(
             segment_part,
             tf.transpose(stacked, [1, 0, 2, 3]),
@@ -198,6 +199,16 @@ class _Network:
         scores, classes, *added = joined
         found = Detections(boxes, scores, classes, tf.ones_like(classes, tf.bool))
         return found._replace(**dict(zip(self._added, added, strict=True)))
+
+
+def _traced(function: Callable[..., Any], *specs: Any) -> Any:
+    """The function for arguments of these specs, traced now."""
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def _specs(traced: Any) -> Any:
+    """What a traced function gives, as specs for a function that takes it."""
+    return tf.nest.map_structure(tf.TensorSpec.from_tensor, traced.structured_outputs)
 
 
 def _some(images: tf.Tensor, name: str) -> tf.Tensor:
