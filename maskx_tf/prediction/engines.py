@@ -6,7 +6,7 @@ import errno
 import functools
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,12 +20,13 @@ from maskx_tf.checkpoints import folder as model_folder
 from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput, reason
-from maskx_tf.files import Json, open_regular
+from maskx_tf.files import open_regular
+from maskx_tf.masks.outputs import detections_of
 from maskx_tf.models.inference import Predictor
 from maskx_tf.ops import images as image_ops
 from maskx_tf.prediction.images import letterbox_for, pixels_of
 from maskx_tf.prediction.rows import OK, EngineAnswer
-from maskx_tf.structures import PASTE_MODES, Detections
+from maskx_tf.structures import PASTE_MODES
 
 MISSING = "missing"  # the first word of the status of a file that is not there
 # What is wrong with one file; any other error of a disk concerns all of them.
@@ -167,32 +168,19 @@ class _Exported:
         outputs = self._model.signatures[SIGNATURE](image_bytes=tf.constant([image.data for image in images]))
         arrays = {name: value.numpy() for name, value in outputs.items()}
         return [
-            self._answer(image.key, {name: value[index] for name, value in arrays.items()})
-            if image.status == OK
-            else EngineAnswer(image.key, image.status)
+            self._answer(image.key, arrays, index) if image.status == OK else EngineAnswer(image.key, image.status)
             for index, image in enumerate(images)
         ]
 
-    def _answer(self, key: str, values: Json) -> EngineAnswer:
-        status = values["image_status"].decode()
+    def _answer(self, key: str, arrays: Mapping[str, np.ndarray], index: int) -> EngineAnswer:
+        status = arrays["image_status"][index].decode()
         if status != OK:
             return EngineAnswer(key, status)
-        height, width = (int(side) for side in values["image_info"][:2])
-        count = int(values["num_detections"])
-        boxes = values["detection_boxes"][:count, [1, 0, 3, 2]] * np.array([width, height] * 2, np.float32)
-        masks = values.get("detection_masks")
-        points = values.get("detection_keypoints")
-        found = Detections(
-            boxes,
-            values["detection_scores"][:count],
-            values["detection_classes"][:count].astype(np.int64),
-            np.ones(count, bool),
-            None if masks is None else masks[:count] / np.float32(255),
-            None if points is None else points[:count, :, ::-1] * np.array([width, height], np.float32),
-            None if points is None else values["detection_keypoint_scores"][:count],
-        )
-        names = tuple(name.decode() for name in values["detection_class_names"][:count])
-        return EngineAnswer(key, OK, (height, width), found, names, PASTE_MODES[int(values["image_info"][4])])
+        height, width, *_, mode = map(int, arrays["image_info"][index])
+        found = detections_of(arrays, index)
+        names = tuple(name.decode() for name in arrays["detection_class_names"][index][: len(found.valid)])
+        found = found._replace(classes=found.classes.astype(np.int64))
+        return EngineAnswer(key, OK, (height, width), found, names, PASTE_MODES[mode])
 
 
 class _Unreadable(Exception):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskx_tf.masks.outputs import detections_of
 from maskx_tf.masks.paste import paste
 from maskx_tf.structures import PASTE_MODES, Detections
 
@@ -99,28 +100,15 @@ def of_image(outputs: Mapping[str, np.ndarray], index: int) -> Answer:
     missing = [name for name in ALWAYS if name not in outputs]
     if missing:
         raise ValueError(f"the answer lacks {', '.join(missing)}, expected a model exported by maskx")
-    count = int(outputs["num_detections"][index])
-    height, width, *_, mode = (float(value) for value in outputs["image_info"][index])
-
-    def part(name: str) -> Any:
-        values = outputs.get(PARTS[name])
-        return None if values is None else values[index][:count]
-
-    boxes, masks, names, points = part("boxes"), part("masks"), part("names"), part("keypoints")
-    if boxes is not None:
-        boxes = (boxes[:, [1, 0, 3, 2]] * [width, height, width, height]).astype(np.float32)
-    if masks is not None:
-        masks = masks.astype(np.float32) / np.float32(255)
-    if points is not None:
-        points = (points[..., ::-1] * [width, height]).astype(np.float32)
+    height, width, *_, mode = map(int, outputs["image_info"][index])
+    found = detections_of(outputs, index)
+    names = outputs.get(PARTS["names"])
     return Answer(
-        Detections(
-            boxes, part("scores"), part("classes"), np.ones(count, bool), masks, points, part("keypoint_scores")
-        ),
-        None if names is None else tuple(_text(name) for name in names),
-        (int(height), int(width)),
+        found,
+        None if names is None else tuple(_text(name) for name in names[index][: len(found.valid)]),
+        (height, width),
         _text(outputs["image_status"][index]),
-        PASTE_MODES[int(mode)],
+        PASTE_MODES[mode],
     )
 
 
