@@ -164,6 +164,47 @@ def nms(
     return kept[:limit]
 
 
+def soft_nms(
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    valid: ArrayLike,
+    threshold: float | None,
+    sigma: float,
+    least: float,
+    limit: int,
+) -> list[tuple[int, float]]:
+    """Indices and scores, best first (Bodla et al. 2017, figure 3): linear above a threshold, or Gaussian without."""
+    boxes, groups = np.asarray(boxes, np.float64), np.asarray(groups)
+    left = {int(index): float(np.asarray(scores)[index]) for index in np.flatnonzero(valid)}
+    kept: list[tuple[int, float]] = []
+    while left and len(kept) < limit:
+        best = max(left, key=lambda index: left[index])
+        kept.append((best, left.pop(best)))
+        for index in list(left):
+            if groups[index] == groups[best]:
+                overlap = iou(boxes[index], boxes[best])
+                if threshold is None:
+                    left[index] *= math.exp(-(overlap**2) / sigma)
+                elif overlap > threshold:
+                    left[index] *= 1 - overlap
+            if left[index] <= least:
+                del left[index]
+    return kept
+
+
+def voted_box(
+    index: int, boxes: ArrayLike, scores: ArrayLike, groups: ArrayLike, valid: ArrayLike, threshold: float
+) -> np.ndarray:
+    """The mean of the boxes of a group that overlap one of them, weighted by score (Gidaris and Komodakis 2015)."""
+    total, weights = np.zeros(4), 0.0
+    for other in np.flatnonzero(valid):
+        if groups[other] == groups[index] and iou(boxes[other], boxes[index]) >= threshold:
+            total += float(scores[other]) * np.asarray(boxes[other], np.float64)
+            weights += float(scores[other])
+    return total / weights
+
+
 def candidates(scores: ArrayLike, valid: ArrayLike, threshold: float, limit: int) -> list[tuple[float, int, int]]:
     """(score, region, class from 1) of the pairs above the threshold, best first (section 3, "Score > 0.05")."""
     scores, valid = np.asarray(scores), np.asarray(valid)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskx_tf.commands.data import Format, MasksB, Outside
-from maskx_tf.commands.predict import Disjoint, Refine
+from maskx_tf.commands.predict import Augment, Disjoint, Ensemble, Refine, Scales, augmentation
 from maskx_tf.commands.progress import progress as progress_bar
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
@@ -27,13 +27,11 @@ def eval_(
     ],
     images: Annotated[
         Path | None,
-        typer.Option("--images", metavar="DIR", help="Folder of the images; the run's data.val unless given."),
+        typer.Option("--images", metavar="DIR", help="Their folder; the run's data.val if not given."),
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(
-            "--annotations", metavar="PATH", help="File or folder of their annotations, as the format has it."
-        ),
+        typer.Option("--annotations", metavar="PATH", help="Their annotations: a file or a folder."),
     ] = None,
     form: Format = "coco",
     masks_b: MasksB = None,
@@ -42,8 +40,7 @@ def eval_(
         str | None,
         typer.Option(
             metavar="POLICY",
-            help="The classes A, as --masks of maskx data check has them; else what the model's training noted, or "
-            "those with masks in the annotations.",
+            help="The classes A; else what the model's training noted, or those with masks in the annotations.",
         ),
     ] = None,
     out: Annotated[
@@ -56,9 +53,7 @@ def eval_(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to this file.")
     ] = None,
-    boxes: Annotated[
-        str, typer.Option(metavar="detected|truth", help="truth: score the masks of the true boxes and classes.")
-    ] = "detected",
+    boxes: Annotated[str, typer.Option(metavar="detected|truth", help="truth: masks of true boxes.")] = "detected",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print the figures of each class.")] = False,
     oracle: Annotated[
         Path | None,
@@ -67,6 +62,9 @@ def eval_(
     grabcut: Annotated[bool, typer.Option("--grabcut", help="Score GrabCut's masks of the boxes instead.")] = False,
     refine: Refine = False,
     disjoint: Disjoint = False,
+    augment: Augment = False,
+    scales: Scales = None,
+    ensemble: Ensemble = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; else evaluate.batch.")] = None,
     faster: Annotated[bool, typer.Option("--faster", help="Score with faster-coco-eval: the same figures.")] = False,
     metric: Annotated[
@@ -85,6 +83,7 @@ def eval_(
     from maskx_tf.masks.steps import MaskSteps
 
     sources = _sources(images, annotations, form, masks_b, outside=outside)
+    sides = augmentation(augment, scales)
     policy = None if masks is None else splits.parse_text(masks)
     best = None if oracle is None else read_metrics(oracle)
     import_tensorflow()
@@ -96,6 +95,8 @@ def eval_(
     options = evaluate.EvaluateOptions(
         boxes="truth" if boxes == "truth" else "detected",
         steps=MaskSteps(grabcut, refine, disjoint),
+        augment=sides,
+        ensemble=tuple(ensemble or ()),
         batch=batch,
         engine="faster" if faster else "pycocotools",
         metric="cityscapes" if metric == "cityscapes" else "coco",

@@ -14,6 +14,13 @@ from maskx_tf.tasks.images import SUFFIXES, find_images
 
 Refine = Annotated[bool, typer.Option("--refine", help="Move masks' outlines to edges of colour (GrabCut).")]
 Disjoint = Annotated[bool, typer.Option("--disjoint", help="Pixels of several masks go to the smallest box.")]
+Augment = Annotated[bool, typer.Option("--augment", help="Also look mirrored, and at 3/4 and 5/4 of the size.")]
+Scales = Annotated[
+    str | None, typer.Option(metavar="PIXELS,...", help="Short sides for --augment, such as 400,600,800.")
+]
+Ensemble = Annotated[
+    list[str] | None, typer.Option(metavar="MODEL", help="Another model to agree with; may be repeated.")
+]
 EXAMPLE = "Example: maskx predict runs/my_model photos/ --out predictions --json results.json --score 0.7"
 
 
@@ -34,9 +41,9 @@ def predict(
         Path | None, typer.Option(metavar="DIR", help="Also write Cityscapes' submission: text files, masks as PNG.")
     ] = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Write no pictures.")] = False,
-    augment: Annotated[
-        bool, typer.Option("--augment", help="Also look at the image mirrored, and at 3/4 and 5/4 of its size.")
-    ] = False,
+    augment: Augment = False,
+    scales: Scales = None,
+    ensemble: Ensemble = None,
     refine: Refine = False,
     disjoint: Disjoint = False,
 ) -> None:
@@ -49,6 +56,7 @@ def predict(
     if not no_images and out is None:
         raise BadInput("expected --out DIR for the pictures, or --no-images")
 
+    sides = augmentation(augment, scales)
     import_tensorflow()
     from maskx_tf.masks.steps import MaskSteps
     from maskx_tf.tasks.predict import predict_files
@@ -64,8 +72,19 @@ def predict(
             results=json_file,
             cityscapes=cityscapes,
             score=score,
-            augment=augment,
+            augment=sides,
+            ensemble=ensemble or (),
             steps=MaskSteps(refine=refine, disjoint=disjoint),
             progress=bar,
         )
     print(f"{len(files)} images, {count} detections" + ("" if no_images else f", pictures in {out}"))
+
+
+def augmentation(augment: bool, scales: str | None) -> bool | tuple[int, ...]:
+    """What the options --augment and --scales ask for: see `prediction.views.views_of`."""
+    if scales is None:
+        return augment
+    sides = tuple(int(part) if part.isdecimal() else 0 for part in scales.split(","))
+    if not all(sides):
+        raise BadInput(f"--scales: expected whole numbers of pixels with commas between them, found {scales!r}")
+    return sides

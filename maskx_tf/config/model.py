@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from maskx_tf.config.detector import AnchorsConfig, BackboneConfig, BoxConfig, InputConfig, RoiConfig, RpnConfig
 from maskx_tf.config.fcis import FcisConfig
-from maskx_tf.config.fields import Count, Flag, Fraction, Section, Text, impossible, refuse_unused
+from maskx_tf.config.fields import Count, Flag, Fraction, Positive, Section, Text, impossible, refuse_unused
 
 # The canvas must be a multiple of the coarsest stride that is halved exactly. P6 is a subsampling of P5, which may
 # round up, so FPN needs 32 and not 64: 800 x 1216 is a usual size.
@@ -183,12 +183,31 @@ class DetectionsConfig(Section):
     nms_iou: Fraction = Field(
         default=0.5, description="A detection that overlaps a better one of its class by more than this IoU goes."
     )
+    soft_nms: Literal["none", "linear", "gaussian"] = Field(
+        default="none",
+        description="A detection that overlaps a better one of its class loses score instead (Soft-NMS). linear: times "
+        "1 - IoU, above nms_iou. gaussian: times exp(-IoU^2 / soft_sigma).",
+    )
+    soft_sigma: Positive = Field(default=0.5, description="For soft_nms gaussian: how slowly scores fall with the IoU.")
+    box_voting: Fraction | None = Field(
+        default=None,
+        description="A detection's box becomes the mean, weighted by score, of all boxes of its class that it overlaps "
+        "by at least this IoU; null: it stays.",
+    )
     limit: Count = Field(default=100, description="The most detections of an image.")
     paste: Literal["continuous", "integer", "replicate"] = Field(
         default="continuous",
         description="How a mask is resized into its box: sampled at pixel centres (detectron2), on a box of whole "
         "pixels (Detectron, torchvision), or at pixel centres with its outermost cells continuing to the edges (FCIS).",
     )
+
+    @model_validator(mode="after")
+    def _suppression(self) -> DetectionsConfig:
+        if self.soft_nms != "gaussian":
+            refuse_unused(self, f"nothing, for soft_nms is {self.soft_nms}", keys=["soft_sigma"])
+        else:
+            refuse_unused(self, "nothing, for soft_nms is gaussian", keys=["nms_iou"])
+        return self
 
 
 class ModelConfig(Section):
@@ -267,6 +286,9 @@ class ModelConfig(Section):
             raise impossible("backbone.neck", "dc5, for family is fcis", self.backbone.neck)
         if self.keypoint.use:
             raise impossible("keypoint.use", "false, for family is fcis", True)
+        if self.detections.box_voting is not None and "masks" in self.outputs:
+            expected = "null, for family is fcis, whose boxes enclose the masks"
+            raise impossible("detections.box_voting", expected, self.detections.box_voting)
         return self
 
     @model_validator(mode="after")

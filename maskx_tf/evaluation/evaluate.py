@@ -9,7 +9,7 @@ from pathlib import Path
 from maskx_tf.evaluation import cityscapes, runner, store
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics, measure
-from maskx_tf.evaluation.runner import Boxes, EvaluationBatch, PixelSource
+from maskx_tf.evaluation.runner import Boxes, EvaluationBatch, Finder, PixelSource
 from maskx_tf.evaluation.truth import IouKind, Truth
 from maskx_tf.files import JsonView
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
@@ -28,6 +28,7 @@ def evaluate(
     boxes: Boxes = "detected",
     paste: str = "continuous",
     steps: MaskSteps = NO_STEPS,
+    find: Finder | None = None,
     pixels: PixelSource | None = None,
     engine: Engine = "pycocotools",
     sigmas: Sequence[float] | None = None,
@@ -51,7 +52,8 @@ def evaluate(
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
         paste: `model.detections.paste`.
         steps: what is made of the model's masks.
-        pixels: the original images, where steps read them.
+        find: finds objects in the predictor's place, such as by several views of an image.
+        pixels: the original images, where steps or `find` read them.
         engine: pycocotools, or the faster evaluator.
         sigmas: of keypoints; see `evaluation.keypoints.sigmas_of`.
         map_of: gives Cityscapes' map of an image, by its id: masks are scored by its rules instead of COCO's.
@@ -79,6 +81,7 @@ def evaluate(
             boxes=boxes,
             paste=paste,
             steps=steps,
+            find=find,
             pixels=pixels,
             on_image=on_image,
         )

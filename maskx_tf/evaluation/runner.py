@@ -22,6 +22,7 @@ from maskx_tf.models.inference import Predictor
 Boxes = Literal["detected", "truth"]
 EvaluationBatch = JsonView  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
 PixelSource = Callable[[int], NDArray[np.uint8]]  # the image with an id, uint8 [H, W, 3]
+Finder = Callable[[NDArray[np.uint8]], Detections]  # of an image, in its own pixels and without padding
 LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, each of which is a graph
 
 
@@ -49,6 +50,7 @@ def run(
     boxes: Boxes = "detected",
     paste: str = "continuous",
     steps: MaskSteps = NO_STEPS,
+    find: Finder | None = None,
     pixels: PixelSource | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> None:
@@ -63,12 +65,16 @@ def run(
         boxes: the model's own, or those of the truth with their true classes, which leaves the masks to judge.
         paste: the mode of `ops.paste`.
         steps: what is made of the model's masks.
-        pixels: the original images, where steps read them.
+        find: finds objects in the predictor's place.
+        pixels: the original images, where steps or `find` read them.
         on_image: is called after each image.
     """
     categories = category_of(truth, class_names)
+    pixels = pixels or _no_pixels
     ask: _Ask
-    if boxes == "detected":
+    if find is not None:
+        ask = _looker(find, pixels, categories)
+    elif boxes == "detected":
         ask = _detector(predictor, categories)
     else:
         ask = _segmenter(predictor, categories, truth, with_masks=not steps.grabcut)
@@ -79,7 +85,7 @@ def run(
         part = _part(batch, rows)
         sizes = np.asarray(part["original_sizes"]).astype(int).tolist()
         for image_id, (height, width), found in zip(part["image_ids"].tolist(), sizes, ask(part), strict=True):
-            image = partial(_no_pixels if pixels is None else pixels, image_id)
+            image = partial(pixels, image_id)
             crops = steps.crops(found.boxes, found.masks, (height, width), image, paste)
             store.add(image_id, _entries(found, crops, height, width))
             on_image()
@@ -105,29 +111,38 @@ def _part(batch: EvaluationBatch, rows: list[int]) -> Json:
 
 
 def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
-    """Asks the model for what it finds; classes that the truth does not know are dropped."""
-    known = np.array(sorted(categories))
+    """Asks the model for what it finds."""
 
     def ask(part: Json) -> list[_Found]:
         detections = predictor.detect(part["images"], tf.constant(part["image_sizes"], tf.float32))
         arrays = detections.mapped(np.asarray)
-        points, scale = keypoints_of(arrays), _scale(part)
-        found = []
-        for row in range(len(scale)):
-            kept = arrays.valid[row] & np.isin(arrays.classes[row], known)
-            labels = arrays.classes[row][kept].tolist()
-            found.append(
-                _Found(
-                    boxes=arrays.boxes[row][kept] * scale[row],
-                    scores=arrays.scores[row][kept],
-                    categories=[categories[label] for label in labels],
-                    masks=None if arrays.masks is None else arrays.masks[row][kept],
-                    keypoints=None if points is None else points[row][kept] * [*scale[row][:2], 1.0],
-                )
-            )
-        return found
+        rows = [arrays.mapped(lambda values, row=row: values[row]) for row in range(len(arrays.valid))]
+        return [_found(one, scale, categories) for one, scale in zip(rows, _scale(part), strict=True)]
 
     return ask
+
+
+def _looker(find: Finder, pixels: PixelSource, categories: Mapping[int, int]) -> _Ask:
+    """Shows each image as it is to what finds objects in it."""
+    unscaled = np.ones(4, np.float32)
+
+    def ask(part: Json) -> list[_Found]:
+        return [_found(find(pixels(image_id)), unscaled, categories) for image_id in part["image_ids"].tolist()]
+
+    return ask
+
+
+def _found(one: Detections, scale: NDArray[np.float32], categories: Mapping[int, int]) -> _Found:
+    """The detections of an image; classes that the truth does not know are dropped."""
+    kept = one.valid & np.isin(one.classes, sorted(categories))
+    points = keypoints_of(one)
+    return _Found(
+        boxes=one.boxes[kept] * scale,
+        scores=one.scores[kept],
+        categories=[categories[label] for label in one.classes[kept].tolist()],
+        masks=None if one.masks is None else one.masks[kept],
+        keypoints=None if points is None else points[kept] * [*scale[:2], 1.0],
+    )
 
 
 def _segmenter(predictor: Predictor, categories: Mapping[int, int], truth: Truth, *, with_masks: bool) -> _Ask:

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
 from maskx_tf import targets as target_ops
+from maskx_tf.config.model import DetectionsConfig
 from maskx_tf.losses import Loss
 from maskx_tf.models.branch import Scene
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import detections as detection_ops
-from maskx_tf.ops.detections import Candidates
+from maskx_tf.ops.detections import Candidates, Suppression
 from maskx_tf.structures import Detections, Proposals, Targets
 from maskx_tf.targets import RegionTargets
 
@@ -46,23 +47,37 @@ class DetectionFilter(NamedTuple):
 
     Attributes:
         score: a detection has to score more than this.
-        nms_iou: a detection that overlaps a better one of its class by more than this is dropped.
+        suppression: what is made of those that overlap.
         limit: the most detections of an image.
     """
 
     score: float
-    nms_iou: float
+    suppression: Suppression
     limit: int
+
+    @classmethod
+    def of(cls, settings: DetectionsConfig) -> DetectionFilter:
+        """The filter of these settings."""
+        soft = None if settings.soft_nms == "none" else settings.soft_nms
+        suppression = Suppression(settings.nms_iou, soft, settings.soft_sigma, settings.box_voting)
+        return cls(settings.score, suppression, settings.limit)
 
     def candidates(self, scores: tf.Tensor, valid: tf.Tensor, score: float | None = None) -> Candidates:
         """The best pairs of scores [B, N, K]; `score` replaces the threshold."""
         threshold = self.score if score is None else score
         return detection_ops.candidates(scores, valid, threshold=threshold, limit=CANDIDATES)
 
-    def detections(self, boxes: tf.Tensor, chosen: Candidates, image_sizes: tf.Tensor) -> Detections:
-        """What is left of the candidates, with boxes [B, C, 4], after suppression."""
+    def detections(
+        self, boxes: tf.Tensor, chosen: Candidates, image_sizes: tf.Tensor, score: float | None = None
+    ) -> Detections:
+        """What is left of the candidates, with boxes [B, C, 4], after suppression; see `candidates` for the score."""
         return detection_ops.detections(
-            boxes, chosen, image_sizes=image_sizes, iou_threshold=self.nms_iou, limit=self.limit
+            boxes,
+            chosen,
+            image_sizes=image_sizes,
+            suppression=self.suppression,
+            limit=self.limit,
+            least=self.score if score is None else score,
         )
 
 
@@ -138,7 +153,7 @@ class BoxBranch:
             tf.gather(proposals.boxes, chosen.regions, batch_dims=1),
             self.delta_weights,
         )
-        return self.filter.detections(boxes, chosen, scene.image_sizes)
+        return self.filter.detections(boxes, chosen, scene.image_sizes, score)
 
     def classify(self, scene: Scene, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = self.scores(self.vectors(scene.features, boxes))

@@ -153,7 +153,7 @@ def _region_sampler(config: ModelConfig) -> RegionSampler:
 
 
 def _box_branch(config: ModelConfig, strides: Sequence[int], sampler: RegionSampler, portable: bool) -> BoxBranch:
-    box, found = config.box, config.detections
+    box = config.box
     head: keras.layers.Layer
     if config.backbone.neck == "c4":
         head = Res5Head(**_resnet_options(config), name="box_head")
@@ -163,7 +163,7 @@ def _box_branch(config: ModelConfig, strides: Sequence[int], sampler: RegionSamp
         pool=_pool(config, config.roi.box_size, strides, portable, "box_pool"),
         head=head,
         predictor=BoxPredictor(len(config.class_names), class_agnostic=box.class_agnostic, name="box_predictor"),
-        filter=DetectionFilter(found.score, found.nms_iou, found.limit),
+        filter=DetectionFilter.of(config.detections),
         delta_weights=box.delta_weights,
         beta=box.smooth_l1_beta,
         foreground=sampler.foreground,

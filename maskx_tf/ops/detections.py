@@ -55,8 +55,31 @@ def candidates(scores: tf.Tensor, valid: tf.Tensor, *, threshold: float, limit: 
     )
 
 
+class Suppression(NamedTuple):
+    """What is made of candidates that overlap, within a class.
+
+    Attributes:
+        iou: a candidate that overlaps a better one by more than this goes, or loses score.
+        soft: None: it goes. linear, gaussian: see `nms.soft_nms`; gaussian reads no `iou`.
+        sigma: of gaussian.
+        vote_iou: boxes become the means, weighted by score, of the candidates that they overlap by at least this;
+            None: they stay.
+    """
+
+    iou: float
+    soft: str | None = None
+    sigma: float = 0.5
+    vote_iou: float | None = None
+
+
 def detections(
-    boxes: tf.Tensor, chosen: Candidates, *, image_sizes: tf.Tensor, iou_threshold: float, limit: int
+    boxes: tf.Tensor,
+    chosen: Candidates,
+    *,
+    image_sizes: tf.Tensor,
+    suppression: Suppression,
+    limit: int,
+    least: float = 0.0,
 ) -> Detections:
     """Class-wise suppression of decoded candidates, without masks.
 
@@ -64,18 +87,28 @@ def detections(
         boxes: float32 [B, C, 4], one for each candidate.
         chosen: the candidates.
         image_sizes: float32 [B, 2], height and width of the image inside its canvas; boxes are clipped to it.
-        iou_threshold: suppress above this, within a class.
+        suppression: see `Suppression`.
         limit: D.
+        least: a candidate whose score soft suppression lowers to this or below goes.
     """
     boxes = box_ops.clip(boxes, image_sizes[:, None, 0], image_sizes[:, None, 1])
     width, height = box_ops.sides(boxes)
     valid = chosen.valid & (width > 0.0) & (height > 0.0)
-    indices, kept = nms_ops.nms(boxes, chosen.scores, chosen.classes, valid, iou_threshold=iou_threshold, limit=limit)
-
-    def kept_of(values: tf.Tensor) -> tf.Tensor:
-        return sampling.where_flagged(kept, tf.gather(values, indices, batch_dims=1))
-
-    return Detections(kept_of(boxes), kept_of(chosen.scores), kept_of(chosen.classes), kept)
+    given = (boxes, chosen.scores, chosen.classes, valid)
+    if suppression.soft is None:
+        indices, kept = nms_ops.nms(*given, iou_threshold=suppression.iou, limit=limit)
+        scores = tf.where(kept, tf.gather(chosen.scores, indices, batch_dims=1), 0.0)
+    else:
+        threshold = suppression.iou if suppression.soft == "linear" else None
+        indices, kept, scores = nms_ops.soft_nms(
+            *given, iou_threshold=threshold, sigma=suppression.sigma, least=least, limit=limit
+        )
+    own, classes = (tf.gather(part, indices, batch_dims=1) for part in (boxes, chosen.classes))
+    if suppression.vote_iou is not None:
+        agree = (box_ops.iou(own, boxes) >= suppression.vote_iou) & (classes[..., None] == chosen.classes[:, None])
+        weights = tf.where(agree & valid[:, None], chosen.scores[:, None], 0.0)  # [B, D, C]
+        own = tf.math.divide_no_nan(tf.matmul(weights, boxes), tf.reduce_sum(weights, axis=-1, keepdims=True))
+    return Detections(sampling.where_flagged(kept, own), scores, sampling.where_flagged(kept, classes), kept)
 
 
 def proposals(

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: exact per group, padded, in two forms, and the choice of candidates before it.
+"""Non-maximum suppression: exact per group, padded, in two forms, a soft one, and the choice of candidates before it.
 
 `nms` compares groups rather than shifting boxes apart by an offset, so it is as exact for 3000 classes as for one, and
 it is made of basic operations: it compiles under XLA and converts to LiteRT. `nms_levels` calls TensorFlow's kernel for
@@ -8,6 +8,8 @@ better box of its group is above the threshold.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -37,42 +39,113 @@ def nms(
     Returns:
         Indices into N, int32 [B, D], best first (0 in padding), and their validity, bool [B, D].
     """
+
+    def suppressed(remaining: tf.Tensor, overlap: tf.Tensor) -> tf.Tensor:
+        return tf.where(overlap > iou_threshold, NEVER, remaining)
+
+    indices, kept, _ = _best_in_turn(boxes, scores, groups, valid, suppressed, limit)
+    return indices, kept
+
+
+def soft_nms(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    groups: tf.Tensor,
+    valid: tf.Tensor,
+    *,
+    iou_threshold: float | None = None,
+    sigma: float = 0.5,
+    least: float = 0.0,
+    limit: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Soft-NMS (Bodla et al. 2017): what overlaps a better box of its group loses score rather than its place.
+
+    Args:
+        boxes: see `nms`.
+        scores: see `nms`.
+        groups: see `nms`.
+        valid: see `nms`.
+        iou_threshold: scores are multiplied by 1 - IoU above this (linear); None: by exp(-IoU^2 / sigma) everywhere.
+        sigma: see iou_threshold.
+        least: a box whose score falls to this or below goes.
+        limit: see `nms`.
+
+    Returns:
+        Indices and validity as `nms` has them, and the scores that are left, float32 [B, D]; 0 in padding.
+    """
+
+    def lowered(remaining: tf.Tensor, overlap: tf.Tensor) -> tf.Tensor:
+        if iou_threshold is None:
+            remaining *= tf.exp(-tf.square(overlap) / sigma)
+        else:
+            remaining *= tf.where(overlap > iou_threshold, 1.0 - overlap, 1.0)
+        return tf.where(remaining > least, remaining, NEVER)
+
+    return _best_in_turn(boxes, scores, groups, valid, lowered, limit)
+
+
+def _best_in_turn(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    groups: tf.Tensor,
+    valid: tf.Tensor,
+    left_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    limit: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Takes the best box, changes the scores of its group, and so on; see `nms` and `soft_nms`.
+
+    Args:
+        boxes: see `nms`.
+        scores: see `nms`.
+        groups: see `nms`.
+        valid: see `nms`.
+        left_of: scores [B, N] and the IoU of each box with the one that was taken, to the scores that are left.
+        limit: see `nms`.
+    """
     count = tf.shape(boxes)[0]
+    start = (
+        tf.constant(0),
+        tf.where(valid, scores, NEVER),
+        tf.zeros([count, limit], tf.int32),
+        tf.zeros([count, limit], tf.bool),
+        tf.zeros([count, limit]),
+    )
     if boxes.shape[1] == 0:
-        return tf.zeros([count, limit], tf.int32), tf.zeros([count, limit], tf.bool)
+        return start[2:]
     left, top, right, bottom = (edge[..., 0] for edge in tf.split(boxes, 4, axis=-1))  # each [B, N]
     area = box_ops.area(boxes)
     positions = tf.range(tf.shape(boxes)[1])[None, :]
     slots = tf.range(limit)[None, :]
 
     def keep_best(
-        step: tf.Tensor, remaining: tf.Tensor, indices: tf.Tensor, kept: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        step: tf.Tensor, remaining: tf.Tensor, indices: tf.Tensor, kept: tf.Tensor, best_scores: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         best = tf.argmax(remaining, axis=1, output_type=tf.int32)  # [B]
 
         def of_best(values: tf.Tensor) -> tf.Tensor:
             return tf.gather(values, best, axis=1, batch_dims=1)[:, None]
 
-        alive = of_best(remaining) >= 0.0  # [B, 1]
+        score = of_best(remaining)
+        alive = score >= 0.0  # [B, 1]
         width = tf.minimum(right, of_best(right)) - tf.maximum(left, of_best(left))
         height = tf.minimum(bottom, of_best(bottom)) - tf.maximum(top, of_best(top))
         shared = tf.maximum(width, 0.0) * tf.maximum(height, 0.0)
         overlap = tf.math.divide_no_nan(shared, area + of_best(area) - shared)
-        lost = (overlap > iou_threshold) & (groups == of_best(groups))
-        remaining = tf.where(lost | (positions == best[:, None]), NEVER, remaining)
+        remaining = tf.where(groups == of_best(groups), left_of(remaining, overlap), remaining)
+        remaining = tf.where(positions == best[:, None], NEVER, remaining)
         here = (slots == step) & alive  # [B, D]
-        return step + 1, remaining, tf.where(here, best[:, None], indices), kept | here
+        return (
+            step + 1,
+            remaining,
+            tf.where(here, best[:, None], indices),
+            kept | here,
+            tf.where(here, score, best_scores),
+        )
 
-    start = (
-        tf.constant(0),
-        tf.where(valid, scores, NEVER),
-        tf.zeros([count, limit], tf.int32),
-        tf.zeros([count, limit], tf.bool),
-    )
-    _, _, indices, kept = tf.while_loop(
+    _, _, *found = tf.while_loop(
         lambda step, *_: step < limit, keep_best, start, parallel_iterations=1, maximum_iterations=limit
     )
-    return indices, kept
+    return tuple(found)
 
 
 def nms_levels(

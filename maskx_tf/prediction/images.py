@@ -1,11 +1,10 @@
-"""Image in, Detections out: letterbox, model, and back to the pixels of the original; test-time augmentation on top."""
+"""Image in, Detections out: letterbox, model, and back to the pixels of the original."""
 
 from __future__ import annotations
 
 import functools
 import math
 import os
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ from maskx_tf.masks.rgb import to_rgb
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import images as image_ops
-from maskx_tf.ops import nms as nms_ops
 from maskx_tf.structures import Detections, KeypointSet
 
 # Canvases are multiples of this, the coarsest stride that is halved exactly.
@@ -88,17 +86,19 @@ class ImagePredictor:
     Args:
         model: of any family.
         config: the `model` section that it was built from.
+        score: detections score more than this; None stands for the model's own threshold.
     """
 
-    def __init__(self, model: RCNN, config: ModelConfig) -> None:
+    def __init__(self, model: RCNN, config: ModelConfig, score: float | None = None) -> None:
         self.model = model
         self.config = config
+        self.score = score
         self._predictors: dict[tuple[int, int], Predictor] = {}
         self._mirror_of = keypoints_of(config).mirror
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Detections of uint8 [H, W, 3]: only the valid ones, best first, in pixels of the image."""
-        return self._detect_view(image, View())
+        return self.detect_view(image, View())
 
     def refresh(self) -> None:
         """Takes the model's weights as they are now."""
@@ -107,41 +107,11 @@ class ImagePredictor:
 
     def segment(self, image: NDArray[np.uint8], boxes: np.ndarray, classes: np.ndarray | None = None) -> Detections:
         """Masks and keypoints of boxes [N, 4] in the image's pixels, for classes [N] of 1..K or the likeliest ones."""
-        found = self._segment_view(image, View(), np.asarray(boxes, np.float32), classes)
+        found = self.segment_view(image, View(), np.asarray(boxes, np.float32), classes)
         return found._replace(boxes=np.asarray(boxes, np.float32))
 
-    def augmented(self, image: NDArray[np.uint8], views: Sequence[View]) -> Detections:
-        """Detections agreed on by several views: the union of their boxes, suppressed once more, and mean masks.
-
-        Each view's detector looks for boxes; then each view segments the boxes that were kept. A keypoint is where the
-        view with its highest score finds it.
-        """
-        found = [self._detect_view(image, view) for view in views]
-        boxes, scores, classes = (np.concatenate([getattr(f, key) for f in found]) for key in Detections._fields[:3])
-        settings = self.config.detections
-        indices, valid = nms_ops.nms(
-            tf.constant(boxes[None]),
-            tf.constant(scores[None]),
-            tf.constant(classes[None]),
-            tf.ones([1, len(boxes)], tf.bool),
-            iou_threshold=settings.nms_iou,
-            limit=settings.limit,
-        )
-        kept = indices[0].numpy()[valid[0].numpy()]
-        merged = Detections(boxes[kept], scores[kept], classes[kept], np.ones(len(kept), bool))
-        if not self.model.outputs & {"masks", "keypoints"}:
-            return merged
-        seen = [self._segment_view(image, view, merged.boxes, merged.classes) for view in views]
-        if "masks" in self.model.outputs:
-            merged = merged._replace(masks=np.mean([one.masks for one in seen], axis=0))
-        if "keypoints" in self.model.outputs:
-            scores = np.array([one.keypoint_scores for one in seen])
-            best = scores.argmax(axis=0)[None]
-            points = np.take_along_axis(np.array([one.keypoints for one in seen]), best[..., None], axis=0)[0]
-            merged = merged._replace(keypoints=points, keypoint_scores=scores.max(axis=0))
-        return merged
-
-    def _detect_view(self, image: NDArray[np.uint8], view: View) -> Detections:
+    def detect_view(self, image: NDArray[np.uint8], view: View) -> Detections:
+        """What `__call__` gives, found in a view."""
         canvas, size = self._letterbox(image, view)
         found = self._predictor(view).detect(canvas, size)
         original = found._replace(boxes=image_ops.to_original(found.boxes, size, _original_size(image)))
@@ -151,9 +121,10 @@ class ImagePredictor:
             result = result._replace(boxes=_mirror(result.boxes, image.shape[1]))
         return self._with_keypoints(result, image, size, view)
 
-    def _segment_view(
+    def segment_view(
         self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: np.ndarray | None
     ) -> Detections:
+        """What `segment` gives, found in a view."""
         canvas, size = self._letterbox(image, view)
         # The number of boxes is a shape of the graph: rounding it up to the limit keeps few graphs.
         count, limit = len(boxes), self.config.detections.limit
@@ -205,7 +176,7 @@ class ImagePredictor:
     def _predictor(self, view: View) -> Predictor:
         canvas = self._sides(view)[0]
         if canvas not in self._predictors:
-            self._predictors[canvas] = Predictor(self.model, canvas)
+            self._predictors[canvas] = Predictor(self.model, canvas, score=self.score)
         return self._predictors[canvas]
 
 

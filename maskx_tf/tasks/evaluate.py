@@ -19,7 +19,7 @@ from maskx_tf.evaluation.metrics import Metrics
 from maskx_tf.evaluation.runner import Boxes
 from maskx_tf.evaluation.table import METRICS, as_text
 from maskx_tf.evaluation.truth import IouKind
-from maskx_tf.files import Json, write_json
+from maskx_tf.files import Json, digest, write_json
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
@@ -32,7 +32,7 @@ from maskx_tf.tasks.evaluation_data import (
     original_pixels,
     with_absolute_paths,
 )
-from maskx_tf.tasks.models import ModelOrPath, is_recipe, opened
+from maskx_tf.tasks.models import Model, ModelOrPath, finder, is_recipe, opened
 from maskx_tf.tasks.progress import SILENT, Progress
 
 STEP_NAMES = {
@@ -52,6 +52,8 @@ class EvaluateOptions:
         kinds: the IoU that is measured, box, mask or keypoint; None for `evaluate.kinds` of the model's configuration.
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
         steps: what is made of the model's masks, such as GrabCut's in their place.
+        augment: views of test-time augmentation; see `prediction.views.views_of`.
+        ensemble: further models of the same classes, with which the model has to agree.
         batch: images at a time; None for `evaluate.batch` of the configuration.
         engine: which evaluator computes COCO's figures.
         metric: the rules; cityscapes are those of its official evaluator, for masks alone.
@@ -61,6 +63,8 @@ class EvaluateOptions:
     kinds: Sequence[IouKind] | None = None
     boxes: Boxes = "detected"
     steps: MaskSteps = NO_STEPS
+    augment: bool | Sequence[int] = False
+    ensemble: Sequence[ModelOrPath] = ()
     batch: int | None = None
     engine: Engine = "pycocotools"
     metric: Metric = "coco"
@@ -139,6 +143,17 @@ def score(
     facts = {"model": config.model.model_dump(mode="json"), "score": config.evaluate.score}
     if options.out is not None:
         facts["files"] = file_facts(data.dataset)
+    find = None
+    if options.augment or options.ensemble:
+        if options.boxes == "truth":
+            raise BadInput("boxes of the truth: expected neither views nor an ensemble with them, found some")
+        members = [
+            Model(predictor.model, config, {}),
+            *(opened(one, config.model.class_names) for one in options.ensemble),
+        ]
+        find = finder(members, options.augment, config.evaluate.score)
+        weights = [[(one.path, one.numpy()) for one in member.network.variables] for member in members[1:]]
+        facts |= {"augment": options.augment, "ensemble": [digest({}, arrays) for arrays in weights]}
     batches = pipeline.evaluation(
         data.examples, config.data, config.model.input, batch=options.batch or config.evaluate.batch
     )
@@ -154,6 +169,7 @@ def score(
             boxes=options.boxes,
             paste=config.model.detections.paste,
             steps=options.steps,
+            find=find,
             pixels=original_pixels(data.dataset),
             engine=options.engine,
             sigmas=config.evaluate.sigmas,

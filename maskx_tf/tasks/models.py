@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
 from maskx_tf.config import load as load_config
+from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.prediction.images import ImagePredictor, keypoints_of
+from maskx_tf.prediction.views import Look, agreed, views_of
+from maskx_tf.structures import Detections
 from maskx_tf.tasks.published import local
 
 
@@ -98,6 +105,35 @@ def load(path: str | os.PathLike[str], class_names: Sequence[str] = ()) -> Model
         return Model(build(config.model), config, {}, source)
     loaded = io.open_model(source)
     return Model(loaded.model, loaded.config, loaded.meta, source)
+
+
+def finder(
+    models: Sequence[Model], augment: bool | Sequence[int] = False, score: float | None = None
+) -> Callable[[NDArray[np.uint8]], Detections]:
+    """What finds objects in the pixels of an image, uint8 [H, W, 3].
+
+    Args:
+        models: one, or an ensemble, whose first member suppresses what overlaps.
+        augment: see `prediction.views.views_of`.
+        score: detections score more than this; None stands for the models' own thresholds.
+
+    Raises:
+        BadInput: the members of an ensemble differ in what has to be the same.
+    """
+    first = models[0]
+    for other in models[1:]:
+        for what in ("class_names", "outputs", "keypoint.names", "detections.paste"):
+            ours, theirs = (functools.reduce(getattr, what.split("."), one.config.model) for one in (first, other))
+            if ours != theirs:
+                raise BadInput(f"{other.name}: expected the model.{what} of {first.name} for an ensemble, found others")
+    made = [
+        model.predictor if score is None else ImagePredictor(model.network, model.config.model, score)
+        for model in models
+    ]
+    for predictor in made:
+        predictor.refresh()
+    looks = [Look(one, view) for one in made for view in views_of(one.config, augment)]
+    return looks[0].detect if len(looks) == 1 else functools.partial(agreed, looks)
 
 
 def opened(model: ModelOrPath, class_names: Sequence[str] = ()) -> Model:

@@ -17,16 +17,14 @@ from maskx_tf.files import Json, make_folder, write_json
 from maskx_tf.masks.paste import Crop, full, paste
 from maskx_tf.masks.results import coco_results
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
-from maskx_tf.prediction.images import ImageLike, View, pixels_of
+from maskx_tf.prediction.images import ImageLike, pixels_of
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
-from maskx_tf.tasks.models import Model, ModelOrPath, opened
+from maskx_tf.tasks.models import Model, ModelOrPath, finder, opened
 from maskx_tf.tasks.pictures import write_picture
 from maskx_tf.tasks.progress import SILENT, Progress
 from maskx_tf.tasks.submission import Submission
 from maskx_tf.visualize import draw, enlarged
-
-VIEWS = tuple(View(scale, flip) for scale in (0.75, 1.0, 1.25) for flip in (False, True))  # of `augment`
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +93,8 @@ def predict(
     images: ImageLike | Iterable[ImageLike],
     *,
     score: float = 0.5,
-    augment: bool = False,
+    augment: bool | Sequence[int] = False,
+    ensemble: Sequence[ModelOrPath] = (),
     steps: MaskSteps = NO_STEPS,
     progress: Progress = SILENT,
 ) -> list[Prediction]:
@@ -105,7 +104,9 @@ def predict(
         model: an open model, or the path of one. An open model compiles its graphs once.
         images: one or more: arrays uint8 [H, W, 3] in RGB, Pillow images, or names of files, folders and patterns.
         score: detections from this score on are kept.
-        augment: look at each image six times: mirrored or not, at 3/4, 1 and 5/4 of its size.
+        augment: look at each image mirrored and not, with each of these short sides in pixels; True stands for 3/4, 1
+            and 5/4 of the model's own.
+        ensemble: further models of the same classes: boxes of all are suppressed together, masks are averaged.
         steps: what is made of the model's masks: see `masks.steps.MaskSteps`.
         progress: each image is a step.
 
@@ -117,7 +118,9 @@ def predict(
     """
     every = list(_each(images))
     progress.started(len(every))
-    return [*_predictions(opened(model), every, score, augment, steps, progress)]
+    model = opened(model)
+    find = finder([model, *map(opened, ensemble)], augment)
+    return [*_predictions(model, find, every, score, steps, progress)]
 
 
 def predict_files(
@@ -128,7 +131,8 @@ def predict_files(
     results: Path | None = None,
     cityscapes: Path | None = None,
     score: float = 0.5,
-    augment: bool = False,
+    augment: bool | Sequence[int] = False,
+    ensemble: Sequence[ModelOrPath] = (),
     steps: MaskSteps = NO_STEPS,
     progress: Progress = SILENT,
 ) -> int:
@@ -142,6 +146,7 @@ def predict_files(
         cityscapes: a folder for the files that Cityscapes' evaluation server takes.
         score: see `predict`.
         augment: see `predict`.
+        ensemble: see `predict`.
         steps: see `predict`.
         progress: see `predict`.
 
@@ -155,10 +160,11 @@ def predict_files(
     entries: list[Json] = []
     count = 0
     model = opened(model)
+    find = finder([model, *map(opened, ensemble)], augment)
     submission = None if cityscapes is None else _submission(model, cityscapes, files)
     progress.started(len(files))
     pixels = (pixels_of(file) for file in files)
-    for file, found in zip(files, _predictions(model, pixels, score, augment, steps, progress), strict=True):
+    for file, found in zip(files, _predictions(model, find, pixels, score, steps, progress), strict=True):
         count += len(found.names)
         if pictures is not None:
             make_folder(pictures)
@@ -190,13 +196,16 @@ def _each(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
 
 
 def _predictions(
-    model: Model, images: Iterable[ImageLike], score: float, augment: bool, steps: MaskSteps, progress: Progress
+    model: Model,
+    find: Callable[[NDArray[np.uint8]], Detections],
+    images: Iterable[ImageLike],
+    score: float,
+    steps: MaskSteps,
+    progress: Progress,
 ) -> Iterator[Prediction]:
     steps.check(model.config.model.outputs)
-    model.predictor.refresh()
     for image in images:
         pixels = pixels_of(image)
-        found = model.predictor.augmented(pixels, VIEWS) if augment else model.predictor(pixels)
         height, width = pixels.shape[:2]
-        yield Prediction(image, (height, width), at_least(found, score), model, steps)
+        yield Prediction(image, (height, width), at_least(find(pixels), score), model, steps)
         progress.advance()

@@ -6,7 +6,9 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from maskx_tf.checkpoints import io
 from maskx_tf.cli import run
@@ -106,10 +108,38 @@ def test_masks_of_true_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not any(line.startswith("box") for line in lines)
 
 
+def test_an_ensemble_of_a_model_with_itself_finds_what_the_model_finds(here, capsys) -> None:
+    """Through the images' own pixels, a union and a mean; and what views find is told apart from it."""
+    names = ["dog", "traffic light"]
+    config = Config.model_validate({**SETTINGS, "model": {**SETTINGS["model"], "class_names": names}})
+    io.save(build(config.model), config, Path("model"))
+
+    def found(*options: str) -> tuple[list, str]:
+        assert run(["eval", "model", *WHERE, "--out", "out", *options]) == 0
+        return json.loads(Path("out/results.json").read_text()), capsys.readouterr().err
+
+    (plain, _), (twice, said) = found(), found("--ensemble", "model")
+    assert "starting anew" in said
+    assert len(plain) == len(twice) > 5
+    for one, other in zip(plain, twice, strict=True):
+        assert one["category_id"] == other["category_id"]
+        np.testing.assert_allclose([*one["bbox"], one["score"]], [*other["bbox"], other["score"]], atol=1e-2)
+        overlap = coco_mask.iou([one["segmentation"]], [other["segmentation"]], [0])
+        assert overlap >= 0.98 or one["segmentation"] == other["segmentation"]
+    views, _ = found("--scales", "64,96")
+    assert views != twice
+    again, said = found("--scales", "64,96")
+    assert again == views
+    assert "starting anew" not in said
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--scales", "400,x"], "--scales: expected whole numbers of pixels with commas between them, found '400,x'"),
+        (["--boxes", "truth", "--augment"], "expected neither views nor an ensemble with them"),
         (["--boxes", "found"], "--boxes: expected detected or truth, found 'found'"),
+        (["--ensemble", "no"], "no: "),
         (["--oracle", "no.json"], "no.json: cannot be read: No such file"),
         (["--oracle", "recipe.yaml"], "recipe.yaml: expected the figures of maskx eval: images: Field required"),
         (["--format", "vco"], "expected one of coco, voc"),

@@ -116,6 +116,22 @@ def test_every_setting_is_described_and_has_a_default() -> None:
             "train.stage",
             "all, for the maps",
         ),
+        (["model.detections.soft_sigma=0.3"], "model.detections.soft_sigma", "nothing, for soft_nms is none"),
+        (
+            ["model.detections={soft_nms: gaussian, nms_iou: 0.3}"],
+            "model.detections.nms_iou",
+            "nothing, for soft_nms is gaussian",
+        ),
+        (
+            [
+                "model.family=fcis",
+                "model.backbone.neck=dc5",
+                "model.anchors.sizes=[[64]]",
+                "model.detections.box_voting=0.8",
+            ],
+            "model.detections.box_voting",
+            "null, for family is fcis",
+        ),
         (["model.mask.mlp_side=28"], "model.mask.mlp_side", "null, for head is fcn"),
         (["model.box.layers=0"], "model.box.layers", "at least 1, for family is mask_x_rcnn"),
         (["model.fcis.size=20"], "model.fcis.size", "a multiple of group, which is 7"),

@@ -120,6 +120,9 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "transfer.stop_gradient": (False, {}),
     "detections.score": (0.5, {}),
     "detections.nms_iou": (0.3, {}),
+    "detections.soft_nms": ("linear", {}),
+    "detections.soft_sigma": (0.3, {"detections": {"soft_nms": "gaussian"}}),
+    "detections.box_voting": (0.8, {}),
     "detections.limit": (7, {}),
 }
 # Read by whoever calls the model, or tested with a file in its hands.

@@ -27,7 +27,8 @@ def test_roi_align_gather(samples: int) -> None:
 def test_nms() -> None:
     def suppress(boxes: tf.Tensor, scores: tf.Tensor, groups: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
         indices, kept = nms_ops.nms(boxes, scores, groups, valid, iou_threshold=0.5, limit=10)
-        return {"indices": indices, "kept": kept}
+        soft = nms_ops.soft_nms(boxes, scores, groups, valid, least=0.1, limit=10)
+        return {"indices": indices, "kept": kept, "soft": soft[0], "soft_scores": soft[2]}
 
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 30, (1, 25, 2))
@@ -41,3 +42,5 @@ def test_nms() -> None:
     assert 3 < expected["kept"].numpy().sum() <= 10
     np.testing.assert_array_equal(found["indices"], expected["indices"])
     np.testing.assert_array_equal(found["kept"], expected["kept"])
+    np.testing.assert_array_equal(found["soft"], expected["soft"])
+    np.testing.assert_allclose(found["soft_scores"], expected["soft_scores"], atol=1e-6)

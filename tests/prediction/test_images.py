@@ -21,6 +21,7 @@ from maskx_tf.masks.results import coco_results
 from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.models.build import build
 from maskx_tf.prediction.images import ImagePredictor, View, read_image
+from maskx_tf.prediction.views import Look, agreed
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
 from maskx_tf.tasks.models import Model, opened
@@ -63,8 +64,12 @@ def test_detections_are_in_the_images_own_pixels(predictor, picture) -> None:
     assert set(found.classes) <= {1, 2, 3}
 
 
+def look(predictor: ImagePredictor, image: np.ndarray, views: list[View]) -> Detections:
+    return agreed([Look(predictor, view) for view in views], image)
+
+
 def test_one_plain_view_changes_nothing(predictor, picture) -> None:
-    plain, augmented = predictor(picture), predictor.augmented(picture, [View()])
+    plain, augmented = predictor(picture), look(predictor, picture, [View()])
     for one, other in zip(plain, augmented, strict=True):
         assert (one is None) == (other is None)
         if one is not None:
@@ -73,14 +78,14 @@ def test_one_plain_view_changes_nothing(predictor, picture) -> None:
 
 def test_mirrored_view_of_the_mirrored_image(predictor, picture) -> None:
     plain = predictor(picture)
-    mirrored = predictor.augmented(picture[:, ::-1], [View(flip=True)])
+    mirrored = look(predictor, picture[:, ::-1], [View(flip=True)])
     boxes = plain.boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [80, 0, 80, 0]
     np.testing.assert_allclose(mirrored.boxes, boxes, atol=1e-3)
     np.testing.assert_allclose(mirrored.masks, plain.masks[:, :, ::-1], atol=2e-3)
 
 
 def test_views_of_several_sizes_are_merged(predictor, picture) -> None:
-    found = predictor.augmented(picture, [View(), View(0.75), View(1.25, flip=True)])
+    found = look(predictor, picture, [View(), View(0.75), View(1.25, flip=True)])
     assert len(found.boxes) == 10
     for number in (1, 2, 3):
         boxes = found.boxes[found.classes == number]
@@ -104,7 +109,7 @@ def test_given_boxes_get_masks(predictor, picture) -> None:
 def test_no_detection(picture) -> None:
     config = ModelConfig.model_validate({**SETTINGS, "detections": {"score": 1.0}})
     predictor = ImagePredictor(build(config), config)
-    for found in (predictor(picture), predictor.augmented(picture, [View(), View(flip=True)])):
+    for found in (predictor(picture), look(predictor, picture, [View(), View(flip=True)])):
         assert found.boxes.shape == (0, 4)
         assert found.masks.shape[0] == 0
 
@@ -258,7 +263,7 @@ def test_keypoints_are_in_the_images_own_pixels(pointing, picture) -> None:
 
 def test_keypoints_of_a_mirrored_view(pointing, picture) -> None:
     plain = pointing(picture)
-    mirrored = pointing.augmented(picture[:, ::-1], [View(flip=True)])
+    mirrored = look(pointing, picture[:, ::-1], [View(flip=True)])
     has = plain.classes != 2
     expected = plain.keypoints[:, [0, 2, 1]] * [-1, 1] + [80, 0]
     np.testing.assert_allclose(mirrored.keypoints[has], expected[has], atol=0.05)
@@ -268,8 +273,8 @@ def test_keypoints_of_a_mirrored_view(pointing, picture) -> None:
 
 def test_keypoints_are_those_of_the_surest_view(pointing, picture) -> None:
     views = [View(), View(0.75), View(1.25, flip=True)]
-    found = pointing.augmented(picture, views)
-    each = [pointing._segment_view(picture, view, found.boxes, found.classes) for view in views]
+    found = look(pointing, picture, views)
+    each = [pointing.segment_view(picture, view, found.boxes, found.classes) for view in views]
     scores = np.array([one.keypoint_scores for one in each])
     np.testing.assert_allclose(found.keypoint_scores, scores.max(axis=0), atol=1e-3)
     assert len(set(scores.argmax(axis=0).reshape(-1))) > 1

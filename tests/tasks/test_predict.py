@@ -12,7 +12,7 @@ from PIL import Image
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.tasks.models import Model
-from maskx_tf.tasks.predict import predict_files
+from maskx_tf.tasks.predict import predict, predict_files
 from tests import disk
 from tests.models.small import config, small_model
 
@@ -56,3 +56,12 @@ def test_a_disk_that_is_full_for_a_picture_is_one_line(model: Model, photo: Path
     with pytest.raises(BadInput, match=r"photo\.png: cannot be written: File too large$"), disk.no_room_beyond(1000):
         predict_files(model, [photo], pictures=tmp_path / "out", results=None)
     assert disk.names_in(tmp_path) == ["out", "photo.png"]
+
+
+def test_members_of_an_ensemble_share_classes(model: Model, photo: Path) -> None:
+    config = model.config.with_classes(("cat", "dog", "cow"))
+    with pytest.raises(BadInput, match=r"expected the model.class_names of mask_x_rcnn for an ensemble, found others"):
+        predict(model, photo, ensemble=[Model(model.network, config, {})])
+    (alone,), (both,) = predict(model, photo, score=0.0), predict(model, photo, score=0.0, ensemble=[model])
+    np.testing.assert_allclose(alone.detections.boxes, both.detections.boxes, atol=1e-2)
+    np.testing.assert_allclose(alone.detections.masks, both.detections.masks, atol=1e-3)

@@ -41,7 +41,7 @@ def model(
     Raises:
         BadInput: there are masks, and the model has to be portable.
     """
-    settings, box, found = config.fcis, config.box, config.detections
+    settings, box = config.fcis, config.box
     scores = SCORES[settings.scores]()
     if portable and scores.masks:
         raise BadInput(
@@ -53,7 +53,7 @@ def model(
         maps=PositionMaps(scores.channels(len(config.class_names) + 1), group=settings.group, name="maps"),
         scores=scores,
         pool=PositionPool(stride, settings.group, settings.size, settings.pooling == "bilinear"),
-        filter=DetectionFilter(found.score, found.nms_iou, found.limit),
+        filter=DetectionFilter.of(config.detections),
         voting=Voting(settings.merge_iou, settings.threshold, settings.prebinarize, settings.voters == "own_class"),
         delta_weights=box.delta_weights,
         beta=box.smooth_l1_beta,

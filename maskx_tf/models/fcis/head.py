@@ -140,7 +140,8 @@ class PositionDetector:
         voters = Voters(*(tf.concat(parts, axis=1) for parts in zip(*found, strict=True)))
         chosen = self.filter.candidates(voters.scores[..., 1:], voters.valid, score)
         own = tf.gather(voters.boxes, chosen.regions, batch_dims=1)
-        return self.voting.draw(self.filter.detections(own, chosen, scene.image_sizes), voters, scene.image_sizes)
+        kept = self.filter.detections(own, chosen, scene.image_sizes, score)
+        return self.voting.draw(kept, voters, scene.image_sizes)
 
     def classify(self, scene: Scene, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = tf.nn.softmax(self.read(self.maps(scene.features[-1]), boxes).logits)[..., 1:]
@@ -170,7 +171,8 @@ class PositionDetector:
         scores = tf.nn.softmax(reading.logits)[..., 1:]
         chosen = self.filter.candidates(scores, proposals.valid, score)
         boxes = self._moved_boxes(scene, proposals.boxes, reading.deltas)
-        return self.filter.detections(tf.gather(boxes, chosen.regions, batch_dims=1), chosen, scene.image_sizes)
+        own = tf.gather(boxes, chosen.regions, batch_dims=1)
+        return self.filter.detections(own, chosen, scene.image_sizes, score)
 
 
 class PositionMasks:

@@ -1,0 +1,89 @@
+"""What several looks at an image agree on: views of several sizes, mirrored or not, and models of an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from maskx_tf.config import ModelConfig
+from maskx_tf.models.boxes import DetectionFilter
+from maskx_tf.ops.detections import Candidates
+from maskx_tf.prediction.images import ImagePredictor, View
+from maskx_tf.structures import Detections
+
+SCALES = (0.75, 1.0, 1.25)  # of the short side
+
+
+class Look(NamedTuple):
+    """A model and the view in which it looks at an image."""
+
+    predictor: ImagePredictor
+    view: View
+
+    def detect(self, image: NDArray[np.uint8]) -> Detections:
+        """See `ImagePredictor.detect_view`."""
+        return self.predictor.detect_view(image, self.view)
+
+    def segment(self, image: NDArray[np.uint8], found: Detections) -> Detections:
+        """See `ImagePredictor.segment_view`; for boxes and classes that were found."""
+        return self.predictor.segment_view(image, self.view, found.boxes, found.classes)
+
+
+def views_of(config: ModelConfig, augment: bool | Sequence[int]) -> tuple[View, ...]:
+    """The views of test-time augmentation, each also mirrored.
+
+    Args:
+        config: the `model` section.
+        augment: False: the plain view alone. True: short sides of 3/4, 1 and 5/4 of `input.short_side`. Or short sides.
+    """
+    if augment is False:
+        return (View(),)
+    scales = SCALES if augment is True else [side / config.input.short_side for side in augment]
+    return tuple(View(scale, flip) for scale in scales for flip in (False, True))
+
+
+def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
+    """Detections agreed on by several looks: the union of their boxes, suppressed once more, and mean masks.
+
+    Each look finds boxes; then each segments the boxes that were kept. A keypoint is where the look with its highest
+    score finds it.
+
+    Args:
+        looks: of models with the same classes and outputs, and masks of one size; the first one's settings suppress.
+        image: uint8 [H, W, 3].
+    """
+    first = looks[0].predictor
+    merged = _union([look.detect(image) for look in looks], first.config, first.score, image.shape[:2])
+    if not first.model.outputs & {"masks", "keypoints"}:
+        return merged
+    seen = [look.segment(image, merged) for look in looks]
+    if "masks" in first.model.outputs:
+        merged = merged._replace(masks=np.mean([one.masks for one in seen], axis=0))
+    if "keypoints" in first.model.outputs:
+        scores = np.array([one.keypoint_scores for one in seen])
+        best = scores.argmax(axis=0)[None]
+        points = np.take_along_axis(np.array([one.keypoints for one in seen]), best[..., None], axis=0)[0]
+        merged = merged._replace(keypoints=points, keypoint_scores=scores.max(axis=0))
+    return merged
+
+
+def _union(found: Sequence[Detections], config: ModelConfig, score: float | None, size: tuple[int, ...]) -> Detections:
+    """The boxes of all, suppressed as the model suppresses its own; without masks and keypoints."""
+    boxes, scores, classes = (np.concatenate([getattr(one, key) for one in found]) for key in Detections._fields[:3])
+    order = np.argsort(-scores, kind="stable")
+    chosen = Candidates(
+        regions=tf.constant(order[None], tf.int32),
+        classes=tf.constant(classes[order][None], tf.int32),
+        scores=tf.constant(scores[order][None], tf.float32),
+        valid=tf.ones([1, len(order)], tf.bool),
+    )
+    suppress = DetectionFilter.of(config.detections)
+    kept = suppress.detections(
+        tf.constant(boxes[order][None], tf.float32), chosen, tf.constant([size], tf.float32), score
+    )
+    valid = kept.valid[0].numpy()
+    return Detections(*(None if part is None else part[0].numpy()[valid] for part in kept))
