@@ -171,3 +171,28 @@ def mask_trunk(features: Array, convs: Sequence[Layer], kernel: Array, bias: Arr
     for weights, offsets in convs:
         features = relu(convolution(features, weights) + offsets)
     return features, relu(deconvolution(features, kernel) + bias)
+
+
+def non_local(inputs: Array, theta: Layer, phi: Layer, g: Layer, out: Layer) -> Array:
+    """Each cell plus what it reads of the others, halved by maxima (Wang et al. 2018, equations 2 to 6)."""
+
+    def linear(cells: Array, layer: Layer) -> Array:
+        return cells @ layer[0] + layer[1]
+
+    result = np.array(inputs, np.float64)
+    height, width = inputs.shape[1:3]
+    for image, pixels in enumerate(np.array(inputs, np.float64)):
+        keys, values = (
+            [
+                mapped[row : row + 2, column : column + 2].max(axis=(0, 1))
+                for row in range(0, height, 2)
+                for column in range(0, width, 2)
+            ]
+            for mapped in (linear(pixels, phi), linear(pixels, g))
+        )
+        for row, column in np.ndindex(height, width):
+            query = linear(pixels[row, column], theta)
+            weights = np.exp([query @ key / np.sqrt(len(query)) for key in keys])
+            mean = sum(weight * value for weight, value in zip(weights, values, strict=True)) / weights.sum()
+            result[image, row, column] += linear(mean, out)
+    return result

@@ -55,6 +55,7 @@ class BackboneConfig(Section):
         "resnet152",
         "resnext101_32x8d",
         "resnext101_64x4d",
+        "resnext152_32x8d",
         "mobilenet_v2",
         "keras_resnet50",
         "keras_resnet101",
@@ -80,6 +81,10 @@ class BackboneConfig(Section):
         description="The windows of the stem's 3x3 maximum begin one pixel before the map (torchvision), or at its "
         "first pixel (Caffe, FCIS).",
     )
+    non_local: Flag = Field(
+        default=False,
+        description="A non-local block stands before the last bottleneck of res4: cells read the whole map.",
+    )
     weights: Text = Field(
         default="none",
         description="What a new model's backbone starts from, for Keras' own networks: none (random), imagenet "
@@ -104,7 +109,7 @@ class BackboneConfig(Section):
             raise impossible("neck", f"fpn or c5, for {self.name} comes as a whole from Keras", self.neck)
         if self.name == "resnet_small" and self.neck == "c4":
             raise impossible("neck", "another than c4, for its box head is of a full ResNet's width", self.neck)
-        for key in ("norm_epsilon", "stride_in_1x1", "stem_pool"):
+        for key in ("norm_epsilon", "stride_in_1x1", "stem_pool", "non_local"):
             found = getattr(self, key)
             if of_keras and found != type(self).model_fields[key].default:
                 raise impossible(key, f"nothing, for {self.name} has its own", found)

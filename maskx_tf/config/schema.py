@@ -181,16 +181,27 @@ class WarmUp(Section):
     start: Fraction = Field(default=1 / 3, description="The rate of the first step, as a share of the full one.")
 
 
+TrainingStage = Literal["all", "detector", "mask", "keypoint", "rpn", "regions", "rpn_head", "heads"]
 BRANCH_STAGES = ("mask", "keypoint")  # in which one branch learns, on a detector that is fixed
+LATER_STAGES = (*BRANCH_STAGES, "rpn_head", "heads")  # in which the features are fixed, so that weights are needed
 
 
 class TrainConfig(Section):
     """One training run."""
 
-    stage: Literal["all", "detector", "mask", "keypoint"] = Field(
+    stage: TrainingStage = Field(
         default="all",
-        description="What learns: everything, all but the mask and keypoint branches, or one of these on a detector "
-        "that is fixed.",
+        description="What learns: everything; all but the mask and keypoint branches (detector); one of these on a "
+        "detector that is fixed; features and proposal network (rpn); features and heads, in the proposals of another "
+        "model (regions); the proposal network, or the heads, on features that are fixed (rpn_head, heads).",
+    )
+    stages: tuple[TrainingStage, ...] = Field(
+        default=(),
+        description="Runs one after the other, each of all steps, in place of stage. Each starts from the weights of "
+        "the one before it, but for regions, which starts as the first and takes proposals from the one before it.",
+    )
+    proposals: Text | None = Field(
+        default=None, description="For stage regions: a run or model folder whose network proposes the regions."
     )
     weights: Text | None = Field(
         default=None, description="A checkpoint, run folder or imported model to start from; null starts anew."
@@ -266,8 +277,16 @@ class TrainConfig(Section):
     def _combination(self) -> TrainConfig:
         if self.batch % self.accumulate:
             raise impossible("accumulate", f"a divisor of batch, which is {self.batch}", self.accumulate)
-        if self.stage in BRANCH_STAGES and self.weights is None:
-            raise impossible("weights", f"the trained detector on which stage {self.stage} builds", None)
+        if self.stages and self.stage != "all":
+            raise impossible("stage", "all, for stages names what learns", self.stage)
+        if self.stages[:1] == ("regions",):
+            raise impossible("stages", "another first than regions, which takes proposals from the one before it", "it")
+        for stage in (self.stage, *self.stages[:1]):
+            if stage in LATER_STAGES and self.weights is None:
+                raise impossible("weights", f"the trained detector on which stage {stage} builds", None)
+        if (self.stage == "regions") != (self.proposals is not None):
+            expected = "a run that proposes regions" if self.stage == "regions" else "null, for stage is not regions"
+            raise impossible("proposals", expected, self.proposals)
         return self
 
 
@@ -344,8 +363,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _keypoint_stage(self) -> Config:
-        if self.train.stage == "keypoint" and not self.model.keypoint.use:
-            raise impossible("train.stage", "no keypoint, for model.keypoint.use is false", self.train.stage)
+        if "keypoint" in (self.train.stage, *self.train.stages) and not self.model.keypoint.use:
+            raise impossible("train.stage", "no keypoint, for model.keypoint.use is false", "keypoint")
         if not self.model.keypoint.use:
             why = "nothing, for model.keypoint.use is false"
             refuse_unused(self.train, why, keys=["keypoint_weight"], prefix="train.")
@@ -360,15 +379,16 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _family(self) -> Config:
-        if self.model.family == "fcis" and self.train.stage != "all":
-            raise impossible("train.stage", "all, for the maps of family fcis give boxes and masks", self.train.stage)
+        stages = (self.train.stage, *self.train.stages)
+        if self.model.family == "fcis" and set(stages) != {"all"}:
+            raise impossible("train.stage", "all, for the maps of family fcis give boxes and masks", stages[-1])
         if self.model.family != "fcis":
             why = f"nothing, for family {self.model.family} has no convolution before maps"
             refuse_unused(self.train, why, keys=["neck_rate_factor"], prefix="train.")
         if "masks" not in self.model.outputs:
             without = f"for family {self.model.family} has no masks"
-            if self.train.stage == "mask":
-                raise impossible("train.stage", f"all or detector, {without}", self.train.stage)
+            if "mask" in stages:
+                raise impossible("train.stage", f"no mask, {without}", "mask")
             if "mask" in (self.evaluate.kinds or ()):
                 raise impossible("evaluate.kinds", f"box alone, {without}", list(self.evaluate.kinds or ()))
             if "segment_boxes" in (self.export.signatures or ()):

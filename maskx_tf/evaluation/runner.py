@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from maskx_tf.masks.paste import Crop
 from maskx_tf.masks.results import coco_result, keypoints_of
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
+from maskx_tf.structures import Detections
 
 Boxes = Literal["detected", "truth"]
 EvaluationBatch = JsonView  # of data.pipeline.evaluation: images, image_sizes, original_sizes, image_ids, image_valid
@@ -116,7 +118,7 @@ def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
     def ask(part: Json) -> list[_Found]:
         detections = predictor.detect(part["images"], tf.constant(part["image_sizes"], tf.float32))
         arrays = detections.mapped(np.asarray)
-        rows = [arrays.mapped(lambda values, row=row: values[row]) for row in range(len(arrays.valid))]
+        rows = [arrays.mapped(itemgetter(row)) for row in range(len(arrays.valid))]
         return [_found(one, scale, categories) for one, scale in zip(rows, _scale(part), strict=True)]
 
     return ask

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from maskx_tf.layers.non_local import NonLocal
 from maskx_tf.layers.norm import ConvNorm
 from maskx_tf.layers.parts import Layer, LayerConfig, Shape
 
@@ -27,6 +28,7 @@ VARIANTS = {
     "resnet152": Variant((3, 8, 36, 3)),
     "resnext101_32x8d": Variant((3, 4, 23, 3), groups=32, group_width=8),
     "resnext101_64x4d": Variant((3, 4, 23, 3), groups=64, group_width=4),
+    "resnext152_32x8d": Variant((3, 8, 36, 3), groups=32, group_width=8),
 }
 
 
@@ -95,6 +97,7 @@ class Stage(Layer):
         stride_in_1x1: see `Bottleneck`.
         norm: see `ConvNorm`.
         epsilon: see `ConvNorm`.
+        non_local: whether a non-local block stands before the last bottleneck.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Stage(Layer):
         stride_in_1x1: bool = False,
         norm: str = "frozen_batch",
         epsilon: float = 1e-5,
+        non_local: bool = False,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
@@ -128,14 +132,20 @@ class Stage(Layer):
             )
             for index in range(blocks[number - 2])
         ]
+        before_last = filters * scale if len(self.blocks) > 1 else filters * scale // 2
+        self.non_local = NonLocal(before_last, name="non_local", dtype=self.dtype_policy) if non_local else None
 
     def build(self, input_shape: Shape) -> None:
         for block in self.blocks:
+            if self.non_local is not None and block is self.blocks[-1]:
+                self.non_local.build(input_shape)
             block.build(input_shape)
             input_shape = (*input_shape[:-1], block.filters)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         for block in self.blocks:
+            if self.non_local is not None and block is self.blocks[-1]:
+                inputs = self.non_local(inputs)
             inputs = block(inputs, training=training)
         return inputs
 
@@ -153,6 +163,7 @@ class ResNet(Layer):
             "ceil", at its first pixel, the last of them incomplete (Caffe).
         norm: see `ConvNorm`.
         epsilon: see `ConvNorm`.
+        non_local: whether res4 has a non-local block.
     """
 
     def __init__(
@@ -166,6 +177,7 @@ class ResNet(Layer):
         stem_pool: str = "padded",
         norm: str = "frozen_batch",
         epsilon: float = 1e-5,
+        non_local: bool = False,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
@@ -187,6 +199,7 @@ class ResNet(Layer):
                     stride_in_1x1=stride_in_1x1,
                     norm=norm,
                     epsilon=epsilon,
+                    non_local=non_local and number == 4,
                     name=f"res{number}",
                     dtype=self.dtype_policy,
                 )

@@ -213,6 +213,7 @@ def _backbone(config: ModelConfig) -> keras.layers.Layer:
         last_stage=4 if settings.neck == "c4" else 5,
         dilate_last=settings.neck == "dc5",
         stem_pool=settings.stem_pool,
+        non_local=settings.non_local,
         frozen_stages=settings.frozen_stages,
         name="backbone",
     )

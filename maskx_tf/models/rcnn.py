@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import keras
@@ -44,6 +44,7 @@ class RCNN(Trainable):
     Attributes:
         parts: the names of what a stage of training can let learn: features, rpn, box, and the branches' names.
         learning_parts: those that learn; see `learn`.
+        proposer: gives the heads' regions for canvases and image sizes; None: the model's own network.
         outputs: the fields of `Detections` that are filled besides scores, classes and flags.
 
     Args:
@@ -89,6 +90,7 @@ class RCNN(Trainable):
         }
         self.parts = tuple(self.part_layers)
         self.learning_parts = frozenset(self.parts)
+        self.proposer: Callable[[tf.Tensor, tf.Tensor], Proposals] | None = None
 
     def learn(self, parts: Collection[str]) -> None:
         """Decides which parts learn, for good: the layers of the others are frozen, and their losses not computed."""
@@ -205,7 +207,10 @@ class RCNN(Trainable):
         losses: dict[str, Loss] = {}
         if RPN in self.learning_parts:
             losses |= self.rpn.losses(outputs, image_sizes, truth, seed)
-        regions = self.sampled_regions(self.rpn.train.choose(outputs, image_sizes), truth, seed)
+        proposals = (
+            self.rpn.train.choose(outputs, image_sizes) if self.proposer is None else self.proposer(images, image_sizes)
+        )
+        regions = self.sampled_regions(proposals, truth, seed)
         if BOX in self.learning_parts:
             losses |= self.box.losses(scene, regions, truth)
         for branch in self.branches:

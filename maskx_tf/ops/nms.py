@@ -102,14 +102,9 @@ def _best_in_turn(
         left_of: scores [B, N] and the IoU of each box with the one that was taken, to the scores that are left.
         limit: see `nms`.
     """
-    count = tf.shape(boxes)[0]
-    start = (
-        tf.constant(0),
-        tf.where(valid, scores, NEVER),
-        tf.zeros([count, limit], tf.int32),
-        tf.zeros([count, limit], tf.bool),
-        tf.zeros([count, limit]),
-    )
+    count, first = tf.shape(boxes)[0], tf.where(valid, scores, NEVER)
+    kinds = (tf.int32, tf.bool, first.dtype)
+    start = (tf.constant(0), first, *(tf.zeros([count, limit], kind) for kind in kinds))
     if boxes.shape[1] == 0:
         return start[2:]
     left, top, right, bottom = (edge[..., 0] for edge in tf.split(boxes, 4, axis=-1))  # each [B, N]

@@ -74,6 +74,8 @@ def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
 def _union(found: Sequence[Detections], config: ModelConfig, score: float | None, size: tuple[int, ...]) -> Detections:
     """The boxes of all, suppressed as the model suppresses its own; without masks and keypoints."""
     boxes, scores, classes = (np.concatenate([getattr(one, key) for one in found]) for key in Detections._fields[:3])
+    if not len(scores):
+        return found[0]._replace(masks=None, keypoints=None, keypoint_scores=None)
     order = np.argsort(-scores, kind="stable")
     chosen = Candidates(
         regions=tf.constant(order[None], tf.int32),
@@ -86,4 +88,4 @@ def _union(found: Sequence[Detections], config: ModelConfig, score: float | None
         tf.constant(boxes[order][None], tf.float32), chosen, tf.constant([size], tf.float32), score
     )
     valid = kept.valid[0].numpy()
-    return Detections(*(None if part is None else part[0].numpy()[valid] for part in kept))
+    return kept.mapped(lambda values: values[0].numpy()[valid])

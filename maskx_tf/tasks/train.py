@@ -24,11 +24,12 @@ from maskx_tf.prediction.images import keypoints_of
 from maskx_tf.tasks import evaluate, evaluation_data
 from maskx_tf.tasks.pictures import detections_sheet
 from maskx_tf.tasks.progress import SILENT, Progress
-from maskx_tf.training import dry, fit, start
+from maskx_tf.training import distribute, dry, fit, start
 from maskx_tf.training.callbacks import Hooks
 
 MADE_UP_CLASSES, VG3K_CLASSES = 80, 3001  # of a dry run, which does not look at the data
 PICTURES = 4  # on a sheet
+BOX_STAGES = ("detector", "rpn", "rpn_head")  # which learn no masks
 SHOWN = 0.5  # the score from which a sheet shows a detection
 
 
@@ -63,6 +64,8 @@ def train(
         BadInput: the data are wrong or do not fit the recipe, or something is in the way.
     """
     out = Path(out)
+    if config.train.stages:
+        return _in_stages(config, out, resume, progress)
     if (config.evaluate.every or config.train.pictures_every) and not config.data.val:
         raise BadInput("data.val: expected data for evaluate.every and train.pictures_every, found none")
     known = fit.classes_of(out) if resume else ()
@@ -73,7 +76,7 @@ def train(
         raise BadInput("data.train: expected annotations with points for model.mask.box_losses: [points], found none")
     classes_a = a_classes(config, dataset)
     counts = stats.count(dataset)
-    learns_masks = "masks" in config.model.outputs and config.train.stage != "detector"
+    learns_masks = "masks" in config.model.outputs and config.train.stage not in BOX_STAGES
     if learns_masks and not counts["with_masks"] and not config.model.mask.box_losses:
         what = f"expected masks of some class for family {config.model.family}, found none"
         ways = "model.mask.box_losses learns masks from boxes, train.stage=detector learns boxes alone"
@@ -90,6 +93,42 @@ def train(
     with pipeline.bad_input():
         outcome = fit.run(config, out, batches, meta=meta, resume=resume, hooks=hooks)
     return Training(out, outcome.step, outcome.stopped_by, outcome.figures)
+
+
+def _in_stages(config: Config, out: Path, resume: bool, progress: Progress) -> Training:
+    """Trains in the stages of `train.stages`: the last one in the run folder, the others in folders inside it.
+
+    Raises:
+        BadInput: see `train`; or the stages are to run on several machines.
+    """
+    if distribute.cluster_size() > 1:
+        raise BadInput("train.stages: expected one machine, found several; each stage can be a run of its own there")
+    stages = config.train.stages
+    before: str | None = None
+    for number, stage in enumerate(stages, 1):
+        settings = {"stage": stage, "stages": (), "weights": before or config.train.weights}
+        if stage == "regions":
+            settings |= {"weights": config.train.weights, "proposals": before}
+        one = config.model_copy(update={"train": config.train.model_copy(update=settings)})
+        folder = out
+        if number < len(stages):
+            folder = out / fit.STAGES / f"{number}_{stage}"
+            quiet = {"every": 0}
+            one = one.model_copy(
+                update={
+                    "data": one.data.model_copy(update={"val": ()}),
+                    "evaluate": one.evaluate.model_copy(update=quiet),
+                    "train": one.train.model_copy(update={"pictures_every": 0}),
+                }
+            )
+        before = str(folder)
+        if resume and number < len(stages) and fit.summary_of(folder) is not None:
+            continue
+        progress.say(f"stage {number} of {len(stages)}: {stage}")
+        ended = train(one, folder, resume=resume, progress=progress)
+        if ended.stopped_by:
+            break
+    return ended._replace(run=out)
 
 
 def with_keypoints(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
@@ -169,7 +208,7 @@ class Watcher:
     def evaluate(self, model: RCNN) -> tuple[dict[str, float], float | None]:
         """The figures by name, and the one that says which checkpoint is best."""
         config, is_all = self._config, self._classes_a >= set(self._config.model.class_names)
-        options = evaluate.EvaluateOptions(kinds=("box",) if config.train.stage == "detector" else None)
+        options = evaluate.EvaluateOptions(kinds=("box",) if config.train.stage in BOX_STAGES else None)
         metrics = evaluate.score(
             self._refreshed(model), config, self._data, None if is_all else self._classes_a, options
         )

@@ -33,7 +33,7 @@ class Trial(NamedTuple):
         first_step_seconds: of the first step, with tracing and compiling.
         step_seconds: of the last step.
         memory_mib: the most that the process has taken, with TensorFlow itself.
-        hours: of the whole run.
+        hours: of the whole run, in which each of several stages is as long as this one.
     """
 
     classes: int
@@ -72,7 +72,7 @@ def trial(config: Config, steps: int = 2) -> Trial:
         first_step_seconds=round(seconds[0], 2),
         step_seconds=round(seconds[-1], 3),
         memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        hours=round(seconds[-1] * config.train.steps / 3600, 2),
+        hours=round(seconds[-1] * config.train.steps * max(len(config.train.stages), 1) / 3600, 2),
     )
 
 

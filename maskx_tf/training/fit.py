@@ -28,6 +28,7 @@ from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
 from maskx_tf.training.journal import Journal
 
 VERSIONS, SUMMARY, MODEL = "versions.json", "summary.json", "model"
+STAGES = "stages"  # holds a run for each of train.stages but the last
 LOCK = ".lock"  # tells a second training that one is at work
 
 # Where to start, a worker's number, how many workers, how many devices it has -> endless batches.
@@ -190,7 +191,7 @@ def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str],
             if name == "train.ema" and (old is None) != (new is None):
                 raise BadInput(f"{out}: {name}: the run has {old!r}, and a running average cannot begin or end in it")
             say(f"{name}: was {old!r}, is now {new!r}")
-    elif out.exists() and {path.name for path in out.iterdir()} - {LOCK}:
+    elif out.exists() and {path.name for path in out.iterdir()} - {LOCK, STAGES}:
         raise BadInput(f"{out}: expected a new folder, or a run with {CONFIG}, found other files")
     files.make_folder(out)
 

@@ -7,22 +7,24 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from maskx_tf.checkpoints import folder, npz
+from maskx_tf.checkpoints import folder, io, npz
 from maskx_tf.checkpoints.variables import assign, named
 from maskx_tf.config import Config
-from maskx_tf.config.schema import BRANCH_STAGES
+from maskx_tf.config.schema import LATER_STAGES
 from maskx_tf.errors import BadInput, listed
 from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.models.build import build
 from maskx_tf.models.mask_losses import TERMS
 from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
+from maskx_tf.structures import Proposals
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # Settings that a branch has to share with the detector below it. Every run with `train.weights` has to share the first.
 FIXED = ("backbone", "anchors", "roi", "box")
-FREE = {"backbone.weights", "backbone.frozen_stages", "backbone.neck", "backbone.fpn_channels"}
+FREE = {"backbone.weights", "backbone.frozen_stages", "backbone.neck", "backbone.fpn_channels", "backbone.non_local"}
 FREE |= {"roi.mask_size", "roi.keypoint_size", "box.rois", "box.positive_fraction"}
 
 
@@ -41,7 +43,7 @@ def classes(config: Config, of_data: Sequence[str]) -> tuple[str, ...]:
     """The class names of a run: the configuration's, or those of the detector below a branch, or the data's."""
     if config.model.class_names:
         return config.model.class_names
-    if config.train.stage in BRANCH_STAGES and config.train.weights is not None:
+    if config.train.stage in LATER_STAGES and config.train.weights is not None:
         return folder.open_config(config.train.weights)[0].model.class_names
     return tuple(of_data)
 
@@ -62,6 +64,8 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
     if config.train.weights is not None:
         _load(model, config, config.train.weights, say)
     model.learn(parts_of(config.train.stage, model))
+    if config.train.proposals is not None:
+        model.proposer = proposer(config.train.proposals)
     train = config.train
     rising = max(round(train.box_warm_up * train.steps), 1)
     model.learning = Learning(
@@ -72,8 +76,31 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
 
 def parts_of(stage: str, model: RCNN) -> tuple[str, ...]:
     """The parts of a model that learn in a stage: see `train.stage`."""
-    detector = (FEATURES, RPN, BOX)
-    return {"all": model.parts, "detector": detector}.get(stage, (stage,))
+    without_heads = (FEATURES, RPN)
+    heads = tuple(part for part in model.parts if part not in without_heads)
+    parts = {
+        "all": model.parts,
+        "detector": (*without_heads, BOX),
+        "rpn": without_heads,
+        "regions": (FEATURES, *heads),
+        "rpn_head": (RPN,),
+        "heads": heads,
+    }
+    return parts.get(stage, (stage,))
+
+
+def proposer(path: str) -> Callable[[tf.Tensor, tf.Tensor], Proposals]:
+    """What gives the proposals of the model in a folder for canvases and image sizes, as many as in training.
+
+    Raises:
+        BadInput: there is no such model.
+    """
+    model = io.open_model(path).model
+
+    def propose(images: tf.Tensor, image_sizes: tf.Tensor) -> Proposals:
+        return model.rpn.train.choose(model.rpn.outputs(model.features(images, image_sizes)), image_sizes)
+
+    return propose
 
 
 def loss_weights(config: Config, model: RCNN) -> dict[str, float]:
@@ -91,7 +118,7 @@ def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None])
     source, _ = folder.open_config(weights)
     path = folder.find(weights) / folder.WEIGHTS
     same_classes = config.model.class_names == source.model.class_names
-    whole = config.train.stage in BRANCH_STAGES
+    whole = config.train.stage in LATER_STAGES
     if whole and not same_classes:
         raise BadInput(
             f"{weights}: expected the classes of model.class_names in their order, found others; "
@@ -126,7 +153,9 @@ def _needed(model: RCNN, config: Config, whole: bool) -> list[str]:
         layers += [model.neck, *model.part_layers[RPN], *model.part_layers[BOX]]
     elif config.model.backbone.neck == "c4":
         layers += [layer for layer in model.part_layers[BOX] if layer.name == "box_head"]  # res5
-    return [variable.path for layer in layers for variable in layer.weights]
+    names = [variable.path for layer in layers for variable in layer.weights]
+    # A new block changes nothing at first, so a backbone that was trained without one may start it.
+    return names if whole else [name for name in names if "/non_local/" not in name]
 
 
 def _differences(source: Config, config: Config, sections: Sequence[str]) -> list[tuple[str, Any, Any]]:

@@ -23,6 +23,7 @@ from maskx_tf.layers.keypoint_head import KeypointHead
 from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk
+from maskx_tf.layers.non_local import NonLocal
 from maskx_tf.layers.norm import ConvNorm
 from maskx_tf.layers.parts import Layer
 from maskx_tf.layers.position import PositionMaps, PositionNeck
@@ -113,6 +114,13 @@ def bottleneck(**options: Any) -> Case:
     return Case(lambda: Bottleneck(16, 8, **options), lambda: (normal(2, 6, 6, inputs),))
 
 
+def non_local(channels: int) -> NonLocal:
+    """A block whose last convolution does not start at zero, which would stop every gradient behind it."""
+    layer = NonLocal(channels)
+    layer.out.kernel_initializer = keras.initializers.RandomNormal()
+    return layer
+
+
 def pooler(size: int = 3, sides: tuple[int, ...] = (16, 8, 4), **options: Any) -> Case:
     """A pooler of an image of 64 pixels: 4, 8 and 16 a cell."""
     compiled = options.get("gather", False)
@@ -170,6 +178,7 @@ CASES: dict[str, Case] = {
         lambda: (normal(2, 4, 4, 64),),
         rounding=0.1,
     ),
+    "NonLocal": Case(lambda: non_local(8), lambda: (normal(2, 5, 6, 8),)),
     "ResNet": Case(
         lambda: ResNet("resnet50", frozen_stages=2, dilate_last=True, stem_pool="ceil"),
         lambda: (normal(2, 64, 64, 3),),

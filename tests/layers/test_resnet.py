@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskx_tf.layers.non_local import NonLocal
 from maskx_tf.layers.norm import ConvNorm
 from maskx_tf.layers.resnet import VARIANTS, Bottleneck, ResNet, Stage
 from tests import reference_layers as reference
@@ -53,6 +54,30 @@ def test_bottleneck(stride_in_1x1, strides, dilation, groups) -> None:
     hidden = conv_norm(hidden, layer.conv3, relu=False)
     beside = conv_norm(inputs, layer.shortcut, relu=False, stride=strides)
     np.testing.assert_allclose(layer(inputs), reference.relu(hidden + beside), atol=1e-4)
+
+
+def test_non_local_block() -> None:
+    """Against loops over cells; a new block changes nothing, and res4 has it before its last bottleneck."""
+    keras.utils.set_random_seed(0)
+    layer, inputs = NonLocal(6), normal(2, 5, 4, 6)
+    np.testing.assert_array_equal(layer(inputs), inputs)
+    rng = np.random.default_rng(0)
+    for variable in layer.weights:
+        variable.assign(rng.normal(size=variable.shape))
+    linear = [(part.kernel.numpy()[0, 0], part.bias.numpy()) for part in (layer.theta, layer.phi, layer.g, layer.out)]
+    np.testing.assert_allclose(layer(inputs), reference.non_local(inputs, *linear), atol=1e-3)
+    network = ResNet("resnet_small", norm="group", non_local=True, name="backbone")
+    network.build((None, 64, 64, 3))
+    assert [stage.non_local is not None for stage in network.stages] == [False, False, True, False]
+    plain = ResNet("resnet_small", norm="group", name="backbone")
+    plain.build((None, 64, 64, 3))
+    kept = {variable.path: variable for variable in network.weights}
+    for variable in plain.weights:
+        variable.assign(kept.pop(variable.path))
+    assert {name.split("/")[-3] for name in kept} == {"non_local"}
+    pixels = normal(1, 64, 64, 3)
+    for one, other in zip(network(pixels), plain(pixels), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_the_place_of_the_stride_matters() -> None:

@@ -41,6 +41,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "backbone.frozen_stages": (0, {}),
     "backbone.stem_pool": ("ceil", {}),
     "backbone.neck": ("dc5", {"backbone": {"neck": "c5"}, "anchors": {"sizes": ((32.0, 64.0),)}}),
+    "backbone.non_local": (True, {}),
     "backbone.fpn_channels": (128, {}),
     "anchors.sizes": (((1.0,), (2.0,), (4.0,), (8.0,), (16.0,)), {}),
     "anchors.ratios": ((1.0, 2.0), {}),

@@ -1,0 +1,68 @@
+"""Stages of training in one command: the four alternating steps of Faster R-CNN, which end with shared features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskx_tf import cli
+from maskx_tf.checkpoints import io
+from maskx_tf.structures import Proposals
+from maskx_tf.training import start
+from tests.models import small
+from tests.training import runs
+
+FOUR = "train.stages=[rpn, regions, rpn_head, heads]"
+
+
+def test_regions_come_from_the_proposer() -> None:
+    """Where a model has another's proposals, its own network's play no part in the losses of its heads."""
+    settings = small.config(backbone={"name": "resnet_small", "frozen_stages": 0}, family="faster_rcnn")
+    model, other = small.small_model(settings), small.small_model(settings, seed=1)
+    model.learn(start.parts_of("regions", model))
+    assert model.learning_parts == {"features", "box"}
+
+    def loss() -> dict[str, float]:
+        return {name: float(one.total) for name, one in model.losses_of(*small.loss_inputs()).items()}
+
+    own = loss()
+    assert set(own) == {"loss_class", "loss_box"}
+
+    def propose(images: np.ndarray, sizes: np.ndarray) -> Proposals:
+        return other.rpn.train.choose(other.rpn.outputs(other.features(images, sizes)), sizes)
+
+    model.proposer = propose
+    given = loss()
+    assert given != own
+    model.rpn.head.objectness.bias.assign_add(np.linspace(-5, 5, model.rpn.head.objectness.filters))
+    model.rpn.head.deltas.bias.assign_add(np.ones(model.rpn.head.deltas.filters))
+    assert loss() == given
+    other.rpn.head.deltas.bias.assign_add(np.ones(other.rpn.head.deltas.filters))
+    assert loss() != given
+
+
+@pytest.mark.slow
+def test_four_steps_share_features_in_the_end(tmp_path: Path) -> None:
+    """Which weights each step changes; and `--resume` makes no finished step again."""
+    recipe, out = runs.recipe(tmp_path, runs.scenes(tmp_path / "data")), tmp_path / "run"
+    train = ["train", str(recipe), FOUR, "train.steps=2", "train.weight_decay=0", "--out", str(out)]
+    assert cli.run(train) == 0
+    folders = [out / "stages" / name for name in ("1_rpn", "2_regions", "3_rpn_head")]
+    first, second, third, last = (
+        {variable.path: variable.numpy() for variable in io.open_model(folder).model.weights}
+        for folder in (*folders, out)
+    )
+
+    def changed(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[str]:
+        return {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
+
+    heads = {"box_head", "box_predictor", "mask_head", "transfer"}
+    assert changed(first, second) == {"backbone", "fpn", "rpn", *heads}  # the second begins as the first did
+    assert changed(second, third) == {"rpn"}
+    assert changed(third, last) == heads
+    assert cli.run(train) == 2  # a run is in the way
+    made = [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
+    assert cli.run([*train, "--resume"]) == 0
+    assert made == [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
