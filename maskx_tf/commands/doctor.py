@@ -297,6 +297,7 @@ EXTRAS = {
     "eval": "the faster evaluator",
     "grabcut": "the GrabCut baselines",
     "litert": "running LiteRT models",
+    "onnx": "writing and running ONNX models",
     "ray": "jobs on a cluster of Ray",
     "sbd": "reading SBD",
     "serving": "the local server, and asking over gRPC",

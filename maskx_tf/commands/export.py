@@ -13,9 +13,11 @@ from maskx_tf.quiet import import_tensorflow
 
 EXAMPLE = "Example: maskx export saved-model runs/first --out models/first model.input.canvas='[800, 1216]'"
 
+ONNX_EXAMPLE = "Example: maskx export onnx runs/first --out first-onnx --check photos/"
+
 LITERT_EXAMPLE = "Example: maskx export litert runs/first --out phone --precision int8 --images photos/"
 
-app = typer.Typer(name="export", help="Write a model for TF Serving or for a device.", epilog=EXAMPLE)
+app = typer.Typer(name="export", help="Write a model for TF Serving, for a device or for ONNX.", epilog=EXAMPLE)
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder.")]
 Overrides = Annotated[
@@ -85,6 +87,25 @@ def litert(
     options = LiteRTOptions(precision.value, parts, seen, samples)
     facts = export_litert(model, out, overrides or (), options, metrics=metrics)
     _print({"path": str(out), **facts}, as_json)
+
+
+@app.command(epilog=ONNX_EXAMPLE)
+def onnx(
+    model: Model,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    overrides: Overrides = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Images on which answers are compared with the model's.")
+    ] = None,
+    metrics: Metrics = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an ONNX model of standard operators. It takes any number of images of one size."""
+    import_tensorflow()
+    from maskx_tf.tasks.export import export_onnx
+
+    seen = () if check is None else (str(check),)
+    _print({"path": str(out), **export_onnx(model, out, overrides or (), metrics=metrics, check=seen)}, as_json)
 
 
 def _print(summary: dict[str, object], as_json: bool) -> None:

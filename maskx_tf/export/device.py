@@ -1,10 +1,11 @@
-"""Runs a LiteRT folder with ai-edge-litert and NumPy alone: image in, `Detections` in the image's own pixels out."""
+"""Runs a LiteRT or ONNX folder with NumPy and its interpreter: image in, `Detections` in the image's own pixels out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,35 +14,32 @@ from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, read_json
 from maskx_tf.structures import ADDED_FIELDS, Detections
 
-DESCRIPTION = "lite.json"  # as `litert` writes it; that file imports TensorFlow, and this one must not
+DESCRIPTION = "lite.json"  # as `litert` and `onnx` write it; they import TensorFlow, and this file must not
 NamedArrays = dict[str, np.ndarray]
 
 
 class Runner:
-    """A LiteRT model, ready to be asked.
+    """A LiteRT or ONNX model, ready to be asked.
 
     Args:
-        folder: written by `litert.write`.
+        folder: written by `litert.write` or `onnx.write`.
         threads: of the interpreter.
 
     Raises:
-        BadInput: the folder is none, or ai-edge-litert is missing.
+        BadInput: the folder is none, or ai-edge-litert or onnxruntime is missing.
     """
 
     def __init__(self, folder: Path, threads: int = 2) -> None:
         try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            raise BadInput("ai-edge-litert is missing: pip install 'maskx_tf[litert]'") from None
-        try:
             self.facts: Json = read_json(folder / DESCRIPTION)
             self.labels: list[Json] = read_json(folder / "labels.json")
+            read = _read_onnx if self.facts["form"] == "onnx" else _read_litert
             # The interpreters have to outlive the runners of their signatures.
-            self._interpreters = {
-                name: Interpreter(str(folder / f"{name}.tflite"), num_threads=threads) for name in self.facts["graphs"]
-            }
+            self._interpreters = {name: read(folder / name, threads) for name in self.facts["graphs"]}
+        except ImportError as error:
+            raise BadInput(f"{error.name} is missing: pip install 'maskx_tf[litert]' or 'maskx_tf[onnx]'") from None
         except (BadInput, OSError, TypeError, ValueError, LookupError) as error:
-            raise BadInput(f"{folder}: expected the folder of a LiteRT model: {reason(error)}") from None
+            raise BadInput(f"{folder}: expected the folder of a LiteRT or ONNX model: {reason(error)}") from None
         self._graphs = {name: one.get_signature_runner() for name, one in self._interpreters.items()}
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
@@ -73,6 +71,42 @@ class Runner:
         for graph in self._graphs.values():
             values |= graph(**{key: values[key] for key in graph.get_input_details()})
         return values
+
+
+def _read_litert(path: Path, threads: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(f"{path}.tflite", num_threads=threads)
+
+
+def _read_onnx(path: Path, threads: int) -> _Session:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    content = Path(f"{path}.onnx").read_bytes()
+    try:
+        return _Session(InferenceSession(content, options, providers=["CPUExecutionProvider"]))
+    except Exception as error:  # onnxruntime's have no other class in common
+        raise ValueError(str(error)) from None
+
+
+class _Session:
+    """A session of ONNX Runtime, called as LiteRT's runners are."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def get_signature_runner(self) -> _Session:
+        return self
+
+    def get_input_details(self) -> list[str]:
+        """The names of the inputs."""
+        return [one.name for one in self._session.get_inputs()]
+
+    def __call__(self, **inputs: np.ndarray) -> NamedArrays:
+        names = [one.name for one in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
 
 
 def letterbox(

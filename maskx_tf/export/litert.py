@@ -84,17 +84,8 @@ def write(source: ExportModel, out: Path, *, precision: str, parts: bool, images
 def _write(source: ExportModel, folder: Path, precision: str, parts: bool, images: list[Example]) -> Json:
     settings = source.config.model
     graphs = _graphs(source.model, settings, precision, parts)
-    facts: Json = {
-        "form": "int8" if precision == "int8" else "parts" if parts else "whole",
-        "precision": precision,
-        "graphs": [graph.name for graph in graphs],
-        "canvas": list(settings.input.canvas),
-        "short_side": settings.input.short_side,
-        "long_side": settings.input.long_side,
-        "rounding": settings.input.rounding,
-        "paste": settings.detections.paste,
-        "pixels": _normalisation(settings),
-    }
+    form = "int8" if precision == "int8" else "parts" if parts else "whole"
+    facts: Json = {"form": form, "precision": precision, **facts_of(settings, graphs)}
     texts = {**descriptions(source), device.DESCRIPTION: files.as_json(facts)}
     for graph in graphs:
         path = folder / f"{graph.name}.tflite"
@@ -109,16 +100,39 @@ def _write(source: ExportModel, folder: Path, precision: str, parts: bool, image
     return facts
 
 
-def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> list[Graph]:
-    canvas = settings.input.canvas
+def facts_of(settings: ModelConfig, graphs: list[Graph]) -> Json:
+    """What a program has to know to run the graphs."""
+    return {
+        "graphs": [graph.name for graph in graphs],
+        "canvas": list(settings.input.canvas),
+        "short_side": settings.input.short_side,
+        "long_side": settings.input.long_side,
+        "rounding": settings.input.rounding,
+        "paste": settings.detections.paste,
+        "pixels": _normalisation(settings),
+    }
+
+
+def whole_graph(model: RCNN, settings: ModelConfig, precision: str, batch: int | None = 1) -> Graph:
+    """The model as one graph, for so many images at a time, or for any number."""
     prepared = as_constants(model.prepare())
-    image = {"image": tf.TensorSpec([1, *canvas, 3], name="image"), "size": tf.TensorSpec([1, 2], name="size")}
+
+    def whole(image: tf.Tensor, size: tf.Tensor) -> GraphOutputs:
+        return _named(model.infer(image, size, prepared))
+
+    return Graph("model", whole, _image_specs(settings, batch), precision)
+
+
+def _image_specs(settings: ModelConfig, batch: int | None) -> dict[str, tf.TensorSpec]:
+    canvas = settings.input.canvas
+    return {"image": tf.TensorSpec([batch, *canvas, 3], name="image"), "size": tf.TensorSpec([batch, 2], name="size")}
+
+
+def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> list[Graph]:
     if precision != "int8" and not parts:
-
-        def whole(image: tf.Tensor, size: tf.Tensor) -> GraphOutputs:
-            return _named(model.infer(image, size, prepared))
-
-        return [Graph("model", whole, image, precision)]
+        return [whole_graph(model, settings, precision)]
+    prepared = as_constants(model.prepare())
+    image = _image_specs(settings, 1)
 
     def features(image: tf.Tensor, size: tf.Tensor) -> list[tf.Tensor]:
         return model.features(image, size)
@@ -191,9 +205,14 @@ def _added(found: Detections) -> GraphOutputs:
     return {name: value for name, value in found._asdict().items() if name in ADDED_FIELDS and value is not None}
 
 
-def _converted(graph: Graph, images: list[NDArray[np.float32]]) -> bytes:
+def frozen_graph(graph: Graph) -> Frozen:
+    """The function of a graph with its weights as constants; it takes the inputs by position."""
     names = list(graph.specs)
-    frozen = Frozen(lambda *inputs: graph.function(**dict(zip(names, inputs, strict=True))), list(graph.specs.values()))
+    return Frozen(lambda *inputs: graph.function(**dict(zip(names, inputs, strict=True))), list(graph.specs.values()))
+
+
+def _converted(graph: Graph, images: list[NDArray[np.float32]]) -> bytes:
+    names, frozen = list(graph.specs), frozen_graph(graph)
     # The frozen graph has lost the names of its inputs.
     traced = tf.function(lambda **inputs: frozen(*(inputs[name] for name in names)), autograph=False)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(

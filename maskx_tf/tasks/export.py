@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskx_tf.export import litert, saved_model
-from maskx_tf.export.device import letterbox
+import numpy as np
+
+from maskx_tf.errors import BadInput
+from maskx_tf.export import litert, onnx, saved_model
+from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.files import Json, read_json
-from maskx_tf.prediction.images import read_image
+from maskx_tf.prediction.images import ImagePredictor, read_image
 from maskx_tf.tasks.images import find_images
+
+# What an exported model may be off by: pixels of the image, and shares.
+LARGEST_ERRORS = {"boxes": 0.5, "scores": 1 / 255, "masks": 1 / 255}
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,55 @@ def export_litert(
     sides = (size.canvas, size.short_side, size.long_side, size.rounding)
     examples = (letterbox(read_image(file), *sides) for file in files)
     return litert.write(source, Path(out), precision=options.precision, parts=options.parts, images=examples)
+
+
+def export_onnx(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    metrics: Path | None = None,
+    check: Sequence[str] = (),
+) -> Json:
+    """Writes an ONNX model of standard operators; see docs/edge.md.
+
+    Args:
+        model: see `export_saved_model`.
+        out: a folder that is not there yet.
+        overrides: see `export_saved_model`.
+        metrics: see `export_saved_model`.
+        check: files, folders or patterns of images on which ONNX Runtime's answers are compared with the model's.
+
+    Returns:
+        What lite.json says of the model, and how far answers are apart.
+
+    Raises:
+        BadInput: as `export_saved_model` does, or answers differ.
+    """
+    source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
+    pictures = list(find_images(check))
+    facts = onnx.write(source, Path(out))
+    return {**facts, "check": _compare(source, Path(out), pictures)} if pictures else facts
+
+
+def _compare(source: ExportModel, folder: Path, pictures: Sequence[Path]) -> Json:
+    """How far the answers of an exported model are from the model's own: the number of detections, largest errors."""
+    runner, predictor = Runner(folder), ImagePredictor(source.model, source.config.model)
+    count, errors = 0, dict.fromkeys(LARGEST_ERRORS, 0.0)
+    for file in pictures:
+        pixels = read_image(file)
+        found, expected = runner(pixels), predictor(pixels)
+        if not np.array_equal(found.classes, expected.classes):
+            raise BadInput(f"{folder}: other detections than the model's on {file}")
+        count += len(found.classes)
+        for name, most in LARGEST_ERRORS.items():
+            values = getattr(found, name), getattr(expected, name)
+            if values[0] is None or not len(values[0]):
+                continue
+            errors[name] = max(errors[name], float(np.abs(values[0] - values[1]).max()))
+            if errors[name] > most:
+                raise BadInput(f"{folder}: {name} differ by {errors[name]:.3g} on {file}, expected at most {most}")
+    return {"images": len(pictures), "detections": count, **{name: float(f"{e:.2g}") for name, e in errors.items()}}
 
 
 def _with_metrics(source: ExportModel, metrics: Path | None) -> ExportModel:

@@ -23,7 +23,7 @@ OURS = r"(maskx|scripts/\w+|python\S* (-m|\w+/\S+\.py)|pip)( |$)"
 BEGINNING = re.compile(rf"(\$ )?([A-Z_]+=\S+ )*(exec |cd \S+ && )?(\.venv/bin/)?{OURS}")
 BETWEEN = re.compile(r"[();<>|&]+")
 KEYS = set(explain.valid_keys(Config))
-WITH_OVERRIDES = ("config", "train", "records", "saved-model", "litert", "import", "attach-masks")
+WITH_OVERRIDES = ("config", "train", "records", "saved-model", "litert", "onnx", "import", "attach-masks")
 
 
 def of(text: str) -> Iterator[tuple[int, list[str]]]:

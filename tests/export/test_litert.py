@@ -169,7 +169,7 @@ def test_mistakes(capsys, tmp_path) -> None:
     source = open_source(model_folder(), portable=True)
     with pytest.raises(BadInput, match="int8 is two graphs"):
         litert.write(source, tmp_path / "out", precision="int8", parts=True, images=[])
-    with pytest.raises(BadInput, match=r"folder of a LiteRT model"):
+    with pytest.raises(BadInput, match=r"folder of a LiteRT or ONNX model"):
         device.Runner(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

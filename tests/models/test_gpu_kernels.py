@@ -42,6 +42,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [kind] if kind == "GPU" else [])
 
 
+@pytest.mark.slow
 def test_a_kernel_for_the_host_alone_is_noticed() -> None:
     model = build(small.config(family="faster_rcnn"))
     assert without_kernel(inference(model)) == {"CombinedNonMaxSuppression"}

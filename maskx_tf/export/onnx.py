@@ -1,0 +1,49 @@
+"""An ONNX model of standard operators, for any number of canvases at a time, from a model that was built portable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from maskx_tf import files
+from maskx_tf.errors import BadInput
+from maskx_tf.export import device, litert
+from maskx_tf.export.source import ExportModel, descriptions
+from maskx_tf.files import Json
+
+OPERATORS = 18  # the version of ONNX's set of operators
+
+
+def write(source: ExportModel, out: Path) -> Json:
+    """Writes the folder of an ONNX model and returns what `lite.json` says of it.
+
+    Args:
+        source: a model built portable.
+        out: a folder that is not there yet.
+
+    Raises:
+        BadInput: the folder is there, or tf2onnx is missing.
+    """
+    if out.exists():
+        raise BadInput(f"{out}: expected a folder that is not there yet")
+    settings = source.config.model
+    graph = litert.whole_graph(source.model, settings, "float32", batch=None)
+    facts: Json = {"form": "onnx", "precision": graph.precision, **litert.facts_of(settings, [graph])}
+    with files.new_folder(out) as unfinished:
+        model = _converted(graph)
+        (unfinished / f"{graph.name}.onnx").write_bytes(model)
+        for name, text in {**descriptions(source), device.DESCRIPTION: files.as_json(facts)}.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
+    return {**facts, "megabytes": round(len(model) / 1e6, 2)}
+
+
+def _converted(graph: litert.Graph) -> bytes:
+    try:
+        import tf2onnx.convert
+    except ImportError:
+        raise BadInput("tf2onnx is missing: pip install 'maskx_tf[onnx]'") from None
+    function = tf.function(litert.frozen_graph(graph), autograph=False)
+    proto, _ = tf2onnx.convert.from_function(function, list(graph.specs.values()), opset=OPERATORS)
+    model: bytes = proto.SerializeToString()
+    return model
