@@ -22,6 +22,7 @@ from maskx_tf.config.fields import (
     refuse_unused,
 )
 from maskx_tf.config.model import ModelConfig
+from maskx_tf.files import Json
 
 NAMED_SPLIT = re.compile(r"all|none|oracle|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
 
@@ -186,6 +187,15 @@ BRANCH_STAGES = ("mask", "keypoint")  # in which one branch learns, on a detecto
 LATER_STAGES = (*BRANCH_STAGES, "rpn_head", "heads")  # in which the features are fixed, so that weights are needed
 
 
+class CallbackConfig(Section):
+    """A callback of Keras that joins a run."""
+
+    name: Annotated[Text, Field(pattern=r"^\w+(\.\w+)+$")] = Field(
+        description="The class, such as wandb.integration.keras.WandbMetricsLogger, or mine.Watcher of ./mine.py."
+    )
+    arguments: Json = Field(default={}, description="What the class is made with, by name.")
+
+
 class TrainConfig(Section):
     """One training run."""
 
@@ -265,6 +275,9 @@ class TrainConfig(Section):
     )
     checkpoint_every: Count = Field(default=5_000, description="Steps from one checkpoint to the next.")
     keep: Count = Field(default=3, description="Checkpoints that are kept, the newest ones, beside the best.")
+    callbacks: tuple[CallbackConfig, ...] = Field(
+        default=(), description="Keras callbacks that join the run; on several machines, on the first alone."
+    )
 
     @field_validator("drops")
     @classmethod

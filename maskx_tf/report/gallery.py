@@ -21,7 +21,7 @@ from maskx_tf.masks.rle import of_any_form
 from maskx_tf.structures import Detections
 
 GRID = 112  # cells a side of a drawn mask
-SIDE = 400  # pixels of a picture's longer side
+SIDE = 480  # pixels of a picture's longer side
 QUALITY = 82  # of its JPEG
 LEAST_IOU = 0.5  # from which a detection is taken for an object's
 

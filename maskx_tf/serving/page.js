@@ -1,5 +1,6 @@
 "use strict";
-const MOST_SIDE = 1600;  // of the picture that is drawn
+// Sides and letters in pixels of the page, of which a screen may have several for each.
+const MOST_SIDE = 1600, LEGIBLE_SIDE = 480, LETTERS = 13;
 const element = (id) => document.getElementById(id);
 const WARM = [[180, 50, 0], [213, 94, 0], [230, 159, 0]], COOL = [[70, 60, 190], [0, 114, 178], [86, 180, 233]];
 const ANY = [[213, 94, 0], [230, 159, 0], [0, 158, 115], [86, 180, 233], [0, 114, 178], [204, 121, 167]];
@@ -146,20 +147,40 @@ function paintMask(context, mask, [x1, y1, x2, y2], [red, green, blue]) {
   context.putImageData(pixels, left, top);
 }
 
+// The width that the page has for the picture.
+function room() {
+  const style = getComputedStyle(element("drop"));
+  return element("drop").clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+}
+
+// The first text that the canvas has room for, or as much of the last one's beginning.
+function fitted(context, texts) {
+  const fits = (text) => context.measureText(text).width + 6 <= context.canvas.width;
+  let [text, rest] = [texts.find(fits), texts.at(-1)];
+  while (text === undefined) {
+    rest = rest.slice(0, -1);
+    if (!rest || fits(`${rest}…`)) text = rest && `${rest}…`;
+  }
+  return text;
+}
+
 function draw() {
   if (!image) return;
-  const canvas = element("canvas"), scale = Math.min(1, MOST_SIDE / Math.max(image.width, image.height));
-  canvas.width = Math.max(1, Math.round(image.width * scale));
-  canvas.height = Math.max(1, Math.round(image.height * scale));
+  const canvas = element("canvas"), side = Math.max(image.width, image.height);
+  const scale = Math.min(Math.max(1, LEGIBLE_SIDE / side), MOST_SIDE / side, room() / image.width);
+  const density = window.devicePixelRatio || 1;
+  canvas.width = Math.max(1, Math.round(image.width * scale * density));
+  canvas.height = Math.max(1, Math.round(image.height * scale * density));
+  canvas.style.width = `${canvas.width / density}px`;
   canvas.style.display = "block";
   const context = canvas.getContext("2d", {willReadFrequently: true});
+  context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   const shown = visible().map((one) => ({...one, paint: colour(one.name), edges: one.box.map(
     (value, index) => value * (index % 2 ? canvas.height : canvas.width))}));
   if (element("masks").checked)
     for (const one of [...shown].reverse()) if (one.mask) paintMask(context, one.mask, one.edges, one.paint);
-  const line = Math.max(1, Math.round(Math.sqrt(canvas.width * canvas.height) / 350));
-  const size = Math.round(8 + Math.sqrt(canvas.width * canvas.height) / 70);
+  const line = Math.max(1, Math.round(Math.sqrt(canvas.width * canvas.height) / 350)), size = LETTERS * density;
   context.font = `${size}px system-ui, sans-serif`;
   for (const one of element("boxes").checked ? [...shown].reverse() : []) {
     const [x1, y1, x2, y2] = one.edges, isB = kinds.get(one.name) === "B";
@@ -167,8 +188,10 @@ function draw() {
     context.lineWidth = line;
     context.strokeStyle = `rgb(${one.paint})`;
     context.strokeRect(x1 + line / 2, y1 + line / 2, Math.max(x2 - x1 - line, 1), Math.max(y2 - y1 - line, 1));
-    const text = `${isB ? "B " : ""}${one.name} ${one.score.toFixed(2)}`, width = context.measureText(text).width + 6;
-    const left = Math.min(x1, Math.max(canvas.width - width, 0)), top = Math.max(y1 - size * 1.3, 0);
+    const name = `${isB ? "B " : ""}${one.name}`, text = fitted(context, [`${name} ${one.score.toFixed(2)}`, name]);
+    const width = context.measureText(text).width + 6;
+    const left = Math.max(0, Math.min(x1, canvas.width - width));
+    const top = Math.max(0, Math.min(y1 - size * 1.3, canvas.height - size * 1.3));
     context.fillStyle = `rgb(${one.paint})`;
     context.fillRect(left, top, width, size * 1.3);
     context.fillStyle = one.paint[0] * .3 + one.paint[1] * .59 + one.paint[2] * .11 > 110 ? "#000" : "#fff";
@@ -183,7 +206,7 @@ element("score").oninput = (event) => {
   list();
   draw();
 };
-element("boxes").onchange = element("masks").onchange = draw;
+element("boxes").onchange = element("masks").onchange = window.onresize = draw;
 for (const name of ["dragover", "dragleave", "drop"]) {
   window.addEventListener(name, (event) => {
     event.preventDefault();

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from maskx_tf.tasks.pictures import write_picture
 from maskx_tf.tasks.progress import SILENT, Progress
 from maskx_tf.tasks.submission import Submission
 from maskx_tf.visualize import draw, enlarged
+
+if TYPE_CHECKING:
+    import supervision
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,25 @@ class Prediction:
     def as_coco(self, image_id: int) -> list[Json]:
         """COCO's results. Category ids are the data set's where the model knows them, or else 1..K."""
         return coco_results(self.detections, self.size, image_id, self.model.category_ids, self.crops)
+
+    def as_supervision(self) -> supervision.Detections:
+        """The detections for the package supervision: boxes, scores, class numbers from 0 on and names, and masks.
+
+        Raises:
+            BadInput: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise BadInput("as_supervision: expected the package supervision: pip install supervision") from None
+        found = self.detections
+        return supervision.Detections(
+            xyxy=np.asarray(found.boxes, np.float32),
+            mask=None if found.masks is None else self.pasted(),
+            confidence=found.scores,
+            class_id=np.asarray(found.classes, int) - 1,
+            data={"class_name": np.array(self.names, str)},
+        )
 
     def _crops(
         self, found: Detections, size: tuple[int, int], pixels: Callable[[], NDArray[np.uint8]]

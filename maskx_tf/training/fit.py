@@ -23,7 +23,7 @@ from maskx_tf.config.text import dotted
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
-from maskx_tf.training import distribute, optimizer, start, states
+from maskx_tf.training import distribute, optimizer, own_callbacks, start, states
 from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
 from maskx_tf.training.journal import Journal
 
@@ -65,6 +65,7 @@ def run(config: Config, out: Path, batches: BatchesFrom, *, meta: Json, resume: 
     """
     train = config.train
     strategy = distribute.choose(train.strategy)
+    callbacks = own_callbacks.make(train.callbacks)
     if train.deterministic:
         if tf.config.list_physical_devices("GPU"):
             raise BadInput("train.deterministic: expected false, for RoIAlign's gradient has no such form on a GPU")
@@ -75,7 +76,8 @@ def run(config: Config, out: Path, batches: BatchesFrom, *, meta: Json, resume: 
         if chief:
             open_folder(out, config, resume=resume, say=hooks.say)
             held.enter_context(locks.locked(out / LOCK))
-        return _run(config, out, batches, strategy, meta, resume=resume, hooks=hooks if chief else Hooks())
+        hooks, callbacks = (hooks, callbacks) if chief else (Hooks(), [])
+        return _run(config, out, batches, strategy, meta, callbacks, resume=resume, hooks=hooks)
 
 
 def _run(
@@ -84,6 +86,7 @@ def _run(
     batches: BatchesFrom,
     strategy: tf.distribute.Strategy,
     meta: Json,
+    callbacks: list[keras.callbacks.Callback],
     *,
     resume: bool,
     hooks: Hooks,
@@ -138,7 +141,7 @@ def _run(
                 steps_per_epoch=train.steps - first,
                 verbose=0,
                 shuffle=False,
-                callbacks=[journal, keeper],
+                callbacks=[journal, keeper, *callbacks],
             )
     if chief and keeper.step >= train.steps:
         finish(model, config, out, meta, journal, keeper.figures)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskx_tf.config import Config
+from maskx_tf.config import Config, ModelConfig
 from maskx_tf.errors import BadInput
+from maskx_tf.structures import Detections
 from maskx_tf.tasks.models import Model
-from maskx_tf.tasks.predict import predict, predict_files
+from maskx_tf.tasks.predict import Prediction, predict, predict_files
 from tests import disk
 from tests.models.small import config, small_model
 
@@ -65,3 +66,30 @@ def test_members_of_an_ensemble_share_classes(model: Model, photo: Path) -> None
     (alone,), (both,) = predict(model, photo, score=0.0), predict(model, photo, score=0.0, ensemble=[model])
     np.testing.assert_allclose(alone.detections.boxes, both.detections.boxes, atol=1e-2)
     np.testing.assert_allclose(alone.detections.masks, both.detections.masks, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_supervision_gets_masks_names_and_corners(count: int) -> None:
+    """On an image that is no square; the expected corners are those of the painted mask itself."""
+    supervision = pytest.importorskip("supervision")
+    boxes = np.array([[10, 5, 40, 15], [50, 20, 58, 38]], np.float32)[:count]
+    found = Detections(
+        boxes=boxes,
+        scores=np.array([0.9, 0.5], np.float32)[:count],
+        classes=np.array([2, 1])[:count],
+        valid=np.ones(count, bool),
+        masks=np.ones([count, 28, 28], np.float32),
+    )
+    settings = ModelConfig(family="mask_rcnn", class_names=("cat", "dog"))
+    prediction = Prediction(np.zeros([40, 60, 3], np.uint8), (40, 60), found, Model(None, Config(model=settings), {}))
+    converted = prediction.as_supervision()
+    assert isinstance(converted, supervision.Detections)
+    assert len(converted) == count
+    np.testing.assert_array_equal(converted.xyxy, boxes)
+    assert converted.mask.shape == (count, 40, 60)
+    for mask, (left, top, right, bottom) in zip(converted.mask, boxes, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (left, top, right, bottom)
+    assert converted.data["class_name"].tolist() == ["dog", "cat"][:count]
+    assert converted.class_id.tolist() == [1, 0][:count]
+    assert converted.confidence.tolist() == pytest.approx([0.9, 0.5][:count])

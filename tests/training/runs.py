@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import yaml
 
 from maskx_tf import cli
@@ -55,6 +56,18 @@ def recipe(folder: Path, data: Path, **train: object) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
+
+
+class Recorder(keras.callbacks.Callback):
+    """A user's callback: writes the loss of each step to a file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            print(batch, float((logs or {})["loss"]), file=file)
 
 
 def learned_by_heart(

@@ -38,8 +38,16 @@ def run(recipe: Path) -> Path:
     out, data = recipe.parent / "run", recipe.parent / "data"
     val = f"data.val=[{{images: {data / 'val'}, annotations: {data / 'instances_val.json'}}}]"
     often = ["evaluate.every=3", "train.pictures_every=3", val]
+    callback = f"{{name: tests.training.runs.Recorder, arguments: {{path: {recipe.parent / 'steps.txt'}}}}}"
+    often.append(f"train.callbacks=[{callback}]")
     assert cli.run(["train", str(recipe), "train.ema=0.5", *often, "--out", str(out)]) == 0
     return out
+
+
+def test_own_callback_sees_every_step(run: Path) -> None:
+    lines = (run.parent / "steps.txt").read_text(encoding="utf-8").splitlines()
+    assert [int(line.split()[0]) for line in lines] == list(range(6))
+    assert all(0 < float(line.split()[1]) < 100 for line in lines)
 
 
 def small(recipe: Path, *overrides: str) -> Any:
