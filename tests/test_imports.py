@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "maskx_tf"
 # list, never one of its own tier: whoever stands below wires them together.
 TIERS: list[set[str]] = [
     {"errors", "names", "protocol", "interrupts"},
-    {"structures", "files", "quiet"},
+    {"structures", "files", "quiet", "plugins"},
     {"locks"},
     {"ops", "masks"},
     {"targets", "losses"},
@@ -32,10 +32,10 @@ TIERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-GROUND = {"errors", "names", "interrupts", "structures", "files", "locks", "ops", "masks"}
+GROUND = {"errors", "names", "interrupts", "structures", "files", "locks", "plugins", "ops", "masks"}
 # Rooms next to the tiers: what they may import, and the first tier that may import them.
 ASIDE: dict[str, tuple[set[str], str]] = {
-    "config": ({"errors", "names", "files"}, "models"),  # layers take plain arguments
+    "config": ({"errors", "names", "files", "plugins"}, "models"),  # layers take plain arguments
     "visualize": (GROUND | {"config"}, "training"),
     "data": (GROUND | {"config"}, "tasks"),  # the tools receive their data sets as arguments
     "synthetic": (GROUND | {"config", "data"}, "tasks"),

@@ -23,6 +23,7 @@ from maskx_tf.config.fields import (
 )
 from maskx_tf.config.model import ModelConfig
 from maskx_tf.files import Json
+from maskx_tf.plugins import DOTTED_NAME
 
 NAMED_SPLIT = re.compile(r"all|none|oracle|voc|nonvoc|E[1-5]_A(20|30|40|50|60)")
 
@@ -89,6 +90,10 @@ class Source(Section):
         "label_studio",
         "cvat",
     ] = Field(default="coco", description="How the annotations are written; docs/data.md describes each.")
+    reader: Annotated[Text, Field(pattern=DOTTED_NAME)] | None = Field(
+        default=None,
+        description="A function of yours that reads the data instead of a format's, such as mine.read of ./mine.py.",
+    )
     masks_b: Text | None = Field(
         default=None,
         description="COCO file of masks that are kept apart: evaluation opens it, training under masks: oracle alone.",
@@ -190,7 +195,7 @@ LATER_STAGES = (*BRANCH_STAGES, "rpn_head", "heads")  # in which the features ar
 class CallbackConfig(Section):
     """A callback of Keras that joins a run."""
 
-    name: Annotated[Text, Field(pattern=r"^\w+(\.\w+)+$")] = Field(
+    name: Annotated[Text, Field(pattern=DOTTED_NAME)] = Field(
         description="The class, such as wandb.integration.keras.WandbMetricsLogger, or mine.Watcher of ./mine.py."
     )
     arguments: Json = Field(default={}, description="What the class is made with, by name.")

@@ -88,7 +88,7 @@ def _sources(sources: Sequence[schema.Source]) -> list[readers.DataFiles]:
         readers.DataFiles(
             Path(source.images),
             Path(source.annotations),
-            source.format,
+            source.reader or source.format,
             None if source.masks_b is None else Path(source.masks_b),
             source.outside,
         )

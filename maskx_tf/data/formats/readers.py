@@ -26,7 +26,8 @@ from maskx_tf.data.formats import (
 )
 from maskx_tf.data.formats.join import Renaming, join, ordered
 from maskx_tf.data.problems import Problem, Report, refuse
-from maskx_tf.errors import BadInput, did_you_mean, visible
+from maskx_tf.errors import BadInput, did_you_mean, reason, visible
+from maskx_tf.plugins import imported
 
 # A reader takes the folder of the images, the file or folder of the annotations, and whom to tell of problems.
 READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
@@ -60,7 +61,7 @@ class DataFiles(NamedTuple):
     Attributes:
         images: the folder of the images.
         annotations: the file or folder of the annotations, as the format has it.
-        format: a key of READERS.
+        format: a key of READERS, or the dotted name of a function of the user's.
         masks_b: a COCO file with masks that are kept apart from the annotations; evaluation opens it, and training
             under the policy `oracle` alone.
         outside: also take what lies outside of these folders.
@@ -75,11 +76,27 @@ class DataFiles(NamedTuple):
 
 def read(source: DataFiles, report: Report = refuse) -> Dataset:
     """A data set as its files have it, without the masks that are kept apart."""
+    if "." in source.format:
+        return _read_with(source)
     if source.format not in READERS:
         raise BadInput(f"format: expected one of {', '.join(READERS)}, found {source.format!r}")
     with _without_collector():
         dataset = READERS[source.format](source.images, source.annotations, report)
         return dataset if source.outside else _inside(dataset, source, report)
+
+
+def _read_with(source: DataFiles) -> Dataset:
+    """The data set that the user's own function makes, which may name any file."""
+    function = imported("reader", source.format)
+    if not callable(function):
+        raise BadInput(f"reader: expected a function, found {source.format}")
+    try:
+        dataset = function(source.images, source.annotations)
+    except Exception as error:  # whatever the function raises
+        raise BadInput(f"reader: {source.format} failed: {reason(error)}") from error
+    if not isinstance(dataset, Dataset):
+        raise BadInput(f"reader: expected a maskx_tf.data.dataset.Dataset of {source.format}, found {type(dataset)}")
+    return dataset
 
 
 def _inside(dataset: Dataset, source: DataFiles, report: Report) -> Dataset:
