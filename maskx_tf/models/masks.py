@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,9 @@ from maskx_tf.ops import images as image_ops
 from maskx_tf.ops import masks as mask_ops
 from maskx_tf.structures import Detections, Targets
 from maskx_tf.targets import RegionTargets
+
+# Fewer regions of an image than this cost too little to be compiled apart.
+SMALLEST = 16
 
 
 class MaskRegions(Protocol):
@@ -141,11 +145,24 @@ class MaskBranch:
         return self.head(read, tf.gather(filters, tf.maximum(classes - 1, 0)))
 
     def losses(self, scene: Scene, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:
-        return self.losses_of_pooled(self.pool_regions(scene, regions, truth, seed))
-
-    def pool_regions(self, scene: Scene, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> PooledRegions:
-        """The regions in which this branch learns, with their features and their truth; see `losses`."""
         chosen = self.regions.choose(regions, truth, sampling.fold_in(seed, 2))
+        teaches = chosen.has_mask | (chosen.classes > 0) if self.loss.reads_boxes else chosen.has_mask
+        order = sampling.flagged_first(teaches)
+        ordered = RegionTargets(*(tf.gather(values, order, batch_dims=1) for values in chosen))
+        most = tf.reduce_max(tf.reduce_sum(tf.cast(teaches, tf.int32), axis=1))
+        sizes = region_sizes(order.shape[1])
+
+        def of_first(size: int) -> dict[str, Loss]:
+            first = RegionTargets(*(values[:, :size] for values in ordered))
+            return self.losses_of_pooled(self.pool_regions(scene, first, truth))
+
+        if len(sizes) == 1:
+            return of_first(sizes[0])
+        smallest = tf.reduce_sum(tf.cast(most > tf.constant(sizes[:-1], tf.int32), tf.int32))
+        return tf.switch_case(smallest, [functools.partial(of_first, size) for size in sizes])
+
+    def pool_regions(self, scene: Scene, chosen: RegionTargets, truth: Targets) -> PooledRegions:
+        """Chosen regions with their features and their truth."""
         boxes = self.with_margin(chosen.boxes)
         return PooledRegions(
             pooled=self.pooled(scene, boxes, training=True),
@@ -170,6 +187,11 @@ class MaskBranch:
         """Binary masks float32 [B, N, M, M] that the regions should get."""
         shares = mask_ops.mask_targets(truth.masks, truth.boxes, regions.boxes, regions.truths, size=self.head.side)
         return tf.cast(shares >= 0.5, tf.float32)
+
+
+def region_sizes(limit: int) -> list[int]:
+    """Numbers of regions of an image for which the mask branch is compiled: the smallest that holds all is computed."""
+    return [size for size in (limit // 8, limit // 4, limit // 2) if size >= SMALLEST] + [limit]
 
 
 def pooled_regions_of(batch: dict[str, tf.Tensor], side: int) -> PooledRegions:

@@ -22,6 +22,7 @@ from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops.batches import targets_of
 from maskx_tf.ops.masks import pack_bits
+from maskx_tf.ops.sampling import fold_in
 from maskx_tf.study import cells, pooling, regions
 from tests import disk
 from tests.study import small
@@ -242,7 +243,8 @@ def test_a_loss_of_pooled_regions_is_that_of_the_images(scene: Scene) -> None:
     expected = model.batch_losses(batch, seeds)["loss_mask"]
     truth, scene_of = targets_of(batch), model.scene(batch["images"], batch["image_sizes"])
     proposals = model.rpn.train.choose(model.rpn.outputs(scene_of.features), batch["image_sizes"])
-    own = model.mask.pool_regions(scene_of, model.sampled_regions(proposals, truth, seeds), truth, seeds)
+    sampled = model.sampled_regions(proposals, truth, seeds)
+    own = model.mask.pool_regions(scene_of, model.mask.regions.choose(sampled, truth, fold_in(seeds, 2)), truth)
     flat = own.has_mask | (own.classes == 0)  # background too, which does not count
     count = int(tf.reduce_sum(tf.cast(flat, tf.int32)))
     kept = {
