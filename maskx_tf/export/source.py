@@ -20,6 +20,7 @@ from maskx_tf.files import Json, as_json
 from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
+from maskx_tf.structures import KeypointSet
 
 
 class ExportModel(NamedTuple):
@@ -73,6 +74,8 @@ def descriptions(source: ExportModel) -> dict[str, str]:
         {"index": index, "id": number, "name": name, **({"masks": name in known} if meta.get("a_classes") else {})}
         for index, (number, name) in enumerate(zip(source.category_ids, config.model.class_names, strict=True), start=1)
     ]
+    keypoint = config.model.keypoint
+    points = KeypointSet.of_names(keypoint.names, keypoint.skeleton, keypoint.flip)
     versions = {
         "maskx_tf": __version__,
         "tensorflow": tf.__version__,
@@ -83,6 +86,7 @@ def descriptions(source: ExportModel) -> dict[str, str]:
     resolved = dump(folder_ops.with_embedding(config, folder_ops.EMBEDDING))
     return {
         "labels.json": as_json(labels),
+        "skeleton.json": as_json(points.skeleton),
         "config.yaml": resolved,
         "versions.json": as_json(versions),
         "metrics.json": as_json(meta.get("metrics") or {}),

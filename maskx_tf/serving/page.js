@@ -5,7 +5,8 @@ const element = (id) => document.getElementById(id);
 const WARM = [[180, 50, 0], [213, 94, 0], [230, 159, 0]], COOL = [[70, 60, 190], [0, 114, 178], [86, 180, 233]];
 const ANY = [[213, 94, 0], [230, 159, 0], [0, 158, 115], [86, 180, 233], [0, 114, 178], [204, 121, 167]];
 let kinds = new Map();  // name of a class -> "A" or "B"
-let image = null, found = [], hidden = new Set(), asked = 0;
+let skeleton = [];  // pairs of indices of keypoints between which a line is drawn
+let image = null, found = [], hidden = new Set(), asked = 0, took = null;
 
 function say(text, kind = "info") {
   element("status").textContent = text;
@@ -28,6 +29,7 @@ async function start() {
     element("about").textContent = `${answer.model}, version ${answer.version}, ${answer.labels.length} classes`;
     for (const label of answer.labels) if ("masks" in label) kinds.set(label.name, label.masks ? "A" : "B");
     element("legend").hidden = kinds.size === 0;
+    skeleton = answer.skeleton;
   } catch (error) {
     say(`The server does not answer: ${error.message}`, "error");
   }
@@ -52,6 +54,7 @@ function base64(blob) {
 
 async function ask(file) {
   const turn = ++asked;
+  took = null;
   say("Looking …");
   try {
     const content = await base64(await asServed(file));
@@ -66,10 +69,9 @@ async function ask(file) {
     image = await createImageBitmap(file);  // turned upright by its EXIF orientation, as the server does
     found = read(outputs);
     hidden = new Set();
+    took = ((performance.now() - begun) / 1000).toFixed(2);
     list();
     draw();
-    const seconds = ((performance.now() - begun) / 1000).toFixed(2);
-    say(`${found.length} found in ${seconds} s`);
   } catch (error) {
     if (turn === asked) say(error.message || "This is no photograph that can be read.", "error");
   }
@@ -84,6 +86,7 @@ function read(outputs) {
       score: outputs.detection_scores[0][index],
       name: outputs.detection_class_names[0][index],
       mask: outputs.detection_masks ? outputs.detection_masks[0][index] : null,
+      points: outputs.detection_keypoints ? outputs.detection_keypoints[0][index] : [],
     });
   }
   return result;
@@ -164,6 +167,26 @@ function fitted(context, texts) {
   return text;
 }
 
+// Lines of the skeleton and a dot for each keypoint; a class without keypoints has all of them at 0, 0.
+function paintPoints(context, points, line, paint) {
+  if (!points.some(([y, x]) => y || x)) return;
+  const places = points.map(([y, x]) => [x * context.canvas.width, y * context.canvas.height]);
+  context.setLineDash([]);
+  context.lineWidth = 2 * line;
+  context.strokeStyle = context.fillStyle = `rgb(${paint})`;
+  context.beginPath();
+  for (const [one, other] of skeleton) {
+    context.moveTo(...places[one]);
+    context.lineTo(...places[other]);
+  }
+  context.stroke();
+  for (const [x, y] of places) {
+    context.beginPath();
+    context.arc(x, y, 2 * line, 0, 2 * Math.PI);
+    context.fill();
+  }
+}
+
 function draw() {
   if (!image) return;
   const canvas = element("canvas"), side = Math.max(image.width, image.height);
@@ -181,6 +204,7 @@ function draw() {
   if (element("masks").checked)
     for (const one of [...shown].reverse()) if (one.mask) paintMask(context, one.mask, one.edges, one.paint);
   const line = Math.max(1, Math.round(Math.sqrt(canvas.width * canvas.height) / 350)), size = LETTERS * density;
+  for (const one of [...shown].reverse()) paintPoints(context, one.points, line, one.paint);
   context.font = `${size}px system-ui, sans-serif`;
   for (const one of element("boxes").checked ? [...shown].reverse() : []) {
     const [x1, y1, x2, y2] = one.edges, isB = kinds.get(one.name) === "B";
@@ -198,6 +222,7 @@ function draw() {
     context.fillText(text, left + 3, top + size);
   }
   canvas.dataset.shown = shown.length;
+  if (took !== null) say(`${shown.length} of ${found.length} found in ${took} s`);
 }
 
 element("file").onchange = (event) => { if (event.target.files.length) ask(event.target.files[0]); };

@@ -70,6 +70,7 @@ def keypoint_model() -> tuple[RCNN, ModelConfig]:
             "use": True,
             "names": names,
             "flip": (names[1:],),
+            "skeleton": (("nose", "left ear"), ("nose", "right ear")),
             "classes": ("dog", "horse"),
             "convs": 2,
             "channels": 16,

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.exported import encoded, exported, picture
+from maskx_tf.export import saved_model
+from maskx_tf.export.source import open_source
+from tests.export.exported import encoded, exported, keypoint_folder, picture
 from tests.serving.chromium import PROGRAM, browser
 from tests.serving.running import fetch, running
 
@@ -63,11 +65,13 @@ def test_a_photograph_is_chosen(page, tmp_path) -> None:
     outputs = fetch(f"{page.rest}/v1/models/pets:predict", request)[1]["outputs"]
     scores = np.array(outputs["detection_scores"][0])
     names = set(outputs["detection_class_names"][0])
-    assert page.run("document.getElementById('status').textContent").startswith(f"{len(scores)} found in")
     for least in (0.0, float(np.median(scores)), 1.0):
         set_score(page, least)
         step = round(least * 100) / 100  # of the slider
-        assert int(page.run("document.getElementById('canvas').dataset.shown")) == (scores >= step).sum()
+        shown = (scores >= step).sum()
+        assert int(page.run("document.getElementById('canvas').dataset.shown")) == shown
+        said = page.run("document.getElementById('status').textContent")
+        assert said.startswith(f"{shown} of {len(scores)} found in")
     plain = canvas(page)  # nothing is shown but the photograph, enlarged
     assert plain.shape == (288, 480, 3)
     assert difference(plain, PIXELS) < 6
@@ -103,6 +107,31 @@ def test_classes_are_switched_off_and_on(page) -> None:
     assert np.abs(canvas(page) - boxes).max() > 20
     page.run("document.getElementById('boxes').click()")
     np.testing.assert_array_equal(canvas(page), before)
+
+
+def test_skeletons_are_drawn(tmp_path) -> None:
+    """With neither boxes nor masks, the pixels that change lie at keypoints and on the lines between them."""
+    version = saved_model.write(open_source(keypoint_folder()), tmp_path / "pets").path
+    with running(version.parent) as place, browser(tmp_path / "browser") as page:
+        page.open(f"{place.rest}/")
+        drop(page, encoded(PIXELS), "photo.png", "image/png")
+        done(page)
+        for name in ("boxes", "masks"):
+            page.run(f"document.getElementById('{name}').click()")
+        set_score(page, 1)
+        plain = canvas(page)
+        set_score(page, 0)
+        request = {"inputs": [{"b64": base64.b64encode(encoded(PIXELS)).decode()}]}
+        outputs = fetch(f"{place.rest}/v1/models/pets:predict", request)[1]["outputs"]
+        places = np.array(outputs["detection_keypoints"][0])[: outputs["num_detections"][0]]
+        places = places[places.any(axis=(1, 2))] * plain.shape[:2]
+        assert len(places) > 0
+        changed = np.abs(canvas(page) - plain).max(axis=-1) > 20
+        inside = [place for place in places.reshape(-1, 2) if (place < np.array(plain.shape[:2]) - 1).all()]
+        assert np.mean([changed[tuple(place.astype(int))] for place in inside]) > 0.9
+        near = np.min(np.linalg.norm(np.argwhere(changed)[:, None] + 0.5 - np.array(inside), axis=-1), axis=1)
+        assert (near > 10).any()  # the lines of the skeleton
+        assert page.problems == []
 
 
 DROP = """

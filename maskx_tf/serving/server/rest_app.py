@@ -59,6 +59,7 @@ def make_app(service: Service, origins: list[str]) -> Starlette:
     def labels(request: Request) -> Response:
         with service.versions.using("", None) as version:
             answer = {"model": service.versions.name, "version": version.number, "labels": version.labels}
+            answer["skeleton"] = version.skeleton
         return JSONResponse(answer)
 
     routes = [

@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from maskx_tf.checkpoints.folder import GRAPH
 from maskx_tf.errors import BadInput
-from maskx_tf.files import Json
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto
 from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError, quoted
@@ -44,7 +43,8 @@ class Version:
         for name, function in self._signatures.items():
             self.inputs[name] = dict(function.structured_input_signature[1])
             self.outputs[name] = dict(function.structured_outputs)
-        self.labels = _read_labels(path)
+        self.labels = _read_list(path, "labels.json")
+        self.skeleton = _read_list(path, "skeleton.json")
         self.users = 0
         self._warm_up(path / WARM_UP)
 
@@ -264,9 +264,7 @@ def require_versions(base: Path) -> None:
         raise BadInput(f"{base}: expected versions such as {base / '1' / GRAPH}, found none")
 
 
-def _read_labels(path: Path) -> list[Json]:
-    file = path / "assets" / "labels.json"
-    if not file.exists():  # a SavedModel of another origin
-        return []
-    labels: list[Json] = json.loads(file.read_text(encoding="utf-8"))
-    return labels
+def _read_list(path: Path, name: str) -> list[Any]:
+    """What an asset lists; nothing for a SavedModel of another origin, which does not have it."""
+    file = path / "assets" / name
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
