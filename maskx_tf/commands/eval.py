@@ -15,8 +15,10 @@ from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from maskx_tf.config.schema import Source
+    from maskx_tf.tasks.evaluate import Metric
 
 EXAMPLE = "Example: maskx eval runs/my_model --images val --annotations instances_val.json --masks voc --out evals/a"
+METRIC_NAMES: dict[str, Metric] = {"coco": "coco", "cityscapes": "cityscapes", "lvis": "lvis"}
 NO_DATA = "expected --images and --annotations, or a run whose configuration has data.val"
 
 
@@ -68,14 +70,14 @@ def eval_(
     batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; else evaluate.batch.")] = None,
     faster: Annotated[bool, typer.Option("--faster", help="Score with faster-coco-eval: the same figures.")] = False,
     metric: Annotated[
-        str, typer.Option(metavar="coco|cityscapes", help="cityscapes: its official rules for masks.")
+        str, typer.Option(metavar="coco|cityscapes|lvis", help="The rules; those of cityscapes are for masks.")
     ] = "coco",
 ) -> None:
     """Measure average precision of boxes, masks and keypoints. Over classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):
         raise BadInput(f"--boxes: expected detected or truth, found {boxes!r}")
-    if metric not in ("coco", "cityscapes"):
-        raise BadInput(f"--metric: expected coco or cityscapes, found {metric!r}")
+    if metric not in METRIC_NAMES:
+        raise BadInput(f"--metric: expected one of {', '.join(METRIC_NAMES)}, found {metric!r}")
     if faster and metric != "coco":
         raise BadInput(f"--faster: expected --metric coco with it, found {metric}")
     from maskx_tf.data import splits
@@ -99,7 +101,7 @@ def eval_(
         ensemble=tuple(ensemble or ()),
         batch=batch,
         engine="faster" if faster else "pycocotools",
-        metric="cityscapes" if metric == "cityscapes" else "coco",
+        metric=METRIC_NAMES[metric],
         out=out,
     )
     with progress_bar("evaluating", prefix="maskx: ") as bar:

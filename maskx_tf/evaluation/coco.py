@@ -35,14 +35,16 @@ class Scores(NamedTuple):
 
     Attributes:
         categories: the K category ids, rising.
-        precision: float64 [10 IoUs, 101 recalls, K, 4 sizes], of at most 100 detections a class and image.
+        precision: float64 [10 IoUs, 101 recalls, K, 4 sizes], of the most detections a class and image.
         recall: float64 [10 IoUs, K, 4 sizes, 3 limits].
             Of keypoints, 3 sizes (all, medium, large) and one limit, 20.
+        limits: detections of a class in an image that count.
     """
 
     categories: tuple[int, ...]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+    limits: tuple[int, ...] = LIMITS
 
 
 def score(
@@ -51,6 +53,7 @@ def score(
     kind: IouKind,
     engine: Engine = "pycocotools",
     sigmas: Sequence[float] | None = None,
+    limit: int = LIMITS[-1],
 ) -> Scores:
     """Compares detections with the truth.
 
@@ -62,11 +65,13 @@ def score(
         kind: box, mask or keypoint.
         engine: which evaluator works; they give the same.
         sigmas: of the keypoints; None for those of `keypoints.sigmas_of`.
+        limit: detections of a class in an image that count.
 
     Raises:
         BadInput: the evaluator is not installed, or there is another number of keypoints than of sigmas.
     """
     holder, comparer = _engine(engine)
+    limits = (*LIMITS[:-1], limit)
     wanted = of_kind(truth, kind)
     if kind == "keypoint":
         results = [one for one in results if one.get("keypoints")]
@@ -82,11 +87,11 @@ def score(
         if kind == "keypoint":
             run.params.kpt_oks_sigmas = np.array(sigmas_of(names_of(truth), sigmas))
         else:
-            run.params.maxDets = list(LIMITS)
+            run.params.maxDets = list(limits)
         run.evaluate()
         run.accumulate()
     precision, recall = np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
-    return Scores(tuple(int(one) for one in run.params.catIds), precision[..., -1], recall)
+    return Scores(tuple(int(one) for one in run.params.catIds), precision[..., -1], recall, limits)
 
 
 def _engine(engine: Engine) -> tuple[Any, Any]:
@@ -132,7 +137,7 @@ def summary(scores: Scores, kind: IouKind, categories: Iterable[int] | None = No
         "AP50": _mean(precision[0, ..., 0]),
         "AP75": _mean(precision[AP75, ..., 0]),
         **{f"AP{size}": _mean(precision[..., number]) for number, size in enumerate(AREAS) if size},
-        **{f"AR{limit}": _mean(recall[:, :, 0, number]) for number, limit in enumerate(LIMITS)},
+        **{f"AR{limit}": _mean(recall[:, :, 0, number]) for number, limit in enumerate(scores.limits)},
         **{f"AR{size}": _mean(recall[:, :, number, -1]) for number, size in enumerate(AREAS) if size},
     }
 

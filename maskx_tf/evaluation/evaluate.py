@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from maskx_tf.evaluation import cityscapes, runner, store
+from maskx_tf.evaluation import cityscapes, lvis, runner, store
 from maskx_tf.evaluation.coco import Engine
 from maskx_tf.evaluation.metrics import Metrics, measure
 from maskx_tf.evaluation.runner import Boxes, EvaluationBatch, Finder, PixelSource
@@ -33,6 +33,7 @@ def evaluate(
     engine: Engine = "pycocotools",
     sigmas: Sequence[float] | None = None,
     map_of: Callable[[int], cityscapes.IdMap] | None = None,
+    federated: lvis.FederatedRules | None = None,
     out: Path | None = None,
     facts: JsonView | None = None,
     on_image: Callable[[], None] = lambda: None,
@@ -57,6 +58,7 @@ def evaluate(
         engine: pycocotools, or the faster evaluator.
         sigmas: of keypoints; see `evaluation.keypoints.sigmas_of`.
         map_of: gives Cityscapes' map of an image, by its id: masks are scored by its rules instead of COCO's.
+        federated: LVIS' rules, by which boxes and masks are scored.
         out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.
         facts: what detections depend on beside weights, truth and the arguments above, as plain data, such as the
             configuration: detections in `out` that were made with others are not used.
@@ -90,6 +92,8 @@ def evaluate(
         found = store.read(folder / store.DETECTIONS)
         if map_of is not None:
             return cityscapes.measure(truth, found, map_of, classes_a=classes_a, boxes=boxes)
+        if federated is not None:
+            return lvis.measure(truth, found, federated, kinds=wanted, classes_a=classes_a, boxes=boxes)
         return measure(truth, found, kinds=wanted, classes_a=classes_a, engine=engine, boxes=boxes, sigmas=sigmas)
 
 

@@ -80,6 +80,7 @@ def measure(
     engine: Engine = "pycocotools",
     boxes: str = "detected",
     sigmas: Sequence[float] | None = None,
+    limit: int = coco.LIMITS[-1],
 ) -> Metrics:
     """The figures of COCO's results.
 
@@ -91,6 +92,7 @@ def measure(
         engine: which evaluator works.
         boxes: whose they are, for the record.
         sigmas: see `coco.score`.
+        limit: see `coco.score`.
     """
     found = list(results)
     groups: dict[str, dict[str, Figures]] = {}
@@ -103,7 +105,7 @@ def measure(
         members |= {group: [number for number, of in sets.items() if of == group] for group in "AB"}
     for kind in kinds:
         total, unknown = counts(truth, kind)
-        scores = coco.score(truth, found, kind, engine, sigmas)
+        scores = coco.score(truth, found, kind, engine, sigmas, limit)
         extra = _mask_figures(truth, found, boxes) if kind == "mask" else {number: {} for number in names}
         groups[kind] = {
             group: coco.summary(scores, kind, numbers) | _means([extra[number] for number in numbers])

@@ -14,7 +14,24 @@ from maskx_tf.evaluation.metrics import gap
 from maskx_tf.files import Json, JsonView
 
 METRICS = "metrics.json"  # what an evaluation writes
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "AR100", "APr50", "APr70", "IoU")
+COLUMNS = (
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "APr",
+    "APc",
+    "APf",
+    "AR",
+    "AR100",
+    "AR300",
+    "APr50",
+    "APr70",
+    "IoU",
+)
+RULES = {"cityscapes": ", by Cityscapes' rules", "lvis": ", by LVIS' rules"}
 GROUP_ORDER = ("A", "B", "all")
 
 
@@ -74,7 +91,7 @@ def read_metrics(path: Path) -> Json:
 def as_text(figures: JsonView, *, per_class: bool = False) -> str:
     """Tables of what `Metrics.as_json` gives."""
     boxes = "" if figures["boxes"] == "detected" else ", boxes and classes of the truth"
-    rules = ", by Cityscapes' rules" if figures.get("metric") == "cityscapes" else ""
+    rules = RULES.get(figures.get("metric", ""), "")
     lines = [f"{figures['images']} images{boxes}{rules}; in per cent; - where no object is"]
     for kind, groups in figures["groups"].items():
         columns = [name for name in COLUMNS if name in groups["all"]]

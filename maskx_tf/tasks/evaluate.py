@@ -28,6 +28,7 @@ from maskx_tf.tasks.evaluation_data import (
     check_keypoints,
     cityscapes_maps,
     file_facts,
+    lvis_rules,
     open_data,
     original_pixels,
     with_absolute_paths,
@@ -40,7 +41,7 @@ STEP_NAMES = {
     "refine": "refined masks",
     "disjoint": "disjoint masks",
 }  # as the model's name has them
-Metric = Literal["coco", "cityscapes"]
+Metric = Literal["coco", "cityscapes", "lvis"]
 NO_DATA = "expected data to evaluate on, or a run whose configuration has data.val"
 
 
@@ -56,7 +57,7 @@ class EvaluateOptions:
         ensemble: further models of the same classes, with which the model has to agree.
         batch: images at a time; None for `evaluate.batch` of the configuration.
         engine: which evaluator computes COCO's figures.
-        metric: the rules; cityscapes are those of its official evaluator, for masks alone.
+        metric: the rules; cityscapes are those of its official evaluator, for masks alone; lvis those of LVIS' files.
         out: a folder for the detections and results; an evaluation that was stopped goes on there. None writes neither.
     """
 
@@ -138,6 +139,7 @@ def score(
         map_of = cityscapes_maps(data)
         if not options.steps.grabcut and "masks" not in config.model.outputs:
             raise BadInput("metric cityscapes: expected a model with masks, found none")
+    rules = lvis_rules(data) if options.metric == "lvis" else None
     kinds = None if options.steps.grabcut else config.evaluate.kinds
     options.steps.check(config.model.outputs)
     facts = {"model": config.model.model_dump(mode="json"), "score": config.evaluate.score}
@@ -174,6 +176,7 @@ def score(
             engine=options.engine,
             sigmas=config.evaluate.sigmas,
             map_of=map_of,
+            federated=rules,
             out=options.out,
             facts=facts,
             on_image=progress.advance,

@@ -10,12 +10,13 @@ from maskx_tf.config import Config, DataConfig
 from maskx_tf.config.schema import Source
 from maskx_tf.data import opening
 from maskx_tf.data.dataset import Dataset
-from maskx_tf.data.formats import cityscapes, coco_write
+from maskx_tf.data.formats import cityscapes, coco, coco_write
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import id_map
 from maskx_tf.data.pipeline import examples
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.cityscapes import IdMap
+from maskx_tf.evaluation.lvis import FederatedRules
 from maskx_tf.evaluation.runner import PixelSource
 from maskx_tf.evaluation.truth import Truth
 from maskx_tf.files import Json
@@ -76,6 +77,29 @@ def cityscapes_maps(data: EvaluationData) -> Callable[[int], IdMap]:
             raise BadInput(f"{files[image_id]}: {problem}") from None
 
     return read_map
+
+
+def lvis_rules(data: EvaluationData) -> FederatedRules:
+    """What the data's file says of each image beyond COCO's format; see `evaluation.lvis`.
+
+    Raises:
+        BadInput: the data set is no file of LVIS.
+    """
+    paths = [Path(source.annotations) for source in data.sources if source.format == "coco"]
+    if len(paths) != len(data.sources) or len(paths) != 1:
+        raise BadInput(f"metric lvis: expected one data set of format coco, found {len(data.sources)}")
+    lists = coco.read_lists(paths[0])
+    numbers = dict(zip((image.id for image in data.dataset.images), examples.image_numbers(data.dataset), strict=True))
+    try:
+        images = [(numbers[one["id"]], one) for one in lists["images"] if one["id"] in numbers]
+        return FederatedRules(
+            {number: frozenset(one["neg_category_ids"]) for number, one in images},
+            {number: frozenset(one["not_exhaustive_category_ids"]) for number, one in images},
+            {int(one["id"]): str(one["frequency"]) for one in lists["categories"]},
+        )
+    except (LookupError, TypeError):
+        expected = "neg_category_ids and not_exhaustive_category_ids of images, and frequency of categories"
+        raise BadInput(f"{paths[0]}: expected LVIS' annotations: {expected}, found others") from None
 
 
 def original_pixels(dataset: Dataset) -> PixelSource:

@@ -101,6 +101,22 @@ def test_the_data_that_a_run_names(here: Path, capsys: pytest.CaptureFixture[str
         assert capsys.readouterr().err == f"maskx: error: {said}\n"
 
 
+def test_the_rules_of_lvis(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(Path("instances.json").read_text())
+    assert run(["eval", "recipe.yaml", *WHERE, "--metric", "lvis"]) == 2
+    assert "instances.json: expected LVIS' annotations" in capsys.readouterr().err
+    for image in data["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    for category in data["categories"]:
+        category["frequency"] = "c"
+    Path("instances.json").write_text(json.dumps(data))
+    lines, _ = evaluated(capsys, "--metric", "lvis")
+    assert lines[0] == "2 images, by LVIS' rules; in per cent; - where no object is"
+    assert lines[2].split()[-4:] == ["APr", "APc", "APf", "AR300"]
+    assert run(["eval", "recipe.yaml", *WHERE, "--metric", "lvis", "--faster"]) == 2
+    assert "expected --metric coco" in capsys.readouterr().err
+
+
 def test_masks_of_true_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines, _ = evaluated(capsys, "--boxes", "truth")
     assert lines[0] == "2 images, boxes and classes of the truth; in per cent; - where no object is"

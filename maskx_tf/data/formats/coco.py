@@ -117,7 +117,11 @@ def _categories(data: JsonView, name: str, report: Report) -> tuple[dict[int, st
 
 
 def _image(entry: JsonView, folder: Path) -> ImageRecord:
-    identity, file = fields.identity(entry, "id"), folder / fields.text(entry, "file_name")
+    identity = fields.identity(entry, "id")
+    if "file_name" not in entry and "coco_url" in entry:  # LVIS: the address ends with train2017/000000000009.jpg
+        file = folder.joinpath(*fields.text(entry, "coco_url").split("/")[-2:])
+    else:
+        file = folder / fields.text(entry, "file_name")
     if entry.get("width") is None and entry.get("height") is None:
         width, height = size_of(file)
     else:
