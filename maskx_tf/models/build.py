@@ -15,7 +15,7 @@ from maskx_tf.layers.applications import NETWORKS, Application
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.fpn import FPN, LastMap
 from maskx_tf.layers.keypoint_head import KeypointHead
-from maskx_tf.layers.parts import Shape
+from maskx_tf.layers.parts import LayerConfig, Shape, dtype_policy
 from maskx_tf.layers.resnet import ResNet
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
@@ -50,6 +50,18 @@ def build(config: ModelConfig, *, portable: bool = False) -> RCNN:
     _build_layers(model, config)
     if config.backbone.weights != "none":
         _load_backbone(model, config.backbone.weights)
+    model.origin = {"settings": config.model_dump_json(), "portable": portable}
+    return model
+
+
+def of_config(origin: LayerConfig, learning_parts: list[str], dtype: str) -> RCNN:
+    """The model of `RCNN.get_config`, with fresh weights: those of its file follow."""
+    config = ModelConfig.model_validate_json(origin["settings"])
+    fresh = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": "none"})})
+    with dtype_policy(dtype):
+        model = build(fresh, portable=origin["portable"])
+    model.origin = origin
+    model.learn(learning_parts)
     return model
 
 

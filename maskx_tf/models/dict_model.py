@@ -26,7 +26,7 @@ REFUSED = {
     "weighted_metrics": "the model reports its losses; maskx eval measures average precision",
 }
 NO_CONFIG = (
-    "a model cannot be made from a Keras config, which keras.Model.save and clone_model need: "
+    "a model that `build` did not make has no Keras config, which keras.Model.save and clone_model need: "
     "maskx_tf.checkpoints.io.save writes a model folder, maskx_tf.load reads it; model.save_weights writes the weights"
 )
 NO_EXPORT = (

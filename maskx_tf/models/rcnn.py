@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
+from maskx_tf.layers.parts import LayerConfig
 from maskx_tf.losses import Loss
 from maskx_tf.models.branch import Branch, Detector, Prepared, RegionSource, Scene
 from maskx_tf.models.dict_model import Batch
@@ -36,6 +37,7 @@ class Normaliser(NamedTuple):
         return image_ops.normalise(images, image_sizes, **self._asdict())
 
 
+@keras.saving.register_keras_serializable(package="maskx_tf")
 class RCNN(Trainable):
     """A two-stage model: Faster R-CNN without branches, Mask R-CNN with the mask branch.
 
@@ -46,6 +48,7 @@ class RCNN(Trainable):
         learning_parts: those that learn; see `learn`.
         proposer: gives the heads' regions for canvases and image sizes; None: the model's own network.
         outputs: the fields of `Detections` that are filled besides scores, classes and flags.
+        origin: the arguments of `build` that made it, as plain data, for Keras' files; None for a model made by hand.
 
     Args:
         normaliser: canvas to the backbone's input.
@@ -90,6 +93,7 @@ class RCNN(Trainable):
         }
         self.parts = tuple(self.part_layers)
         self.learning_parts = frozenset(self.parts)
+        self.origin: LayerConfig | None = None
         self.proposer: Callable[[tf.Tensor, tf.Tensor], Proposals] | None = None
 
     def learn(self, parts: Collection[str]) -> None:
@@ -101,6 +105,23 @@ class RCNN(Trainable):
             if name not in parts:
                 for layer in layers:
                     layer.trainable = False
+
+    def get_config(self) -> LayerConfig:
+        if self.origin is None:
+            return super().get_config()
+        parts = sorted(self.learning_parts)
+        return {"origin": dict(self.origin), "learning_parts": parts, "dtype": self.dtype_policy.name}
+
+    @classmethod
+    def from_config(cls, config: LayerConfig, custom_objects: object = None) -> Any:
+        from maskx_tf.models.build import of_config  # which imports this file
+
+        del custom_objects
+        return of_config(**config)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.get_config()  # refuses a model made by hand before a file is begun
+        keras.Model.save(self, *args, **kwargs)
 
     def branch(self, name: str) -> Branch:
         """The branch of this name.

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from maskx_tf.layers.parts import LayerConfig
 from maskx_tf.losses import Loss, mean
 from maskx_tf.models.dict_model import Batch, DictModel, batch_of, refuse
 from maskx_tf.models.update import inner, update
@@ -115,6 +116,11 @@ class Trainable(DictModel):
                     raise ValueError(f"optimizer: expected no {option} on several devices, found {value}")
         self._loss_weights = weights
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *names, "gradient_norm")}
+
+    def compile_from_config(self, config: LayerConfig) -> None:
+        """Compiles as Keras' file of a whole model says; see `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -225,6 +225,31 @@ def test_what_needs_a_keras_config_names_what_to_use(call: Callable[[Toy, Path],
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_whole_model_goes_through_a_file_of_keras(config: Config, batch: Arrays, tmp_path: Path) -> None:
+    """Its answers, its optimizer, and which parts learn; a clone has the layers, and weights of its own."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = fresh(config)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.learn(["box", "mask"])
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    model.fit(batch, epochs=1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, RCNN)
+    assert (loaded.dtype_policy.name, loaded.learning_parts) == ("mixed_bfloat16", {"box", "mask"})
+    assert [one.path for one in loaded.trainable_variables] == [one.path for one in model.trainable_variables]
+    inputs = {key: tf.constant(batch[key]) for key in ("images", "image_sizes")}
+    for one, other in zip(model(inputs), loaded(inputs), strict=True):
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+    for one, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    clone = keras.models.clone_model(model)
+    assert [tuple(one.shape) for one in clone.weights] == [tuple(one.shape) for one in model.weights]
+
+
 def test_export_names_what_to_use(tmp_path: Path) -> None:
     with pytest.raises(NotImplementedError, match=r"maskx_tf\.export_saved_model"):
         Toy().export(tmp_path / "model")
