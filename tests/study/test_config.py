@@ -26,7 +26,7 @@ def _cell(study: StudyConfig, name: str) -> Cell:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_cell_of_a_shipped_study_has_a_configuration(path: Path, tmp_path: Path) -> None:
-    assert f"configs/study/{path.name}" in path.read_text(encoding="utf-8")
+    assert f"maskx study {path.stem}" in path.read_text(encoding="utf-8")
     study = config.load(path)
     every = cells.cells_of(study)
     first = [cell for cell in every if cell.group == every[0].group]

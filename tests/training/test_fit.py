@@ -84,7 +84,8 @@ def test_run_folder(run: Path, recipe: Path) -> None:
     assert json.loads((run / "versions.json").read_text())["tensorflow"] == tf.__version__
     config = load(run / "config.yaml")
     assert len(config.model.class_names) == 24
-    assert config.train == load(recipe, ["train.ema=0.5", "train.pictures_every=3"]).train
+    own = config.train.model_copy(update={"callbacks": ()})
+    assert own == load(recipe, ["train.ema=0.5", "train.pictures_every=3"]).train
     assert summary["figures"].keys() >= {"box/all/AP", "mask/all/AP"}
 
 
