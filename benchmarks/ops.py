@@ -18,7 +18,6 @@ from maskx_tf.masks import paste as paste_ops
 from maskx_tf.ops import detections as detection_ops
 from maskx_tf.ops import masks as mask_ops
 from maskx_tf.ops import roi_align as align_ops
-from maskx_tf.ops.detections import Suppression
 
 HEIGHT, WIDTH = 800, 1216
 STRIDES = (4, 8, 16, 32)
@@ -90,7 +89,7 @@ def _nms_ours(classes: int) -> Callable[[], Any]:
         chosen = detection_ops.candidates(scores, tf.ones([1, 1000], tf.bool), threshold=0.05, limit=2000)
         own = tf.gather(boxes, chosen.regions, batch_dims=1)
         sizes = tf.constant([[float(HEIGHT), float(WIDTH)]])
-        return detection_ops.detections(own, chosen, image_sizes=sizes, suppression=Suppression(0.5), limit=100).scores
+        return detection_ops.detections(own, chosen, image_sizes=sizes, iou_threshold=0.5, limit=100).scores
 
     return lambda: run(scores).numpy()
 

@@ -15,7 +15,7 @@ from maskx_tf.losses import Loss
 from maskx_tf.models.branch import Scene
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import detections as detection_ops
-from maskx_tf.ops.detections import Candidates, Suppression
+from maskx_tf.ops.detections import HARD, Candidates, Suppression
 from maskx_tf.structures import Detections, Proposals, Targets
 from maskx_tf.targets import RegionTargets
 
@@ -47,20 +47,22 @@ class DetectionFilter(NamedTuple):
 
     Attributes:
         score: a detection has to score more than this.
-        suppression: what is made of those that overlap.
+        nms_iou: a detection that overlaps a better one of its class by more than this is suppressed.
         limit: the most detections of an image.
+        suppression: what that means.
     """
 
     score: float
-    suppression: Suppression
+    nms_iou: float
     limit: int
+    suppression: Suppression = HARD
 
     @classmethod
     def of(cls, settings: DetectionsConfig) -> DetectionFilter:
         """The filter of these settings."""
         soft = None if settings.soft_nms == "none" else settings.soft_nms
-        suppression = Suppression(settings.nms_iou, soft, settings.soft_sigma, settings.box_voting)
-        return cls(settings.score, suppression, settings.limit)
+        suppression = Suppression(soft, settings.soft_sigma, settings.box_voting)
+        return cls(settings.score, settings.nms_iou, settings.limit, suppression)
 
     def candidates(self, scores: tf.Tensor, valid: tf.Tensor, score: float | None = None) -> Candidates:
         """The best pairs of scores [B, N, K]; `score` replaces the threshold."""
@@ -75,8 +77,9 @@ class DetectionFilter(NamedTuple):
             boxes,
             chosen,
             image_sizes=image_sizes,
-            suppression=self.suppression,
+            iou_threshold=self.nms_iou,
             limit=self.limit,
+            suppression=self.suppression,
             least=self.score if score is None else score,
         )
 

@@ -56,20 +56,21 @@ def candidates(scores: tf.Tensor, valid: tf.Tensor, *, threshold: float, limit: 
 
 
 class Suppression(NamedTuple):
-    """What is made of candidates that overlap, within a class.
+    """What becomes of candidates that overlap a better one, within a class.
 
     Attributes:
-        iou: a candidate that overlaps a better one by more than this goes, or loses score.
-        soft: None: it goes. linear, gaussian: see `nms.soft_nms`; gaussian reads no `iou`.
+        soft: None: they go. linear, gaussian: they lose score, see `nms.soft_nms`; gaussian reads no threshold.
         sigma: of gaussian.
         vote_iou: boxes become the means, weighted by score, of the candidates that they overlap by at least this;
             None: they stay.
     """
 
-    iou: float
     soft: str | None = None
     sigma: float = 0.5
     vote_iou: float | None = None
+
+
+HARD = Suppression()
 
 
 def detections(
@@ -77,8 +78,9 @@ def detections(
     chosen: Candidates,
     *,
     image_sizes: tf.Tensor,
-    suppression: Suppression,
+    iou_threshold: float,
     limit: int,
+    suppression: Suppression = HARD,
     least: float = 0.0,
 ) -> Detections:
     """Class-wise suppression of decoded candidates, without masks.
@@ -87,8 +89,9 @@ def detections(
         boxes: float32 [B, C, 4], one for each candidate.
         chosen: the candidates.
         image_sizes: float32 [B, 2], height and width of the image inside its canvas; boxes are clipped to it.
-        suppression: see `Suppression`.
+        iou_threshold: suppress above this, within a class.
         limit: D.
+        suppression: see `Suppression`.
         least: a candidate whose score soft suppression lowers to this or below goes.
     """
     boxes = box_ops.clip(boxes, image_sizes[:, None, 0], image_sizes[:, None, 1])
@@ -96,10 +99,10 @@ def detections(
     valid = chosen.valid & (width > 0.0) & (height > 0.0)
     given = (boxes, chosen.scores, chosen.classes, valid)
     if suppression.soft is None:
-        indices, kept = nms_ops.nms(*given, iou_threshold=suppression.iou, limit=limit)
+        indices, kept = nms_ops.nms(*given, iou_threshold=iou_threshold, limit=limit)
         scores = tf.where(kept, tf.gather(chosen.scores, indices, batch_dims=1), 0.0)
     else:
-        threshold = suppression.iou if suppression.soft == "linear" else None
+        threshold = iou_threshold if suppression.soft == "linear" else None
         indices, kept, scores = nms_ops.soft_nms(
             *given, iou_threshold=threshold, sigma=suppression.sigma, least=least, limit=limit
         )

@@ -9,7 +9,6 @@ import tensorflow as tf
 from maskx_tf.masks import paste as paste_ops
 from maskx_tf.models.boxes import DetectionFilter
 from maskx_tf.models.fcis.voting import Voters, Voting, with_half
-from maskx_tf.ops.detections import Suppression
 from maskx_tf.structures import Detections
 from tests import reference_voting as voting
 from tests.fcis_oracle import continuous, each_file_with
@@ -97,7 +96,7 @@ def in_graph(
             *(tf.constant(part[None]) for part in (boxes, scores)), best, tf.constant(masks[None]), best > 0
         )
         sizes = tf.constant([size], tf.float32)
-        chosen_by = DetectionFilter(voting.LEAST_SCORE, Suppression(0.3), limit)
+        chosen_by = DetectionFilter(voting.LEAST_SCORE, 0.3, limit)
         chosen = chosen_by.candidates(voters.scores[..., 1:], voters.valid)
         own = tf.gather(voters.boxes, chosen.regions, batch_dims=1)
         return voting_of.draw(chosen_by.detections(own, chosen, sizes), voters, sizes)

@@ -74,7 +74,7 @@ def detection_inputs(classes: int, limit: int) -> tuple[np.ndarray, detection_op
 @pytest.mark.parametrize("limit", [3, 60])
 def test_detections(classes, limit) -> None:
     boxes, chosen = detection_inputs(classes, 20 if classes == 1 else 60)
-    result = detection_ops.detections(boxes, chosen, image_sizes=SIZES, suppression=Suppression(0.3), limit=limit)
+    result = detection_ops.detections(boxes, chosen, image_sizes=SIZES, iou_threshold=0.3, limit=limit)
     assert isinstance(result, Detections)
     assert result.masks is None
     assert [part.shape for part in result[:4]] == [(2, limit, 4), (2, limit), (2, limit), (2, limit)]
@@ -98,8 +98,8 @@ def test_detections(classes, limit) -> None:
 def test_soft_suppression_and_votes(soft, vote_iou) -> None:
     """Against loops: scores that fall with the overlap, and boxes that are means of those of their class."""
     boxes, chosen = detection_inputs(3, 40)
-    suppression = Suppression(0.3, soft, 0.4, vote_iou)
-    result = detection_ops.detections(boxes, chosen, image_sizes=SIZES, suppression=suppression, limit=12, least=0.2)
+    options = {"suppression": Suppression(soft, 0.4, vote_iou), "least": 0.2}
+    result = detection_ops.detections(boxes, chosen, image_sizes=SIZES, iou_threshold=0.3, limit=12, **options)
     changed = 0
     for image in range(2):
         clipped = np.stack([reference.clip(box, *SIZES[image]) for box in boxes[image]])
@@ -123,7 +123,7 @@ def test_soft_suppression_and_votes(soft, vote_iou) -> None:
 def test_detections_of_nothing() -> None:
     nothing = detection_ops.candidates(tf.zeros([2, 5, 3]), tf.zeros([2, 5], tf.bool), threshold=0.05, limit=10)
     boxes = overlapping_boxes(3, 2, 10)
-    result = detection_ops.detections(boxes, nothing, image_sizes=SIZES, suppression=Suppression(0.5), limit=4)
+    result = detection_ops.detections(boxes, nothing, image_sizes=SIZES, iou_threshold=0.5, limit=4)
     assert not any(part.numpy().any() for part in result[:4])
 
 
@@ -132,7 +132,7 @@ def test_detections_drop_what_lies_outside() -> None:
         tf.constant([[[0.9], [0.8]]]), tf.constant([[True, True]]), threshold=0.05, limit=2
     )
     boxes = tf.constant([[[50, 5, 60, 10], [35, 5, 60, 10]]], tf.float32)
-    result = detection_ops.detections(boxes, chosen, image_sizes=SIZES[:1], suppression=Suppression(0.5), limit=2)
+    result = detection_ops.detections(boxes, chosen, image_sizes=SIZES[:1], iou_threshold=0.5, limit=2)
     np.testing.assert_array_equal(result.boxes, [[[35, 5, 40, 10], [0, 0, 0, 0]]])
 
 
@@ -229,7 +229,7 @@ def test_forms_of_detections() -> None:
     def detect(scores: tf.Tensor, decoded: tf.Tensor, sizes: tf.Tensor) -> Detections:
         valid = tf.ones(tf.shape(scores)[:2], tf.bool)
         chosen = detection_ops.candidates(scores, valid, threshold=0.2, limit=30)
-        return detection_ops.detections(decoded, chosen, image_sizes=sizes, suppression=Suppression(0.3), limit=8)[:4]
+        return detection_ops.detections(decoded, chosen, image_sizes=sizes, iou_threshold=0.3, limit=8)[:4]
 
     assert_forms_agree(detect, probabilities(1, 2, 20, 4), boxes, SIZES)
 
