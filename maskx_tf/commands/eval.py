@@ -69,9 +69,7 @@ def eval_(
     ensemble: Ensemble = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; else evaluate.batch.")] = None,
     faster: Annotated[bool, typer.Option("--faster", help="Score with faster-coco-eval: the same figures.")] = False,
-    metric: Annotated[
-        str, typer.Option(metavar="coco|cityscapes|lvis", help="The rules; those of cityscapes are for masks.")
-    ] = "coco",
+    metric: Annotated[str, typer.Option(metavar="RULES", help="coco, cityscapes (masks alone) or lvis.")] = "coco",
 ) -> None:
     """Measure average precision of boxes, masks and keypoints. Over classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):

@@ -101,7 +101,7 @@ def test_cityscapes_folder_with_a_broken_map(here: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--metric", "city"], "--metric: expected coco or cityscapes, found 'city'"),
+        (["--metric", "city"], "--metric: expected one of coco, cityscapes, lvis, found 'city'"),
         (["--metric", "cityscapes", "--faster"], "--faster: expected --metric coco with it, found cityscapes"),
     ],
 )
