@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,6 +14,7 @@ import tensorflow as tf
 
 import maskx_tf.layers.norm
 from maskx_tf.layers.norm import ConvNorm
+from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.layers.roi_pool import RoiPooler
 from tests.layers import catalogue
 from tests.layers.catalogue import CASES, Case
@@ -36,17 +35,6 @@ def cases(*, spared: tuple[str, ...] = ()) -> Any:
     return pytest.mark.parametrize("name", [pytest.param(name, marks=marks.get(name, [])) for name in CASES])
 
 
-@contextlib.contextmanager
-def policy(name: str) -> Iterator[None]:
-    """Keras' dtype policy inside the block."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def tensors(case: Case) -> tuple[Any, ...]:
     return tf.nest.map_structure(tf.constant, case.inputs())
 
@@ -58,7 +46,7 @@ def outputs_of(case: Case, layer: keras.layers.Layer, inputs: tuple[Any, ...] | 
 def made(case: Case, *, seed: int = 0, precision: str = "float32") -> keras.layers.Layer:
     """A layer that has been called, with vectors of weights that are neither 0 nor 1."""
     keras.utils.set_random_seed(seed)
-    with policy(precision):
+    with dtype_policy(precision):
         layer = case.make()
     outputs_of(case, layer)
     rng = np.random.default_rng(seed)
@@ -228,7 +216,7 @@ def test_mixed_precision_leaves_boxes_alone(options) -> None:
     boxes = np.concatenate([corner, corner + rng.uniform(5, 20, (20, 2))], axis=-1)[None].astype(np.float32)
     pooled = {}
     for precision in ("float32", "mixed_bfloat16"):
-        with policy(precision):
+        with dtype_policy(precision):
             pooled[precision] = RoiPooler(2, strides=(4,), **options)([tf.constant(features[0])], tf.constant(boxes))
     assert pooled["mixed_bfloat16"].dtype == tf.bfloat16
     np.testing.assert_allclose(tf.cast(pooled["mixed_bfloat16"], tf.float32), pooled["float32"], rtol=2**-8, atol=1e-3)

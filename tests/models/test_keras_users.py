@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from maskx_tf import losses as loss_ops
 from maskx_tf.config import Config, load
+from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import dry, start
@@ -227,11 +228,8 @@ def test_what_needs_a_keras_config_names_what_to_use(call: Callable[[Toy, Path],
 
 def test_a_whole_model_goes_through_a_file_of_keras(config: Config, batch: Arrays, tmp_path: Path) -> None:
     """Its answers, its optimizer, and which parts learn; a clone has the layers, and weights of its own."""
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         model = fresh(config)
-    finally:
-        keras.config.set_dtype_policy("float32")
     model.learn(["box", "mask"])
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
     model.fit(batch, epochs=1, verbose=0)
