@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -10,6 +11,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from maskx_tf.models.branch import Prepared
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
+
+Computed = TypeVar("Computed", Detections, list[tf.Tensor])
 
 
 class Predictor:
@@ -42,7 +45,7 @@ class Predictor:
         self.freeze = freeze
         self.jit = jit
         self._prepared = tf.nest.map_structure(lambda value: tf.Variable(value, trainable=False), model.prepare())
-        self._graphs: dict[str, Callable[..., Detections]] = {}
+        self._graphs: dict[str, Callable[..., Any]] = {}
 
     def refresh(self) -> None:
         """Takes the model's weights as they are now."""
@@ -82,13 +85,20 @@ class Predictor:
             self._graphs[key] = self._compile(run, [*specs, *given])
         return self._graphs[key](images, image_sizes, boxes, *([] if classes is None else [classes]))
 
+    def features(self, images: tf.Tensor, image_sizes: tf.Tensor) -> list[tf.Tensor]:
+        """The features that the heads read; see `RCNN.features`."""
+        key = f"features {images.dtype.name}"
+        if key not in self._graphs:
+            self._graphs[key] = self._compile(self.model.features, self._specs(images.dtype))
+        return self._graphs[key](images, image_sizes)
+
     def _read_prepared(self) -> tuple[Prepared, ...]:
         return tf.nest.map_structure(lambda held: held.read_value(), self._prepared)
 
     def _specs(self, dtype: tf.DType) -> list[tf.TensorSpec]:
         return [tf.TensorSpec([None, *self.canvas, 3], dtype), tf.TensorSpec([None, 2], tf.float32)]
 
-    def _compile(self, function: Callable[..., Detections], specs: list[tf.TensorSpec]) -> Callable[..., Detections]:
+    def _compile(self, function: Callable[..., Computed], specs: list[tf.TensorSpec]) -> Callable[..., Computed]:
         if not self.freeze:
             return tf.function(function, autograph=False, jit_compile=self.jit).get_concrete_function(*specs)
         traced = tf.function(function, autograph=False).get_concrete_function(*specs)
@@ -96,7 +106,7 @@ class Predictor:
         # The loops stay functional: lowered ones could not be frozen a second time, at export.
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
 
-        def run(*arguments: object) -> Detections:
+        def run(*arguments: object) -> Computed:
             found = iter(frozen(*(tf.convert_to_tensor(value) for value in arguments)))
             # What the model has not, such as the masks of a detector, is a leaf of the structure and no output.
             leaves = [None if leaf is None else next(found) for leaf in tf.nest.flatten(structure)]

@@ -113,7 +113,22 @@ class ImagePredictor:
     def detect_view(self, image: NDArray[np.uint8], view: View) -> Detections:
         """What `__call__` gives, found in a view."""
         canvas, size = self._letterbox(image, view)
-        found = self._predictor(view).detect(canvas, size)
+        return self.in_image(self._predictor(view).detect(canvas, size), image, size, view)
+
+    def features_view(self, image: NDArray[np.uint8], view: View) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """The features of an image in a view, and float32 [1, 2], the image's size on the canvas of the view."""
+        canvas, size = self._letterbox(image, view)
+        return self._predictor(view).features(canvas, size), size
+
+    def in_image(self, found: Detections, image: NDArray[np.uint8], size: tf.Tensor, view: View) -> Detections:
+        """The valid detections of a batch of one canvas, in pixels of the image.
+
+        Args:
+            found: in pixels of the canvas of a view.
+            image: that was looked at.
+            size: float32 [1, 2], height and width of the image on the canvas.
+            view: in which they were found.
+        """
         original = found._replace(boxes=image_ops.to_original(found.boxes, size, _original_size(image)))
         kept = found.valid[0].numpy()
         result = original.mapped(lambda array: array[0].numpy()[kept])
@@ -161,6 +176,7 @@ class ImagePredictor:
         )
 
     def _letterbox(self, image: NDArray[np.uint8], view: View) -> tuple[tf.Tensor, tf.Tensor]:
+        """The canvas [1, H, W, 3] of a view, and float32 [1, 2], the image's size on it."""
         pixels = image[:, ::-1] if view.flip else image
         canvas, short, long = self._sides(view)
         letterbox = letterbox_for(canvas, short, long, self.config.input.rounding)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.models.boxes import DetectionFilter
+from maskx_tf.models.fcis.head import PositionDetector
+from maskx_tf.models.fcis.views import RegionView, detect_in_views, resized
 from maskx_tf.ops.detections import Candidates
 from maskx_tf.prediction.images import ImagePredictor, View
-from maskx_tf.structures import Detections
+from maskx_tf.structures import Detections, Proposals
 
 SCALES = (0.75, 1.0, 1.25)  # of the short side
 
@@ -50,13 +52,15 @@ def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
     """Detections agreed on by several looks: the union of their boxes, suppressed once more, and mean masks.
 
     Each look finds boxes; then each segments the boxes that were kept. A keypoint is where the look with its highest
-    score finds it.
+    score finds it. Where regions vote for masks, as in FCIS, those of all looks vote once, and the plain views propose.
 
     Args:
         looks: of models with the same classes and outputs, and masks of one size; the first one's settings suppress.
         image: uint8 [H, W, 3].
     """
     first = looks[0].predictor
+    if "masks" in first.model.box.outputs:
+        return _voted(looks, image)
     merged = _union([look.detect(image) for look in looks], first.config, first.score, image.shape[:2])
     if not first.model.outputs & {"masks", "keypoints"}:
         return merged
@@ -69,6 +73,29 @@ def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
         points = np.take_along_axis(np.array([one.keypoints for one in seen]), best[..., None], axis=0)[0]
         merged = merged._replace(keypoints=points, keypoint_scores=scores.max(axis=0))
     return merged
+
+
+def _voted(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
+    """What the regions of all looks vote for, see `models.fcis.views`."""
+    plain = [Look(predictor, View()) for predictor in dict.fromkeys(look.predictor for look in looks)]
+    first = plain[0]
+    seen = {look: look.predictor.features_view(image, look.view) for look in dict.fromkeys([*plain, *looks])}
+    image_size = seen[first][1]
+    proposed: list[Proposals] = []
+    for look in plain:
+        features, size = seen[look]
+        model = look.predictor.model
+        found = model.rpn.test.choose(model.rpn.outputs(features), size)
+        proposed.append(found._replace(boxes=resized(found.boxes, size, image_size)))
+    scales: dict[float, list[RegionView]] = {}
+    for look in looks:
+        features, size = seen[look]
+        detector = cast(PositionDetector, look.predictor.model.box)  # no other detector has masks
+        view = RegionView(detector, detector.maps(features[-1]), size, look.view.flip)
+        scales.setdefault(look.view.scale, []).append(view)
+    proposals = Proposals(*(tf.concat(parts, axis=1) for parts in zip(*proposed, strict=True)))
+    agreed_on = detect_in_views(list(scales.values()), proposals, image_size, first.predictor.score)
+    return first.predictor.in_image(agreed_on, image, image_size, first.view)
 
 
 def _union(found: Sequence[Detections], config: ModelConfig, score: float | None, size: tuple[int, ...]) -> Detections:

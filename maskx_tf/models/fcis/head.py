@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,18 +131,29 @@ class PositionDetector:
     ) -> Detections:
         """What `detect` makes of maps that are ready: all that is computed for each region."""
         if not self.scores.masks:
-            return self._moved(scene, proposals, self.read(maps, proposals.boxes), score)
+            return self._scored(scene, proposals, self.read(maps, proposals.boxes), score)
         boxes, found = proposals.boxes, []
         for number in range(self.passes):
             reading = self.read(maps, boxes)
-            found.append(self._voters(boxes, reading, proposals.valid))
+            scores = tf.nn.softmax(reading.logits)
+            masks = tf.sigmoid(self.scores.mask_logits(reading.pooled, best_classes(scores)))
+            found.append(self.voters(boxes, scores, masks, proposals.valid))
             if number < self.passes - 1:
-                boxes = self._moved_boxes(scene, boxes, reading.deltas)
-        voters = Voters(*(tf.concat(parts, axis=1) for parts in zip(*found, strict=True)))
+                boxes = self.moved(boxes, reading.deltas, scene.image_sizes)
+        return self.vote(joined(found), scene.image_sizes, score)
+
+    def voters(self, boxes: tf.Tensor, scores: tf.Tensor, masks: tf.Tensor, valid: tf.Tensor) -> Voters:
+        """The regions of one pass, with the masks of their best classes; small ones do not vote."""
+        width, height = box_ops.sides(boxes)
+        large = tf.minimum(width, height) >= max(self.min_side, 1.0)
+        return Voters(boxes, scores, best_classes(scores), masks, valid & large)
+
+    def vote(self, voters: Voters, image_sizes: tf.Tensor, score: float | None) -> Detections:
+        """The detections that the regions of all passes make, with the masks that they vote for."""
         chosen = self.filter.candidates(voters.scores[..., 1:], voters.valid, score)
         own = tf.gather(voters.boxes, chosen.regions, batch_dims=1)
-        kept = self.filter.detections(own, chosen, scene.image_sizes, score)
-        return self.voting.draw(kept, voters, scene.image_sizes)
+        kept = self.filter.detections(own, chosen, image_sizes, score)
+        return self.voting.draw(kept, voters, image_sizes)
 
     def classify(self, scene: Scene, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = tf.nn.softmax(self.read(self.maps(scene.features[-1]), boxes).logits)[..., 1:]
@@ -153,26 +165,28 @@ class PositionDetector:
         logits = self.scores.mask_logits(self.pool(scores, boxes), classes)
         return with_half(tf.sigmoid(logits), self.voting.threshold)
 
-    def _voters(self, boxes: tf.Tensor, reading: RegionReading, valid: tf.Tensor) -> Voters:
-        """The regions of one pass, each with the mask of its best class."""
-        scores = tf.nn.softmax(reading.logits)
-        best = tf.argmax(scores[..., 1:], axis=-1, output_type=tf.int32) + 1
-        width, height = box_ops.sides(boxes)
-        large = tf.minimum(width, height) >= max(self.min_side, 1.0)
-        return Voters(boxes, scores, best, tf.sigmoid(self.scores.mask_logits(reading.pooled, best)), valid & large)
-
-    def _moved_boxes(self, scene: Scene, boxes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
-        """The boxes that deltas make, inside the image."""
+    def moved(self, boxes: tf.Tensor, deltas: tf.Tensor, image_sizes: tf.Tensor) -> tf.Tensor:
+        """The boxes that deltas make, inside the images."""
         moved = box_ops.decode(deltas, boxes, self.delta_weights)
-        return box_ops.clip(moved, scene.image_sizes[:, None, 0], scene.image_sizes[:, None, 1])
+        return box_ops.clip(moved, image_sizes[:, None, 0], image_sizes[:, None, 1])
 
-    def _moved(self, scene: Scene, proposals: Proposals, reading: RegionReading, score: float | None) -> Detections:
+    def _scored(self, scene: Scene, proposals: Proposals, reading: RegionReading, score: float | None) -> Detections:
         """The detections of R-FCN: scores of the proposals, boxes that are moved once."""
         scores = tf.nn.softmax(reading.logits)[..., 1:]
         chosen = self.filter.candidates(scores, proposals.valid, score)
-        boxes = self._moved_boxes(scene, proposals.boxes, reading.deltas)
+        boxes = self.moved(proposals.boxes, reading.deltas, scene.image_sizes)
         own = tf.gather(boxes, chosen.regions, batch_dims=1)
         return self.filter.detections(own, chosen, scene.image_sizes, score)
+
+
+def best_classes(scores: tf.Tensor) -> tf.Tensor:
+    """The foreground class int32 [B, N], 1..K, with the highest of scores [B, N, K + 1]."""
+    return tf.argmax(scores[..., 1:], axis=-1, output_type=tf.int32) + 1
+
+
+def joined(passes: Sequence[Voters]) -> Voters:
+    """The regions of several passes as one set of voters."""
+    return Voters(*(tf.concat(parts, axis=1) for parts in zip(*passes, strict=True)))
 
 
 class PositionMasks:
