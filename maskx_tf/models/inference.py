@@ -12,7 +12,7 @@ from maskx_tf.models.branch import Prepared
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections
 
-Computed = TypeVar("Computed", Detections, list[tf.Tensor])
+Compiled = TypeVar("Compiled", Detections, list[tf.Tensor])
 
 
 class Predictor:
@@ -98,7 +98,7 @@ class Predictor:
     def _specs(self, dtype: tf.DType) -> list[tf.TensorSpec]:
         return [tf.TensorSpec([None, *self.canvas, 3], dtype), tf.TensorSpec([None, 2], tf.float32)]
 
-    def _compile(self, function: Callable[..., Computed], specs: list[tf.TensorSpec]) -> Callable[..., Computed]:
+    def _compile(self, function: Callable[..., Compiled], specs: list[tf.TensorSpec]) -> Callable[..., Compiled]:
         if not self.freeze:
             return tf.function(function, autograph=False, jit_compile=self.jit).get_concrete_function(*specs)
         traced = tf.function(function, autograph=False).get_concrete_function(*specs)
@@ -106,7 +106,7 @@ class Predictor:
         # The loops stay functional: lowered ones could not be frozen a second time, at export.
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
 
-        def run(*arguments: object) -> Computed:
+        def run(*arguments: object) -> Compiled:
             found = iter(frozen(*(tf.convert_to_tensor(value) for value in arguments)))
             # What the model has not, such as the masks of a detector, is a leaf of the structure and no output.
             leaves = [None if leaf is None else next(found) for leaf in tf.nest.flatten(structure)]
