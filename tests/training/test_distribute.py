@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskx_tf.checkpoints import io
 from maskx_tf.errors import BadInput
 from maskx_tf.training import distribute, states
 from tests.training import runs
@@ -125,15 +126,48 @@ def test_uneven_shares_of_two_workers(tmp_path: Path, shares: dict[str, Any]) ->
             assert ours["moved"] == shares["one"][optimizer]["moved"]
 
 
+def start_workers(count: int, *arguments: str) -> list[subprocess.Popen[str]]:
+    """`maskx train` in several processes, each a worker of one run."""
+    workers = ",".join(hosts(count))
+    command = ["-m", "maskx_tf", "train", *arguments, "--workers", workers, "--worker-index"]
+    return [runs.python(*command, str(index)) for index in range(count)]
+
+
+@pytest.mark.slow
+def test_killed_worker_of_four(recipe: Path, tmp_path: Path) -> None:
+    """One is killed, the others are ended as a scheduler does; all go on and do what one process does."""
+    out, alone = tmp_path / "four", tmp_path / "one"
+    settings = [str(recipe), "train.steps=12", "train.checkpoint_every=2"]
+    runs.finished(runs.python("-m", "maskx_tf", "train", *settings, "--out", str(alone)))
+    started = start_workers(4, *settings, "--out", str(out))
+    while not states.all_of(out) and started[0].poll() is None:
+        time.sleep(0.05)
+    started[2].kill()
+    for process in started:
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    assert not any(process.returncode == 0 for process in started)
+    assert 0 < states.all_of(out)[-1].step < 12
+    for process in start_workers(4, *settings, "--out", str(out), "--resume"):
+        runs.finished(process)
+    first, second = (
+        {variable.path: variable.numpy() for variable in io.open_model(run).model.weights} for run in (alone, out)
+    )
+    for name, value in first.items():
+        scale = max(np.abs(value).max(), 1e-3)
+        np.testing.assert_allclose(value / scale, second[name] / scale, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.slow
 def test_signal_to_one_worker_ends_both(recipe: Path, tmp_path: Path) -> None:
     """By the command; and --resume goes on with both."""
     out, steps = tmp_path / "run", "train.steps=400"
 
     def start(*overrides: str) -> list[subprocess.Popen[str]]:
-        workers = ",".join(hosts(2))
-        command = ["-m", "maskx_tf", "train", str(recipe), *overrides, "--out", str(out)]
-        return [runs.python(*command, "--workers", workers, "--worker-index", str(index)) for index in range(2)]
+        return start_workers(2, str(recipe), *overrides, "--out", str(out))
 
     started = start(steps)
     while not list(out.glob("checkpoints/step-*")) and started[0].poll() is None:

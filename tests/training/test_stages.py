@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +68,29 @@ def test_four_steps_share_features_in_the_end(tmp_path: Path) -> None:
     made = [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
     assert cli.run([*train, "--resume"]) == 0
     assert made == [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
+
+
+@pytest.mark.slow
+def test_killed_stage_goes_on(tmp_path: Path) -> None:
+    """A run that is killed in its second stage ends with the weights of one that is not, and repeats no stage."""
+    recipe = runs.recipe(tmp_path, runs.scenes(tmp_path / "data"))
+    settings = ["train.stages=[rpn, regions]", "train.steps=4", "train.checkpoint_every=1", "train.deterministic=true"]
+
+    def start(out: Path) -> subprocess.Popen[str]:
+        killer = f"train.callbacks=[{{name: tests.training.runs.KilledOnce, arguments: {{run: {out}}}}}]"
+        return runs.python("-m", "maskx_tf", "train", str(recipe), *settings, killer, "--out", str(out), "--resume")
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(killed)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    first = (killed / "stages" / "1_rpn" / "summary.json").stat().st_mtime_ns
+    runs.finished(start(killed))
+    assert first == (killed / "stages" / "1_rpn" / "summary.json").stat().st_mtime_ns
+    whole.with_suffix(".killed").touch()
+    runs.finished(start(whole))
+    ours, theirs = (
+        {variable.path: variable.numpy() for variable in io.open_model(out).model.weights} for out in (killed, whole)
+    )
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(value, ours[name], err_msg=name)
