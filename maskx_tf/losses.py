@@ -259,6 +259,21 @@ def point_loss(logits: tf.Tensor, points: tf.Tensor, labels: tf.Tensor, valid: t
     return Loss(tf.reduce_sum(entropy * weight), tf.reduce_sum(weight))
 
 
+def teacher_loss(logits: tf.Tensor, taught: tf.Tensor, weights: tf.Tensor, applies: tf.Tensor) -> Loss:
+    """Binary cross-entropy to the probabilities of another model: weighted mean over the pixels of regions.
+
+    Args:
+        logits: float [B, R, M, M], of each region's own class.
+        taught: float32 [B, R, M, M] in 0..1.
+        weights: float32 [B, R].
+        applies: bool [B, R]; the others may hold anything, NaN included.
+    """
+    entropy = mask_entropy(logits, taught, applies)
+    weight = tf.where(applies, weights, 0.0)
+    pixels = tf.cast(tf.size(logits[0, 0]), tf.float32)
+    return Loss(tf.reduce_sum(entropy * weight), tf.reduce_sum(weight) * pixels)
+
+
 def _masked_mean(entropy: tf.Tensor, has_mask: tf.Tensor, pixels: tf.Tensor) -> Loss:
     weight = tf.cast(has_mask, tf.float32)
     return Loss(tf.reduce_sum(entropy * weight), tf.reduce_sum(weight) * tf.cast(pixels, tf.float32))

@@ -285,3 +285,28 @@ def test_box_and_colours_together_find_a_shape() -> None:
         step()
     found = logits.numpy()[0, 0] > 0
     assert (found & mask).sum() / (found | mask).sum() > 0.95
+
+
+def test_teacher_loss() -> None:
+    """Against NumPy; what does not apply may hold anything."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(2, 3, 5, 5)).astype(np.float32)
+    taught = generator.random((2, 3, 5, 5), np.float32)
+    weights = generator.random((2, 3), np.float32)
+    applies = np.array([[True, False, True], [False, True, True]])
+    probabilities = 1 / (1 + np.exp(-logits))
+    entropy = -(taught * np.log(probabilities) + (1 - taught) * np.log(1 - probabilities)).sum(axis=(2, 3))
+    logits[~applies], taught[~applies], weights[~applies] = np.nan, np.nan, np.nan
+    loss = losses.teacher_loss(*(tf.constant(values) for values in (logits, taught, weights, applies)))
+    assert float(loss.total) == pytest.approx((entropy * weights)[applies].sum(), rel=1e-5)
+    assert float(loss.count) == pytest.approx(25 * weights[applies].sum(), rel=1e-6)
+
+
+def test_extent_iou() -> None:
+    masks = np.zeros((1, 3, 6, 6), bool)
+    masks[0, 0, 1, 2] = masks[0, 0, 3, 4] = True  # its extent is rows 1 to 3, columns 2 to 4
+    masks[0, 1, :, :] = True
+    boxes = np.zeros((1, 3, 6, 6), bool)
+    boxes[:, :, 1:4, 2:6] = True  # 12 cells
+    found = mask_ops.extent_iou(tf.constant(masks), tf.constant(boxes))
+    np.testing.assert_allclose(found, [[9 / 12, 12 / 36, 0.0]], rtol=1e-6)

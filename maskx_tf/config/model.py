@@ -60,11 +60,11 @@ class MaskConfig(Section):
     jitter: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         default=0.1, description="For regions jittered: how far edges move, as a share of the box's side."
     )
-    box_losses: tuple[Literal["projection", "pairwise", "points"], ...] = Field(
+    box_losses: tuple[Literal["projection", "pairwise", "points", "teacher"], ...] = Field(
         default=(),
         description="What instances without a mask teach, beyond the papers. projection: the mask reaches to the sides "
         "of its box. pairwise: neighbouring pixels of one colour are both mask, or neither. points: the "
-        "labelled points of the data.",
+        "labelled points of the data. teacher: the masks of the weights' running average (train.ema).",
     )
     mlp_branch: Literal["none", "reference", "lean"] = Field(
         default="none",

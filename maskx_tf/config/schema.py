@@ -256,8 +256,8 @@ class TrainConfig(Section):
     keypoint_weight: Positive = Field(default=1.0, description="The weight of loss_keypoint among the losses.")
     box_warm_up: Fraction = Field(
         default=0.3,
-        description="The share of the steps over which the weight of loss_mask_pairwise (model.mask.box_losses) rises "
-        "from 0 to 1.",
+        description="The share of the steps over which the weights of loss_mask_pairwise and loss_mask_teacher "
+        "(model.mask.box_losses) rise from 0 to 1.",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="The type of the computation; weights stay float32, float16 scales its loss."
@@ -386,6 +386,13 @@ class Config(Section):
         if not self.model.keypoint.use:
             why = "nothing, for model.keypoint.use is false"
             refuse_unused(self.train, why, keys=["keypoint_weight"], prefix="train.")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher(self) -> Config:
+        if "teacher" in self.model.mask.box_losses and self.train.ema is None:
+            expected = "no teacher, for train.ema is null: there is no running average"
+            raise impossible("model.mask.box_losses", expected, list(self.model.mask.box_losses))
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,13 @@ from maskx_tf.ops import colour
 from maskx_tf.ops import masks as mask_ops
 
 MASK = "loss_mask"
-TERMS = {"projection": "loss_mask_projection", "pairwise": "loss_mask_pairwise", "points": "loss_mask_points"}
+TERMS = {
+    "projection": "loss_mask_projection",
+    "pairwise": "loss_mask_pairwise",
+    "points": "loss_mask_points",
+    "teacher": "loss_mask_teacher",
+}
+RISING = (TERMS["pairwise"], TERMS["teacher"])  # losses whose weight rises in the first part of the training
 
 
 class PooledRegions(NamedTuple):
@@ -29,6 +35,8 @@ class PooledRegions(NamedTuple):
         truth_boxes: float32 [B, N, 4], the boxes of their truth.
         image_sizes: float32 [B, 2].
         clicks: float32 [B, N, Q, 3], the labelled points of their truth (`Targets.clicks`); None for data without any.
+        taught: float32 [B, N, M, M] in 0..1, the masks that the running average of the weights makes; None if no loss
+            reads them.
     """
 
     pooled: tf.Tensor
@@ -40,6 +48,7 @@ class PooledRegions(NamedTuple):
     truth_boxes: tf.Tensor
     image_sizes: tf.Tensor
     clicks: tf.Tensor | None = None
+    taught: tf.Tensor | None = None
 
 
 class MaskLoss(Protocol):
@@ -48,10 +57,12 @@ class MaskLoss(Protocol):
     Attributes:
         reads_boxes: whether regions teach whose truth has a box and no mask.
         reads_pixels: whether it needs `PooledRegions.pixels`.
+        reads_taught: whether it needs `PooledRegions.taught`.
     """
 
     reads_boxes: bool
     reads_pixels: bool
+    reads_taught: bool
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +83,7 @@ class PixelLoss:
     """Binary cross-entropy of each pixel (Mask R-CNN, section 3)."""
 
     names = (MASK,)
-    reads_boxes = reads_pixels = False
+    reads_boxes = reads_pixels = reads_taught = False
 
     def __call__(self, logits: tf.Tensor, regions: PooledRegions) -> dict[str, Loss]:
         return {MASK: loss_ops.mask_loss(logits, regions.truth, regions.has_mask)}
@@ -82,7 +93,7 @@ class SoftmaxLoss:
     """Cross-entropy among all classes at each pixel (Mask R-CNN, table 2b)."""
 
     names = (MASK,)
-    reads_boxes = reads_pixels = False
+    reads_boxes = reads_pixels = reads_taught = False
 
     def __call__(self, logits: tf.Tensor, regions: PooledRegions) -> dict[str, Loss]:
         return {MASK: loss_ops.softmax_mask_loss(logits, regions.truth, regions.classes, regions.has_mask)}
@@ -93,7 +104,8 @@ class BoxLoss:
 
     Args:
         terms: "projection", the mask reaches to the sides of the box; "pairwise", neighbours of one colour are on
-            the same side of the outline; "points", points that someone has labelled.
+            the same side of the outline; "points", points that someone has labelled; "teacher", the masks that the
+            running average of the weights makes, each weighted by how well it fills its box.
     """
 
     reads_boxes = True
@@ -101,6 +113,7 @@ class BoxLoss:
     def __init__(self, terms: tuple[str, ...]) -> None:
         self.terms = terms
         self.reads_pixels = "pairwise" in terms
+        self.reads_taught = "teacher" in terms
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,4 +138,8 @@ class BoxLoss:
             places, labels = clicks[..., :2], clicks[..., 2]
             valid = (labels > 0) & boxed[..., None]
             losses[TERMS["points"]] = loss_ops.point_loss(logits, places, labels == 1, valid)
+        if self.reads_taught:
+            assert regions.taught is not None
+            weights = mask_ops.extent_iou(regions.taught >= 0.5, inside)
+            losses[TERMS["teacher"]] = loss_ops.teacher_loss(logits, regions.taught, weights, boxed)
         return losses

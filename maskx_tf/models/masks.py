@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -74,6 +75,7 @@ class MaskBranch:
         margin: the head looks beyond each side of a box, by this share of the box's width or height.
         reads_pixels: the head reads the region's pixels next to its features.
         portable: of operations that XLA and LiteRT can compile.
+        averages: gives the running averages of weights, for a loss that reads `PooledRegions.taught`.
     """
 
     name = "mask"
@@ -88,6 +90,7 @@ class MaskBranch:
     margin: float
     reads_pixels: bool
     portable: bool
+    averages: Callable[[], Sequence[tuple[keras.Variable, tf.Tensor]]] | None = None
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -180,8 +183,21 @@ class MaskBranch:
         """The losses of regions whose features are pooled already."""
         read = (regions.pooled, regions.pixels) if self.reads_pixels else regions.pooled
         logits = self.logits(read, regions.classes, self.prepare())
+        if self.loss.reads_taught:
+            regions = regions._replace(taught=self.taught(read, regions.classes))
         losses = self.loss(logits, regions)
         return {name: loss_ops.nan_unless_finite(loss, [logits]) for name, loss in losses.items()}
+
+    def taught(self, read: tf.Tensor | tuple[tf.Tensor, tf.Tensor], classes: tf.Tensor) -> tf.Tensor:
+        """The masks float32 [B, N, M, M] in 0..1 that the running averages of the weights make.
+
+        Raises:
+            ValueError: nobody keeps averages.
+        """
+        if self.averages is None:
+            raise ValueError("model.mask.box_losses: expected an optimizer with running averages for the teacher")
+        with keras.StatelessScope(state_mapping=self.averages()):
+            return tf.stop_gradient(tf.sigmoid(self.logits(read, classes, self.prepare())))
 
     def targets(self, regions: RegionTargets, truth: Targets) -> tf.Tensor:
         """Binary masks float32 [B, N, M, M] that the regions should get."""

@@ -97,6 +97,25 @@ def cells_inside(regions: tf.Tensor, boxes: tf.Tensor, *, size: int) -> tf.Tenso
     return within[..., :, None, 1] & within[..., None, :, 0]
 
 
+def extent_iou(masks: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """The IoU of each mask's enclosing box with a box, in cells: float32 [B, N]; 0 for an empty mask.
+
+    Args:
+        masks: bool [B, N, M, M].
+        boxes: bool [B, N, M, M], the cells of the box (`cells_inside`).
+    """
+    sides = []
+    for axis in (-1, -2):
+        some = tf.cast(tf.reduce_any(masks, axis=axis), tf.int32)
+        sides.append((tf.cumsum(some, axis=-1) > 0) & (tf.cumsum(some, axis=-1, reverse=True) > 0))
+    extent = sides[0][..., :, None] & sides[1][..., None, :]
+
+    def count(cells: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(cells, tf.float32), axis=[-2, -1])
+
+    return tf.math.divide_no_nan(count(extent & boxes), count(extent | boxes))
+
+
 def cut_margin(masks: tf.Tensor, margin: float) -> tf.Tensor:
     """Masks [..., M, M] of boxes, sampled bilinearly out of masks of the boxes with a margin (`ops.boxes.with_margin`).
 

@@ -193,3 +193,10 @@ def averaged(model: RCNN) -> Iterator[None]:
 def averages(optimizer: Any) -> list[Any]:
     """The running averages of the trainable variables, in their order."""
     return list(optimizer._model_variables_moving_average)
+
+
+def mask_averages(model: RCNN) -> list[tuple[keras.Variable, tf.Tensor]]:
+    """The variables of the mask branch that learn, each with its running average."""
+    of_mask = {variable.path for layer in model.mask.layers() for variable in layer.trainable_variables}
+    kept = zip(model.trainable_variables, averages(inner(model.optimizer)), strict=True)
+    return [(variable, average.value) for variable, average in kept if variable.path in of_mask]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import resource
 import signal
@@ -24,7 +25,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import distribute, optimizer, own_callbacks, start, states
-from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
+from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged, mask_averages
 from maskx_tf.training.journal import Journal
 
 VERSIONS, SUMMARY, MODEL = "versions.json", "summary.json", "model"
@@ -173,6 +174,8 @@ def compiled(config: Config, say: Callable[[str], None] = lambda text: None) -> 
     model = start.make(config, say)
     model.compile(optimizer=optimizer.of(train), loss_weights=start.loss_weights(config, model))
     model.optimizer.build(model.trainable_variables)
+    if "teacher" in config.model.mask.box_losses:
+        model.mask.averages = functools.partial(mask_averages, model)
     return model
 
 

@@ -16,7 +16,7 @@ from maskx_tf.config.schema import LATER_STAGES
 from maskx_tf.errors import BadInput, listed
 from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.models.build import build
-from maskx_tf.models.mask_losses import TERMS
+from maskx_tf.models.mask_losses import RISING
 from maskx_tf.models.rcnn import BOX, FEATURES, RCNN, RPN
 from maskx_tf.models.trainable import Learning
 from maskx_tf.structures import Proposals
@@ -68,8 +68,13 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         model.proposer = proposer(config.train.proposals)
     train = config.train
     rising = max(round(train.box_warm_up * train.steps), 1)
+    warm_up = tuple((name, rising) for name in RISING)
     model.learning = Learning(
-        train.seed, train.accumulate, train.clip_norm, train.normaliser, warm_up=((TERMS["pairwise"], rising),)
+        train.seed,
+        train.accumulate,
+        train.clip_norm,
+        train.normaliser,
+        warm_up=warm_up,
     )
     return model
 

@@ -91,6 +91,7 @@ def test_every_setting_is_described_and_has_a_default() -> None:
             "classes of class_names, found 'dog'",
         ),
         (["train.stage=keypoint", "train.weights=w"], "train.stage", "no keypoint, for model.keypoint.use is false"),
+        (["model.mask.box_losses=[teacher]"], "model.mask.box_losses", "no teacher, for train.ema is null"),
         (["train.stages=[regions, heads]"], "train.stages", "another first than regions"),
         (["train.stages=[heads]"], "train.weights", "the trained detector on which stage heads builds"),
         (["train.stages=[rpn]", "train.stage=detector"], "train.stage", "all, for stages names what learns"),

@@ -142,3 +142,21 @@ def test_regions_of_the_truth_reach_every_instance() -> None:
             np.testing.assert_array_equal(found.has_mask[0], has_mask[0][found.truths[0].numpy()])
             seen[with_boxes] |= set(found.classes[0].numpy().tolist())
     assert seen == {False: set(range(1, 7)), True: set(range(1, 10))}
+
+
+def test_teacher_is_the_running_average() -> None:
+    """One that is what the model is teaches nothing; another one does, head and T alike."""
+    settings = {"box_losses": ("teacher",), "margin": 0.1, "regions": "jittered"}
+    model = small_model(config(mask=settings))
+    targets = truth(has_mask=NO_MASKS)
+    with pytest.raises(ValueError, match="running averages"):
+        model.losses_of(*loss_inputs(targets))
+    learning = [variable for layer in model.mask.layers() for variable in layer.trainable_variables]
+    model.mask.averages = lambda: [(variable, variable.value) for variable in learning]
+    same = gradients(model, targets, ("loss_mask_teacher",))
+    model.mask.averages = lambda: [(variable, 0.5 * variable.value) for variable in learning]
+    other = gradients(model, targets, ("loss_mask_teacher",))
+    for path in ("transfer/fc1/kernel", "mask_head/trunk/conv1/kernel"):
+        assert np.abs(same[path]).max() < 1e-3 * np.abs(other[path]).max(), path
+    losses = model.losses_of(*loss_inputs(truth(has_mask=((True, True, False), (True, True, False)))))
+    assert float(losses["loss_mask_teacher"].total) == float(losses["loss_mask_teacher"].count) == 0.0

@@ -344,12 +344,14 @@ def test_masks_cannot_be_learned_from_boxes_alone(recipe: Path, tmp_path: Path, 
 
 
 def test_masks_are_learned_from_boxes_alone_where_the_recipe_says_so(recipe: Path, tmp_path: Path) -> None:
-    asked = ["data.masks=none", "model.mask.box_losses=[projection]", "model.mask.regions=jittered", "train.steps=2"]
+    losses = ["model.mask.box_losses=[projection, teacher]", "train.ema=0.5", "train.box_warm_up=0"]
+    asked = ["data.masks=none", *losses, "model.mask.regions=jittered", "train.steps=2"]
     assert cli.run(["train", str(recipe), *asked, "--out", str(tmp_path / "run")]) == 0
     with (tmp_path / "run" / "log.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert lines
     assert all(float(line["loss_mask_projection"]) > 0.0 == float(line["loss_mask"]) for line in lines)
+    assert all(float(line["loss_mask_teacher"]) > 0.0 for line in lines)
     assert io.load(tmp_path / "run" / fit.MODEL).meta["a_classes"] == []
 
 
