@@ -57,6 +57,7 @@ class Precision(StrEnum):
     float32 = "float32"
     float16 = "float16"
     dynamic = "dynamic"
+    mixed = "mixed"
     int8 = "int8"
 
 
@@ -67,7 +68,7 @@ def litert(
     overrides: Overrides = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="float16 and dynamic store weights in 16 and 8 bits; int8 also computes features in 8."),
+        typer.Option(help="Weights of 32, 16 or 8 bits; mixed: 8 for masks alone; int8: features in integers, too."),
     ] = Precision.float32,
     parts: Annotated[bool, typer.Option("--parts", help="Detector and mask head as graphs of their own.")] = False,
     images: Annotated[

@@ -3,8 +3,8 @@
 Forms, each a folder of one or two graphs beside `lite.json`, which says what they are:
 
 whole     model: image -> boxes, scores, classes, masks, keypoints
-parts     detector: image -> boxes, scores, classes and feature maps; masks: feature maps, boxes, classes -> masks and
-          keypoints
+parts     detector: image -> boxes, scores, classes, count and feature maps; masks: feature maps, boxes, classes, count
+          -> masks and keypoints
 int8      features, every operator of it in integers: normalised image -> feature maps; heads: feature maps -> boxes,
           scores, classes, masks. What chooses boxes loops, and LiteRT's calibration crashes on loops; what normalises
           compares, and its comparisons of integers crash at some scales: both stay outside of the integers.
@@ -32,13 +32,15 @@ from maskx_tf.export import device
 from maskx_tf.export.freeze import Frozen, as_constants
 from maskx_tf.export.source import ExportModel, descriptions
 from maskx_tf.files import Json
-from maskx_tf.models.branch import Scene
+from maskx_tf.models.branch import Prepared, Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import ADDED_FIELDS, Detections
 
-PRECISIONS = ("float32", "float16", "dynamic", "int8")
+PRECISIONS = ("float32", "float16", "dynamic", "mixed", "int8")
 GraphOutputs = dict[str, tf.Tensor]
 Example = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a canvas [H, W, 3] and the size [2] of the image in it
+# Detections that go through the branches at a time: four were faster than eight, of which the last round wastes more.
+ROUND = 4
 
 
 class Graph(NamedTuple):
@@ -64,7 +66,7 @@ def write(source: ExportModel, out: Path, *, precision: str, parts: bool, images
         source: a model built portable.
         out: a folder that is not there yet.
         precision: one of PRECISIONS.
-        parts: detector and mask head apart.
+        parts: detector and mask head apart, as they always are where the precision is mixed.
         images: what `device.letterbox` makes of images like those that will be seen, for int8.
 
     Raises:
@@ -75,6 +77,7 @@ def write(source: ExportModel, out: Path, *, precision: str, parts: bool, images
     examples = list(images)
     if precision == "int8" and (parts or not examples):
         raise BadInput("int8 is two graphs of its own, and needs images that represent what will be seen")
+    parts = parts or precision == "mixed"
     if parts and "masks" not in source.model.outputs:
         raise BadInput("a family without masks has no parts")
     with files.new_folder(out) as unfinished:
@@ -118,7 +121,9 @@ def whole_graph(model: RCNN, settings: ModelConfig, precision: str, batch: int |
     prepared = as_constants(model.prepare())
 
     def whole(image: tf.Tensor, size: tf.Tensor) -> GraphOutputs:
-        return _named(model.infer(image, size, prepared))
+        scene = model.scene(image, size)
+        complete = completed_in_rounds if batch == 1 else RCNN.complete
+        return _named(complete(model, scene, model.detect(scene), prepared))
 
     return Graph("model", whole, _image_specs(settings, batch), precision)
 
@@ -145,7 +150,7 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
 
     def heads(size: tf.Tensor, pixels: tf.Tensor | None = None, **levels: tf.Tensor) -> GraphOutputs:
         scene = Scene(pixels, size, [levels[name] for name in some_maps])
-        return _named(model.complete(scene, model.detect(scene), prepared))
+        return _named(completed_in_rounds(model, scene, model.detect(scene), prepared))
 
     def maps_of_normal(image: tf.Tensor) -> GraphOutputs:
         return dict(zip(some_maps, model.neck(model.backbone(image)), strict=True))
@@ -160,6 +165,8 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
         scene = model.scene(image, size)
         return {**_named(model.detect(scene)), **dict(zip(some_maps, scene.features, strict=True))}
 
+    # Boxes lose by quantising, and the mask head gains time.
+    of_detector, of_masks = ("float16", "dynamic") if precision == "mixed" else (precision, precision)
     limit = settings.detections.limit
     # The mask head reads the finer maps alone, and LiteRT wants no input that nothing reads.
     read = dict(list(some_maps.items())[: len(model.mask.pool.strides)])
@@ -167,22 +174,58 @@ def _graphs(model: RCNN, settings: ModelConfig, precision: str, parts: bool) -> 
     def masks(
         boxes: tf.Tensor,
         classes: tf.Tensor,
+        count: tf.Tensor,
         pixels: tf.Tensor | None = None,
         size: tf.Tensor | None = None,
         **levels: tf.Tensor,
     ) -> GraphOutputs:
         scene = Scene(pixels, size, [levels[name] for name in read])
-        return _added(model.complete(scene, Detections(boxes, None, classes, None), prepared))
+        given = Detections(boxes, None, classes, tf.range(limit)[None] < count[:, None])
+        return _added(completed_in_rounds(model, scene, given, prepared))
 
     given = {
         "boxes": tf.TensorSpec([1, limit, 4], name="boxes"),
         "classes": tf.TensorSpec([1, limit], tf.int32, "classes"),
+        "count": tf.TensorSpec([1], tf.int32, "count"),
         **({**pixels, "size": image["size"]} if pixels else {}),
     }
     return [
-        Graph("detector", detector, image, precision),
-        Graph("masks", masks, {**given, **read}, precision),
+        Graph("detector", detector, image, of_detector),
+        Graph("masks", masks, {**given, **read}, of_masks),
     ]
+
+
+def completed_in_rounds(model: RCNN, scene: Scene, found: Detections, prepared: tuple[Prepared, ...]) -> Detections:
+    """`RCNN.complete` of one image in a loop that ends with the last valid detection; zeros after its last round.
+
+    Most images have fewer detections than there is room for. Every shape stays fixed, as XNNPACK needs it.
+    """
+    if not model.branches:
+        return found
+    limit = found.boxes.shape[1]
+    rounds = -(-limit // ROUND)
+    missing = rounds * ROUND - limit
+    boxes = tf.reshape(tf.pad(found.boxes, [[0, 0], [0, missing], [0, 0]]), [rounds, ROUND, 4])
+    classes = tf.reshape(tf.pad(found.classes, [[0, 0], [0, missing]]), [rounds, ROUND])
+    count = tf.reduce_sum(tf.cast(found.valid, tf.int32))
+
+    def added(number: tf.Tensor) -> GraphOutputs:
+        own = Detections(boxes[number][None], None, classes[number][None], None)
+        return _added(model.complete(scene, own, prepared))
+
+    def fill(number: tf.Tensor, filled: GraphOutputs) -> tuple[tf.Tensor, GraphOutputs]:
+        here = tf.range(rounds) == number
+        new = added(number)
+        for name, values in filled.items():
+            is_here = tf.reshape(here, [rounds] + [1] * (len(values.shape) - 1))
+            new[name] = tf.where(is_here, new[name], values)
+        return number + 1, new
+
+    traced = tf.function(added, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
+    start = {name: tf.zeros([rounds, *one.shape[1:]], one.dtype) for name, one in traced.structured_outputs.items()}
+    _, filled = tf.while_loop(lambda number, _: number * ROUND < count, fill, (tf.constant(0), start))
+    whole = {name: tf.reshape(one, [1, rounds * ROUND, *one.shape[2:]])[:, :limit] for name, one in filled.items()}
+    return found._replace(**whole)
 
 
 def _normalisation(settings: ModelConfig) -> Json:

@@ -1,7 +1,7 @@
 """The box head: features of a region, its class scores, and the box of one class (Fast R-CNN; FPN, section 4.2).
 
 The output layer keeps one row of weights a class, because rows are what other parts read: the transfer function makes
-mask weights of them, and inference computes box deltas for the classes that a region may have, and for no other.
+mask weights of them, and where the classes are many, inference computes box deltas for the candidates alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import tensorflow as tf
 
 from maskx_tf.layers.parts import Layer, Shape
 from maskx_tf.layers.resnet import Stage
+
+# Up to so many classes, box deltas of all of them cost less than gathering a row of weights for each candidate.
+FEW_CLASSES = 128
 
 
 class FullyConnectedHead(Layer):
@@ -181,3 +184,24 @@ class BoxPredictor(Layer):
         rows = tf.cast(tf.gather(self.box_rows, index), features.dtype)  # [B, N, 4, F]
         outputs = tf.linalg.matvec(rows, features)
         return tf.cast(outputs, tf.float32) + tf.gather(tf.cast(self.box_bias, tf.float32), index)
+
+    def deltas_of_pairs(self, features: tf.Tensor, regions: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        """`deltas` of pairs of a region and a class, picked from those of all pairs where the classes are few.
+
+        Args:
+            features: float [B, N, F] of the regions.
+            regions: int32 [B, C], indices into them.
+            classes: int32 [B, C], 1..K.
+
+        Returns:
+            float32 [B, C, 4].
+        """
+        outputs = self.box_rows.shape[0]
+        if outputs > FEW_CLASSES:
+            return self.deltas(tf.gather(features, regions, batch_dims=1), classes)
+        count, size = features.shape[1:]
+        rows = tf.cast(tf.reshape(self.box_rows, [outputs * 4, size]), features.dtype)
+        every = tf.cast(tf.matmul(tf.reshape(features, [-1, size]), rows, transpose_b=True), tf.float32)
+        every += tf.cast(tf.reshape(self.box_bias, [-1]), tf.float32)
+        index = regions * outputs + (0 if outputs == 1 else tf.maximum(classes - 1, 0))
+        return tf.gather(tf.reshape(every, [-1, count * outputs, 4]), index, batch_dims=1)

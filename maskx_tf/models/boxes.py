@@ -150,9 +150,8 @@ class BoxBranch:
         """Scores come first; deltas are computed for the candidates alone, so the cost does not depend on K."""
         vectors = self.vectors(scene.features, proposals.boxes)
         chosen = self.filter.candidates(self.scores(vectors), proposals.valid, score)
-        own = tf.gather(vectors, chosen.regions, batch_dims=1)
         boxes = box_ops.decode(
-            self.predictor.deltas(own, chosen.classes),
+            self.predictor.deltas_of_pairs(vectors, chosen.regions, chosen.classes),
             tf.gather(proposals.boxes, chosen.regions, batch_dims=1),
             self.delta_weights,
         )

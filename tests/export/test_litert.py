@@ -20,6 +20,7 @@ from maskx_tf.export import device, litert
 from maskx_tf.export.source import open_source
 from maskx_tf.ops.images import letterbox, normalise
 from maskx_tf.prediction.images import ImagePredictor
+from maskx_tf.structures import Detections
 from tests import disk
 from tests.export.exported import SIZES, encoded, fine_folder, fine_model, folder, model, model_folder, picture
 from tests.models.small import assert_same_detections
@@ -84,6 +85,38 @@ def test_detections_are_those_of_the_python_model(parts) -> None:
     runner, predictor = device.Runner(written("float32", parts)), ImagePredictor(*model())
     for pixels in PICTURES:
         assert_same_detections(runner(pixels), predictor(pixels), pixels=0.5, tolerance=1 / 255)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 9])
+def test_rounds_end_with_the_last_detection(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks as of all detections at once, and zeros after the last round; nine places are three rounds."""
+    network = open_source(model_folder(), portable=True).model
+    canvas = tf.constant(PICTURES[0][None], tf.float32)
+    corners = np.sort(np.random.default_rng(0).uniform(0, 64, (1, 9, 2, 2)), axis=2).reshape(1, 9, 4)
+    boxes, classes = tf.constant(corners, tf.float32), tf.constant([[1, 2, 3] * 3])
+    found = Detections(boxes, None, classes, tf.range(9)[None] < count)
+    scene, prepared = network.scene(canvas, tf.constant([[64.0, 64.0]])), network.prepare()
+    calls, complete = [], network.complete
+    monkeypatch.setattr(network, "complete", lambda *arguments: calls.append(1) or complete(*arguments))
+    in_rounds = litert.completed_in_rounds(network, scene, found, prepared).masks.numpy()
+    rounds = -(-count // litert.ROUND)
+    assert len(calls) == 1 + rounds  # the first learns the shapes
+    whole = complete(scene, found, prepared).masks.numpy()
+    np.testing.assert_allclose(in_rounds[:, :count], whole[:, :count], atol=1e-5)
+    assert in_rounds.shape == whole.shape
+    assert not in_rounds[:, rounds * litert.ROUND :].any()
+
+
+@pytest.mark.slow
+def test_mixed_has_the_boxes_of_floats_and_about_their_masks() -> None:
+    runner, predictor = device.Runner(written("mixed")), ImagePredictor(*model())
+    assert runner.facts["graphs"] == ["detector", "masks"]
+    for pixels in PICTURES:
+        found, expected = runner(pixels), predictor(pixels)
+        shared = matched(found, expected)
+        assert shared >= 0.95
+        if shared == 1 and np.array_equal(found.classes, expected.classes):
+            np.testing.assert_allclose(found.masks, expected.masks, atol=0.1)
 
 
 @pytest.mark.slow

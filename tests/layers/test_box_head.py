@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskx_tf.layers import box_head
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.roi_pool import RoiPooler
 from tests import reference_layers as reference
@@ -76,6 +77,19 @@ def test_deltas(class_agnostic) -> None:
         row = coordinate if class_agnostic else 4 * (classes[image, region] - 1) + coordinate
         expected = float(np.dot(flat[row], FEATURES[image, region])) + bias[row]
         np.testing.assert_allclose(deltas[image, region, coordinate], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("few", [1, 4])
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_deltas_of_pairs(class_agnostic, few, monkeypatch) -> None:
+    """Those of all classes, of which some are taken, and those computed for the pairs alone."""
+    monkeypatch.setattr(box_head, "FEW_CLASSES", few)
+    layer = predictor(class_agnostic=class_agnostic)
+    regions, classes = np.array([[2, 0, 2, 1, 0], [1, 1, 0, 2, 2]]), np.array([[1, 4, 2, 3, 0], [3, 3, 1, 4, 0]])
+    deltas = layer.deltas_of_pairs(tf.constant(FEATURES), tf.constant(regions), tf.constant(classes))
+    expected = layer.deltas(np.take_along_axis(FEATURES, regions[..., None], axis=1), tf.constant(classes))
+    assert deltas.shape == (2, 5, 4)
+    np.testing.assert_allclose(deltas, expected, atol=1e-5)
 
 
 def test_deltas_of_background_are_harmless() -> None:
