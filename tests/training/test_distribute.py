@@ -137,7 +137,7 @@ def start_workers(count: int, *arguments: str) -> list[subprocess.Popen[str]]:
 def test_killed_worker_of_four(recipe: Path, tmp_path: Path) -> None:
     """One is killed, the others are ended as a scheduler does; all go on and do what one process does."""
     out, alone = tmp_path / "four", tmp_path / "one"
-    settings = [str(recipe), "train.steps=12", "train.checkpoint_every=2"]
+    settings = [str(recipe), "train.steps=12", "train.checkpoint_every=2", "train.deterministic=true"]
     runs.finished(runs.python("-m", "maskx_tf", "train", *settings, "--out", str(alone)))
     started = start_workers(4, *settings, "--out", str(out))
     while not states.all_of(out) and started[0].poll() is None:
@@ -152,7 +152,7 @@ def test_killed_worker_of_four(recipe: Path, tmp_path: Path) -> None:
     assert not any(process.returncode == 0 for process in started)
     assert 0 < states.all_of(out)[-1].step < 12
     for process in start_workers(4, *settings, "--out", str(out), "--resume"):
-        runs.finished(process)
+        runs.finished(process, seconds=600)
     first, second = (
         {variable.path: variable.numpy() for variable in io.open_model(run).model.weights} for run in (alone, out)
     )
