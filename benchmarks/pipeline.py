@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import machine
+from maskx_tf.config.data import DataConfig, PhotometricConfig
 from maskx_tf.config.detector import InputConfig
-from maskx_tf.config.schema import DataConfig, PhotometricConfig
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, Polygons, Segmentation, bitmap
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import tfrecords, tfrecords_write

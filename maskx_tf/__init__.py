@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maskx_tf.config import load as load_config
-    from maskx_tf.config.schema import Source
+    from maskx_tf.config.data import Source
     from maskx_tf.errors import BadInput
     from maskx_tf.prediction.segmenter import Segmenter
     from maskx_tf.structures import Detections
@@ -45,7 +45,7 @@ _ORIGINS = {
     "BadInput": ("maskx_tf.errors", "BadInput"),
     "Detections": ("maskx_tf.structures", "Detections"),
     "Segmenter": ("maskx_tf.prediction.segmenter", "Segmenter"),
-    "Source": ("maskx_tf.config.schema", "Source"),
+    "Source": ("maskx_tf.config.data", "Source"),
     "evaluate": ("maskx_tf.tasks.evaluate", "evaluate"),
     "export_saved_model": ("maskx_tf.tasks.export", "export_saved_model"),
     "load": ("maskx_tf.tasks.models", "load"),

@@ -14,7 +14,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
-    from maskx_tf.config.schema import Source
+    from maskx_tf.config.data import Source
     from maskx_tf.tasks.evaluate import Metric
 
 EXAMPLE = "Example: maskx eval runs/my_model --images val --annotations instances_val.json --masks voc --out evals/a"
@@ -116,7 +116,7 @@ def _sources(
     images: Path | None, annotations: Path | None, form: str, masks_b: Path | None, *, outside: bool
 ) -> tuple[Source, ...]:
     """The data set that the options name; nothing for what the run itself names."""
-    from maskx_tf.config.schema import Source
+    from maskx_tf.config.data import Source
     from maskx_tf.data.formats.readers import READERS
 
     if images is None or annotations is None:

@@ -6,10 +6,13 @@
 It imports no TensorFlow: a configuration is checked in a tenth of a second.
 """
 
+from maskx_tf.config.branches import MaskConfig, TransferConfig
+from maskx_tf.config.data import DataConfig
 from maskx_tf.config.detector import AnchorsConfig, BackboneConfig, BoxConfig, InputConfig, RoiConfig, RpnConfig
 from maskx_tf.config.loader import dump, load, write
-from maskx_tf.config.model import DetectionsConfig, MaskConfig, ModelConfig, TransferConfig
-from maskx_tf.config.schema import Config, DataConfig, EvaluateConfig, ExportConfig, TrainConfig
+from maskx_tf.config.model import DetectionsConfig, ModelConfig
+from maskx_tf.config.schema import Config, EvaluateConfig, ExportConfig
+from maskx_tf.config.training import TrainConfig
 
 __all__ = [
     "AnchorsConfig",

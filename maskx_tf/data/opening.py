@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskx_tf.config import schema
+from maskx_tf.config.data import DataConfig, Source
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.formats import readers
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskx_tf.data.pipeline.examples import Examples
 
 
-def training_set(data: schema.DataConfig, class_names: Sequence[str] = ()) -> Dataset:
+def training_set(data: DataConfig, class_names: Sequence[str] = ()) -> Dataset:
     """What training may see: `data.train` joined, renamed, and without the masks of B.
 
     Args:
@@ -45,7 +45,7 @@ def _with_keypoints(dataset: Dataset, least: int) -> Dataset:
     return dataset._replace(images=images)
 
 
-def training_examples(data: schema.DataConfig, dataset: Dataset) -> Examples:
+def training_examples(data: DataConfig, dataset: Dataset) -> Examples:
     """The images and masks of a training set for the pipeline: from `data.records` if there are any.
 
     Raises:
@@ -59,7 +59,7 @@ def training_examples(data: schema.DataConfig, dataset: Dataset) -> Examples:
 
 
 def validation_set(
-    data: schema.DataConfig, class_names: Sequence[str] = (), say: Callable[[str], None] = lambda text: None
+    data: DataConfig, class_names: Sequence[str] = (), say: Callable[[str], None] = lambda text: None
 ) -> Dataset:
     """The whole truth about `data.val`, joined and renamed, with every mask that no program made.
 
@@ -83,7 +83,7 @@ def validation_set(
     return ordered(joined, class_names)
 
 
-def _sources(sources: Sequence[schema.Source]) -> list[readers.DataFiles]:
+def _sources(sources: Sequence[Source]) -> list[readers.DataFiles]:
     return [
         readers.DataFiles(
             Path(source.images),
@@ -96,9 +96,9 @@ def _sources(sources: Sequence[schema.Source]) -> list[readers.DataFiles]:
     ]
 
 
-def _policy(data: schema.DataConfig) -> splits.Policy:
+def _policy(data: DataConfig) -> splits.Policy:
     return splits.parse(data.model_dump(mode="json", include={"masks"})["masks"])
 
 
-def _names(data: schema.DataConfig) -> Renaming | None:
+def _names(data: DataConfig) -> Renaming | None:
     return None if data.names is None else read_names(Path(data.names))

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError, field_validator
 
 from maskx_tf import files
-from maskx_tf.config.schema import Source
+from maskx_tf.config.data import Source
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation.metrics import gap
 from maskx_tf.files import Json, JsonView

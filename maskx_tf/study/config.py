@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from maskx_tf.config import recipes
+from maskx_tf.config.data import Masks
 from maskx_tf.config.fields import Count, Float, Fraction, Positive, Section, Seed, Text, impossible
 from maskx_tf.config.loader import read
-from maskx_tf.config.schema import Masks
 from maskx_tf.files import Json
 
 Name = Annotated[Text, Field(pattern=r"^\w[\w.+-]*$")]  # it is the name of a folder, too

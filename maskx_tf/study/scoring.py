@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from maskx_tf.config import Config
-from maskx_tf.config.schema import Source
+from maskx_tf.config.data import Source
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN

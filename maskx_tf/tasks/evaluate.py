@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from maskx_tf.config import Config, DataConfig
-from maskx_tf.config.schema import Source
+from maskx_tf.config.data import Source
 from maskx_tf.data import opening, splits, stats
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.pipeline import batches as pipeline

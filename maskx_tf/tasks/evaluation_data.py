@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskx_tf.config import Config, DataConfig
-from maskx_tf.config.schema import Source
+from maskx_tf.config.data import Source
 from maskx_tf.data import opening
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.formats import cityscapes, coco, coco_write

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maskx_tf.config.schema import TrainConfig
+from maskx_tf.config.training import TrainConfig
 from maskx_tf.files import Json
 from maskx_tf.training.schedules import Schedule
 

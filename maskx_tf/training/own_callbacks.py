@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from maskx_tf.config.schema import CallbackConfig
+from maskx_tf.config.training import CallbackConfig
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.plugins import imported
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from maskx_tf.checkpoints import folder, io, npz
 from maskx_tf.checkpoints.variables import assign, named
 from maskx_tf.config import Config
-from maskx_tf.config.schema import LATER_STAGES
+from maskx_tf.config.training import LATER_STAGES
 from maskx_tf.errors import BadInput, listed
 from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.models.build import build

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from maskx_tf.checkpoints import io
 from maskx_tf.cli import run
 from maskx_tf.config import Config
-from maskx_tf.config.schema import DataConfig, Source
+from maskx_tf.config.data import DataConfig, Source
 from maskx_tf.data import splits
 from maskx_tf.data.formats import readers
 from maskx_tf.data.formats.readers import read

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskx_tf.config import Config, dump, load, write
-from maskx_tf.config.schema import RandomSplit
+from maskx_tf.config.data import RandomSplit
 from maskx_tf.errors import BadInput
 from tests.config.helpers import problem, put
 

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from maskx_tf.config.data import DataConfig
 from maskx_tf.config.detector import InputConfig
-from maskx_tf.config.schema import DataConfig
 from maskx_tf.data.pipeline import batches as pipeline
 
 INPUT = InputConfig(canvas=(96, 96), short_side=64, long_side=96)

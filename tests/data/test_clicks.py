@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maskx_tf.cli import run
-from maskx_tf.config.schema import DataConfig
+from maskx_tf.config.data import DataConfig
 from maskx_tf.data.formats import coco_write, readers
 from maskx_tf.data.formats.readers import DataFiles, read
 from maskx_tf.data.pipeline import batches as pipeline

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskx_tf.cli import run
-from maskx_tf.config.schema import DataConfig
+from maskx_tf.config.data import DataConfig
 from maskx_tf.data import keypoints, opening
 from maskx_tf.data.checks import check
 from maskx_tf.data.dataset import Instance

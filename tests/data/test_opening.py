@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from maskx_tf.config.schema import DataConfig
-from maskx_tf.config.schema import Source as ConfigSource
+from maskx_tf.config.data import DataConfig
+from maskx_tf.config.data import Source as ConfigSource
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.formats.readers import READERS, DataFiles
 from maskx_tf.data.opening import training_set, validation_set

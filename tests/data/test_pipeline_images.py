@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from maskx_tf.config.data import DataConfig
 from maskx_tf.config.detector import InputConfig
-from maskx_tf.config.schema import DataConfig
 from maskx_tf.data import opening
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile
 from maskx_tf.data.pipeline import batches as pipeline

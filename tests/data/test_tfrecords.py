@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from maskx_tf.commands.data import records as data_records
 from maskx_tf.config import load
+from maskx_tf.config.data import DataConfig
 from maskx_tf.config.detector import InputConfig
-from maskx_tf.config.schema import DataConfig
 from maskx_tf.data import opening, splits
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.pipeline import batches as pipeline

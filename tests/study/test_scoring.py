@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskx_tf.config.schema import Source
+from maskx_tf.config.data import Source
 from maskx_tf.data import opening
 from maskx_tf.masks import grabcut
 from maskx_tf.masks.steps import MaskSteps

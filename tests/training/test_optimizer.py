@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskx_tf.config.schema import TrainConfig
+from maskx_tf.config.training import TrainConfig
 from maskx_tf.training.optimizer import SGD, is_bias, is_kernel, of
 from maskx_tf.training.schedules import Schedule
 

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from maskx_tf.config import load
-from maskx_tf.config.schema import CallbackConfig
+from maskx_tf.config.training import CallbackConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.training.own_callbacks import make
 

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskx_tf.config.data import DataConfig
 from maskx_tf.config.detector import InputConfig
-from maskx_tf.config.schema import DataConfig
 from maskx_tf.data.pipeline import colours, transforms
 from maskx_tf.data.pipeline.copy_paste import choose, paste
 from maskx_tf.data.pipeline.examples import Examples

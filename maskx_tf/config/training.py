@@ -1,0 +1,140 @@
+"""The `train` section: what learns, from which weights, on which schedule."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from maskx_tf.config.fields import Count, Flag, Float, Fraction, Int, Positive, Section, Seed, Text, impossible
+from maskx_tf.files import Json
+from maskx_tf.plugins import DOTTED_NAME
+
+
+class WarmUp(Section):
+    """The rate rises in a straight line at the start."""
+
+    steps: Int = Field(default=500, ge=0, description="How many steps it takes.")
+    start: Fraction = Field(default=1 / 3, description="The rate of the first step, as a share of the full one.")
+
+
+TrainingStage = Literal["all", "detector", "mask", "keypoint", "rpn", "regions", "rpn_head", "heads"]
+BRANCH_STAGES = ("mask", "keypoint")  # in which one branch learns, on a detector that is fixed
+LATER_STAGES = (*BRANCH_STAGES, "rpn_head", "heads")  # in which the features are fixed, so that weights are needed
+
+
+class CallbackConfig(Section):
+    """A callback of Keras that joins a run."""
+
+    name: Annotated[Text, Field(pattern=DOTTED_NAME)] = Field(
+        description="The class, such as wandb.integration.keras.WandbMetricsLogger, or mine.Watcher of ./mine.py."
+    )
+    arguments: Json = Field(default={}, description="What the class is made with, by name.")
+
+
+class TrainConfig(Section):
+    """One training run."""
+
+    stage: TrainingStage = Field(
+        default="all",
+        description="What learns: everything; all but the mask and keypoint branches (detector); one of these on a "
+        "detector that is fixed; features and proposal network (rpn); features and heads, in the proposals of another "
+        "model (regions); the proposal network, or the heads, on features that are fixed (rpn_head, heads).",
+    )
+    stages: tuple[TrainingStage, ...] = Field(
+        default=(),
+        description="Runs one after the other, each of all steps, in place of stage. Each starts from the weights of "
+        "the one before it, but for regions, which starts as the first and takes proposals from the one before it.",
+    )
+    proposals: Text | None = Field(
+        default=None, description="For stage regions: a run or model folder whose network proposes the regions."
+    )
+    weights: Text | None = Field(
+        default=None, description="A checkpoint, run folder or imported model to start from; null starts anew."
+    )
+    steps: Count = Field(default=90_000, description="Updates of the weights.")
+    batch: Count = Field(default=16, description="Images an update, over all devices.")
+    accumulate: Count = Field(default=1, description="Parts in which an update's images are worked through.")
+    rate: Positive = Field(default=0.02, description="The learning rate after the warm-up.")
+    warm_up: WarmUp = Field(default=WarmUp(), description="The start of the schedule.")
+    schedule: Literal["drops", "cosine"] = Field(
+        default="drops", description="How the rate falls: at the steps named in drops, or as a half cosine to zero."
+    )
+    drops: tuple[Count, ...] = Field(
+        default=(60_000, 80_000),
+        description="Steps at which the rate is multiplied by drop_factor; later ones are idle.",
+    )
+    drop_factor: Annotated[Float, Field(gt=0, lt=1)] = Field(default=0.1, description="What a drop leaves of the rate.")
+    momentum: Annotated[Float, Field(ge=0, lt=1)] = Field(default=0.9, description="Momentum of the gradient descent.")
+    weight_decay: Float = Field(
+        default=1e-4,
+        ge=0,
+        description="Half the factor of the squared weights in the loss; biases and norms have none.",
+    )
+    bias_rate_factor: Positive = Field(default=2.0, description="The rate of biases, as a multiple of the weights'.")
+    neck_rate_factor: Positive = Field(
+        default=1.0,
+        description="The rate of the convolution before the maps of family fcis, as a multiple; 3 in the reference.",
+    )
+    clip_norm: Positive | None = Field(
+        default=None, description="The largest norm of the whole gradient after summing over devices; null: no limit."
+    )
+    normaliser: Literal["global", "device"] = Field(
+        default="global",
+        description="What a loss is divided by: its count over all devices, so that one batch gives one result however "
+        "it is divided; or each device's own count, as the reference does.",
+    )
+    keypoint_weight: Positive = Field(default=1.0, description="The weight of loss_keypoint among the losses.")
+    box_warm_up: Fraction = Field(
+        default=0.3,
+        description="The share of the steps over which the weights of loss_mask_pairwise and loss_mask_teacher "
+        "(model.mask.box_losses) rise from 0 to 1.",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="The type of the computation; weights stay float32, float16 scales its loss."
+    )
+    ema: Annotated[Float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Decay of a running average of the weights, which is then evaluated; null: none."
+    )
+    seed: Seed = Field(default=0, description="The seed of initial weights and of the sampling in the targets.")
+    deterministic: Flag = Field(
+        default=False,
+        description="Equal runs end with equal bits, and no gradient of RoIAlign is lost where threads meet; slower.",
+    )
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = Field(
+        default="auto",
+        description="One device, all devices of this machine, or many machines; auto: whatever is there.",
+    )
+    log_every: Count = Field(default=20, description="Steps of which a line of the log is the mean.")
+    pictures_every: Int = Field(
+        default=0, ge=0, description="Steps from one sheet of predictions for TensorBoard to the next; 0: none."
+    )
+    checkpoint_every: Count = Field(default=5_000, description="Steps from one checkpoint to the next.")
+    keep: Count = Field(default=3, description="Checkpoints that are kept, the newest ones, beside the best.")
+    callbacks: tuple[CallbackConfig, ...] = Field(
+        default=(), description="Keras callbacks that join the run; on several machines, on the first alone."
+    )
+
+    @field_validator("drops")
+    @classmethod
+    def _rising(cls, drops: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in itertools.pairwise(drops)):
+            raise impossible("", "steps in rising order", list(drops))
+        return drops
+
+    @model_validator(mode="after")
+    def _combination(self) -> TrainConfig:
+        if self.batch % self.accumulate:
+            raise impossible("accumulate", f"a divisor of batch, which is {self.batch}", self.accumulate)
+        if self.stages and self.stage != "all":
+            raise impossible("stage", "all, for stages names what learns", self.stage)
+        if self.stages[:1] == ("regions",):
+            raise impossible("stages", "another first than regions, which takes proposals from the one before it", "it")
+        for stage in (self.stage, *self.stages[:1]):
+            if stage in LATER_STAGES and self.weights is None:
+                raise impossible("weights", f"the trained detector on which stage {stage} builds", None)
+        if (self.stage == "regions") != (self.proposals is not None):
+            expected = "a run that proposes regions" if self.stage == "regions" else "null, for stage is not regions"
+            raise impossible("proposals", expected, self.proposals)
+        return self
