@@ -1,4 +1,4 @@
-"""Who may import whom (ARCHITECTURE.md): the rules, read from the source with `ast`, and the checker's own tests."""
+"""Who may import whom, and how large files and folders are (ARCHITECTURE.md), read from the source."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "maskx_tf"
+MOST_FILES, MOST_LINES = 15, 300  # of a folder, and of a file
 
 # A room is a file or a folder directly under maskx_tf/. It may import the rooms of every tier above its own in this
 # list, never one of its own tier: whoever stands below wires them together.
@@ -47,7 +48,7 @@ WITHOUT_TENSORFLOW = {
     "serving/client/__init__.py": True,
     "config/__init__.py": True,
     "structures.py": True,
-    "files.py": True,
+    "files/__init__.py": True,
     "visualize/__init__.py": True,
     "masks/grabcut.py": True,
     "data/checks.py": True,
@@ -170,8 +171,26 @@ def wrong_tensorflow(package: Path, start: str, lazy: bool) -> list[str]:
     return list(dict.fromkeys(wrong))
 
 
+def too_large(package: Path) -> list[str]:
+    """One line for each file that is too long to be one subject, and for each folder with too many files."""
+    wrong = []
+    for folder in (package, *sorted(path for path in package.rglob("*") if path.is_dir())):
+        files = sorted(folder.glob("*.py"))
+        if len(files) > MOST_FILES:
+            wrong.append(f"{folder.relative_to(package)}: {len(files)} files, expected at most {MOST_FILES}")
+        for file in files:
+            lines = len(file.read_text(encoding="utf-8").splitlines())
+            if lines > MOST_LINES:
+                wrong.append(f"{file.relative_to(package)}: {lines} lines, expected at most {MOST_LINES}")
+    return wrong
+
+
 def test_package_imports_in_one_direction() -> None:
     assert wrong_imports(PACKAGE) == []
+
+
+def test_package_has_small_rooms_and_files() -> None:
+    assert too_large(PACKAGE) == []
 
 
 def test_package_stops_gradients_in_models_alone() -> None:
@@ -267,6 +286,17 @@ def test_stopped_gradient_is_found(tree: Path, text: str) -> None:
 def test_setting_of_that_name_is_no_stopped_gradient(tree: Path) -> None:
     _write(tree, "prediction/images.py", "stop_gradient = config.transfer.stop_gradient\nf(stop_gradient=True)")
     assert wrong_stops(tree) == []
+
+
+def test_large_rooms_and_files_are_found(tree: Path) -> None:
+    assert too_large(tree) == []
+    for number in range(MOST_FILES):  # and __init__.py
+        _write(tree, f"layers/deep/part{number}.py", "pass\n" * MOST_LINES)
+    _write(tree, "layers/deep/__init__.py", "pass\n" * (MOST_LINES + 1))
+    assert too_large(tree) == [
+        "layers/deep: 16 files, expected at most 15",
+        "layers/deep/__init__.py: 301 lines, expected at most 300",
+    ]
 
 
 @pytest.mark.parametrize(

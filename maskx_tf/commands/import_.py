@@ -88,7 +88,7 @@ def import_(
     import_tensorflow()
     from maskx_tf.importers.plan import ImportRequest
     from maskx_tf.importers.run import import_file
-    from maskx_tf.tasks.published import download
+    from maskx_tf.tasks.models import download
 
     if is_name:
         with progress("downloading") as bar:

@@ -59,8 +59,8 @@ def predict(
     sides = augmentation(augment, scales)
     import_tensorflow()
     from maskx_tf.masks.steps import MaskSteps
+    from maskx_tf.tasks.models import local
     from maskx_tf.tasks.predict import predict_files
-    from maskx_tf.tasks.published import local
 
     with progress_bar("downloading") as bar:
         folder = local(model, bar)

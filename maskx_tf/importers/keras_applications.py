@@ -15,8 +15,7 @@ from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, open_regular
 from maskx_tf.importers import labels as label_names
-from maskx_tf.importers.fill import Assignment, Rule, VariableTable
-from maskx_tf.importers.layouts import UNCHANGED
+from maskx_tf.importers.fill import UNCHANGED, Assignment, Rule, VariableTable
 from maskx_tf.importers.plan import ImportRequest, Plan, Tensors
 from maskx_tf.importers.tables import Block, norm_names, resnet_blocks
 from maskx_tf.layers.applications import NETWORKS

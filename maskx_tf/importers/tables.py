@@ -11,13 +11,25 @@ from typing import NamedTuple
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
-from maskx_tf.importers.fill import Assignment, VariableTable
-from maskx_tf.importers.layouts import CONV, DECONV, DENSE, UNCHANGED, Layout, dense_on_map, filters, rows
+from maskx_tf.importers.fill import (
+    CONV,
+    DECONV,
+    DENSE,
+    UNCHANGED,
+    Assignment,
+    Layout,
+    VariableTable,
+    dense_on_map,
+    filters,
+    rows,
+)
 from maskx_tf.layers.resnet import VARIANTS
 
 # Why rows of a tensor are left out.
 BACKGROUND = "background rows of boxes and masks: nothing reads them"
 TABLE_BACKGROUND = "the background's row of the table that T reads"
+Ends = tuple[str, str]  # of the names of a weight and of a bias
+TORCH_ENDS, CAFFE_ENDS = (".weight", ".bias"), ("_w", "_b")
 # The convolutions of a bottleneck, as Caffe's models and their heirs call them.
 CAFFE_PARTS = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
 
@@ -163,10 +175,10 @@ def detectron(config: ModelConfig, order: ClassOrder, embedding: str = "") -> Va
     level = "_fpn2" if pyramid else ""
     entries += [
         *(_detectron_fpn(config) if pyramid else ()),
-        *_rpn(f"conv_rpn{level}", f"rpn_cls_logits{level}", f"rpn_bbox_pred{level}", caffe=True),
-        *_box_head(config, [f"fc{6 + index}" for index in range(config.box.layers)], caffe=True),
-        *_predictor("cls_score", "bbox_pred", config, order, caffe=True),
-        *_mask_head(config, order, "_[mask]_fcn{}", "conv5_mask", "mask_fcn_logits", first=1, caffe=True),
+        *_rpn(f"conv_rpn{level}", f"rpn_cls_logits{level}", f"rpn_bbox_pred{level}", ends=CAFFE_ENDS),
+        *_box_head(config, [f"fc{6 + index}" for index in range(config.box.layers)], ends=CAFFE_ENDS),
+        *_predictor("cls_score", "bbox_pred", config, order, ends=CAFFE_ENDS),
+        *_mask_head(config, order, "_[mask]_fcn{}", "conv5_mask", "mask_fcn_logits", first=1, ends=CAFFE_ENDS),
         *_transfer(config),
     ]
     if embedding:
@@ -199,11 +211,10 @@ def _torch_resnet(config: ModelConfig, name: Callable[[Block], tuple[str, str]])
             yield Assignment(f"{block.variable}/{ours}", f"{norm}.{theirs}", UNCHANGED)
 
 
-def _pair(variable: str, tensor: str, layout: Layout, caffe: bool = False) -> Iterator[Assignment]:
+def _pair(variable: str, tensor: str, layout: Layout, ends: Ends = TORCH_ENDS) -> Iterator[Assignment]:
     """Kernel and bias of a layer."""
-    weight, bias = ("_w", "_b") if caffe else (".weight", ".bias")
-    yield Assignment(f"{variable}/kernel", tensor + weight, layout)
-    yield Assignment(f"{variable}/bias", tensor + bias, UNCHANGED)
+    yield Assignment(f"{variable}/kernel", tensor + ends[0], layout)
+    yield Assignment(f"{variable}/bias", tensor + ends[1], UNCHANGED)
 
 
 def _fpn(lateral: str, output: str, first: int) -> Iterator[Assignment]:
@@ -215,21 +226,21 @@ def _fpn(lateral: str, output: str, first: int) -> Iterator[Assignment]:
 def _detectron_fpn(config: ModelConfig) -> Iterator[Assignment]:
     for level, count in enumerate(VARIANTS[config.backbone.name].blocks, start=2):
         blob = f"res{level}_{count - 1}_sum"
-        yield from _pair(f"fpn/lateral{level}", f"fpn_inner_{blob}{'' if level == 5 else '_lateral'}", CONV, True)
-        yield from _pair(f"fpn/output{level}", f"fpn_{blob}", CONV, True)
+        yield from _pair(f"fpn/lateral{level}", f"fpn_inner_{blob}{'' if level == 5 else '_lateral'}", CONV, CAFFE_ENDS)
+        yield from _pair(f"fpn/output{level}", f"fpn_{blob}", CONV, CAFFE_ENDS)
 
 
-def _rpn(conv: str, objectness: str, deltas: str, caffe: bool = False) -> Iterator[Assignment]:
+def _rpn(conv: str, objectness: str, deltas: str, ends: Ends = TORCH_ENDS) -> Iterator[Assignment]:
     for variable, tensor in (("conv", conv), ("objectness", objectness), ("deltas", deltas)):
-        yield from _pair(f"rpn/{variable}", tensor, CONV, caffe)
+        yield from _pair(f"rpn/{variable}", tensor, CONV, ends)
 
 
-def _box_head(config: ModelConfig, layers: list[str], caffe: bool = False) -> Iterator[Assignment]:
+def _box_head(config: ModelConfig, layers: list[str], ends: Ends = TORCH_ENDS) -> Iterator[Assignment]:
     if config.backbone.neck == "c4":
         return  # it is res5
     for index, tensor in enumerate(layers):
         layout = dense_on_map(config.roi.box_size) if index == 0 else DENSE
-        yield from _pair(f"box_head/fc{index + 1}", tensor, layout, caffe)
+        yield from _pair(f"box_head/fc{index + 1}", tensor, layout, ends)
 
 
 def _own_rows(order: ClassOrder) -> tuple[tuple[int, ...], int]:
@@ -238,38 +249,35 @@ def _own_rows(order: ClassOrder) -> tuple[tuple[int, ...], int]:
 
 
 def _predictor(
-    scores: str, boxes: str, config: ModelConfig, order: ClassOrder, caffe: bool = False
+    scores: str, boxes: str, config: ModelConfig, order: ClassOrder, ends: Ends = TORCH_ENDS
 ) -> Iterator[Assignment]:
-    weight, bias = ("_w", "_b") if caffe else (".weight", ".bias")
     chosen = rows((order.background, *order.foreground), order.total)
-    yield Assignment("box_predictor/class_rows", scores + weight, chosen, order.class_leaves)
-    yield Assignment("box_predictor/class_bias", scores + bias, chosen, order.class_leaves)
+    yield Assignment("box_predictor/class_rows", scores + ends[0], chosen, order.class_leaves)
+    yield Assignment("box_predictor/class_bias", scores + ends[1], chosen, order.class_leaves)
     own, total = _own_rows(order)
     if config.box.class_agnostic:  # one box, behind one for the background in Detectron
         own, total = ((1,), 2) if order.boxes_have_background else ((0,), 1)
     four = rows(own, total, each=4)
-    yield Assignment("box_predictor/box_rows", boxes + weight, four, order.leaves)
-    yield Assignment("box_predictor/box_bias", boxes + bias, four, order.leaves)
+    yield Assignment("box_predictor/box_rows", boxes + ends[0], four, order.leaves)
+    yield Assignment("box_predictor/box_bias", boxes + ends[1], four, order.leaves)
 
 
 def _mask_head(
-    config: ModelConfig, order: ClassOrder, conv: str, deconv: str, predictor: str, first: int, caffe: bool = False
+    config: ModelConfig, order: ClassOrder, conv: str, deconv: str, predictor: str, first: int, ends: Ends = TORCH_ENDS
 ) -> Iterator[Assignment]:
     if "masks" not in config.outputs:
         return
-    weight, bias = ("_w", "_b") if caffe else (".weight", ".bias")
     for index in range(config.mask.convs):
-        yield from _pair(f"mask_head/trunk/conv{index + 1}", conv.format(index + first), CONV, caffe)
-    yield Assignment("mask_head/trunk/deconv_kernel", deconv + weight, DECONV)
-    yield Assignment("mask_head/trunk/deconv_bias", deconv + bias, UNCHANGED)
+        yield from _pair(f"mask_head/trunk/conv{index + 1}", conv.format(index + first), CONV, ends)
+    yield Assignment("mask_head/trunk/deconv_kernel", deconv + ends[0], DECONV)
+    yield Assignment("mask_head/trunk/deconv_bias", deconv + ends[1], UNCHANGED)
     if not config.has_transfer:
-        own, total = ((0,), 1) if config.mask.outputs == "agnostic" else _own_rows(order)
-        leaves = "" if config.mask.outputs == "agnostic" else order.leaves
-        yield Assignment("mask_head/predictor/rows", predictor + weight, filters(own, total), leaves)
-        yield Assignment("mask_head/predictor/bias", predictor + bias, rows(own, total), leaves)
+        own, total, leaves = ((0,), 1, "") if config.mask.outputs == "agnostic" else (*_own_rows(order), order.leaves)
+        yield Assignment("mask_head/predictor/rows", predictor + ends[0], filters(own, total), leaves)
+        yield Assignment("mask_head/predictor/bias", predictor + ends[1], rows(own, total), leaves)
     if config.mask.mlp_branch == "reference":
         layout = dense_on_map(2 * config.roi.mask_size)
-        yield from _pair("mask_head/mlp_branch/fc", "mask_mlp_logits_raw", layout, caffe)
+        yield from _pair("mask_head/mlp_branch/fc", "mask_mlp_logits_raw", layout, ends)
 
 
 def _keypoint_head(config: ModelConfig, conv: str, deconv: str, first: int, step: int) -> Iterator[Assignment]:
@@ -288,4 +296,4 @@ def _transfer(config: ModelConfig) -> Iterator[Assignment]:
         return
     hidden = [f"bbox2mask_mlp_l{index + 1}" for index in range(config.transfer.layers - 1)]
     for index, tensor in enumerate([*hidden, "mask_fcn_logits_w_flat"]):
-        yield from _pair(f"transfer/fc{index + 1}", tensor, DENSE, True)
+        yield from _pair(f"transfer/fc{index + 1}", tensor, DENSE, CAFFE_ENDS)

@@ -73,14 +73,14 @@ def _faster_rcnn(config: ModelConfig, portable: bool) -> RCNN:
 def _mask_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     trunk = _trunk(config, portable)
     branch = build_masks.masks_of_classes(config, _mask_pool(config, trunk["box"], portable), trunk["box"], portable)
-    return RCNN(**trunk, branches=(branch, *_keypoints(config, trunk["box"], portable)), name=config.family)
+    return RCNN(**trunk, mask=branch, branches=_keypoints(config, trunk["box"], portable), name=config.family)
 
 
 def _mask_x_rcnn(config: ModelConfig, portable: bool) -> RCNN:
     trunk = _trunk(config, portable)
     pool = _mask_pool(config, trunk["box"], portable)
     branch, table = build_masks.transferred_masks(config, pool, trunk["box"], portable)
-    model = RCNN(**trunk, branches=(branch, *_keypoints(config, trunk["box"], portable)), name=config.family)
+    model = RCNN(**trunk, mask=branch, branches=_keypoints(config, trunk["box"], portable), name=config.family)
     if table is not None:
         model.table = table  # so that Keras keeps it with the weights
     return model

@@ -37,6 +37,10 @@ class MaskRegions(Protocol):
         """`size` regions an image, of those sampled for the boxes or of the truth."""
         ...
 
+    def of_every_instance(self) -> MaskRegions:
+        """The same, with regions of instances without a mask, too."""
+        ...
+
 
 class SampledRegions(NamedTuple):
     """The sampled regions that can be foreground, of which there are `size`."""
@@ -46,6 +50,9 @@ class SampledRegions(NamedTuple):
     def choose(self, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         del truth, seed
         return RegionTargets(*(values[:, : self.size] for values in regions))
+
+    def of_every_instance(self) -> SampledRegions:
+        return self
 
 
 class TruthRegions(NamedTuple):
@@ -59,6 +66,9 @@ class TruthRegions(NamedTuple):
     def choose(self, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         del regions
         return target_ops.truth_regions(truth, seed=seed, **self._asdict())
+
+    def of_every_instance(self) -> TruthRegions:
+        return self._replace(with_boxes=True)
 
 
 @dataclass(eq=False, kw_only=True)

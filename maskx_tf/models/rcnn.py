@@ -57,7 +57,8 @@ class RCNN(Trainable):
         rpn: levels to proposals.
         sampler: proposals to the regions in which the heads learn.
         box: proposals to detections.
-        branches: what is added to each detection, in order.
+        mask: the branch that has a mask head, the first of the branches; None for a family that has none.
+        branches: what else is added to each detection, in order.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RCNN(Trainable):
         rpn: ProposalStage,
         sampler: RegionSource,
         box: Detector,
+        mask: MaskBranch | None = None,
         branches: tuple[Branch, ...] = (),
         **kwargs: object,
     ) -> None:
@@ -81,15 +83,16 @@ class RCNN(Trainable):
         self.rpn = rpn
         self.sampler = sampler
         self.box = box
-        self.branches = branches
-        self.outputs = box.outputs.union(*(branch.outputs for branch in branches))
+        self._mask = mask
+        self.branches = branches if mask is None else (mask, *branches)
+        self.outputs = box.outputs.union(*(branch.outputs for branch in self.branches))
         # Keras does not look for layers inside the branches, which are no layers themselves. This order is the order
         # of the optimizer's variables in checkpoints.
         self.part_layers = {
             FEATURES: [backbone, neck],
             RPN: [rpn.head],
             BOX: box.layers(),
-            **{branch.name: branch.layers() for branch in branches},
+            **{branch.name: branch.layers() for branch in self.branches},
         }
         self.parts = tuple(self.part_layers)
         self.learning_parts = frozenset(self.parts)
@@ -138,10 +141,9 @@ class RCNN(Trainable):
         Raises:
             TypeError: the model has none: no masks, or masks of another kind, as FCIS.
         """
-        for branch in self.branches:
-            if isinstance(branch, MaskBranch):
-                return branch
-        raise TypeError(f"{self.name} has no mask head")
+        if self._mask is None:
+            raise TypeError(f"{self.name} has no mask head")
+        return self._mask
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> Detections:
         """Detections in canvas pixels of {"images", "image_sizes"}."""

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from maskx_tf.data.pipeline.batches import Batch
 from maskx_tf.models.branch import Scene
-from maskx_tf.models.masks import TruthRegions
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import sampling
 from maskx_tf.ops.batches import targets_of
@@ -62,9 +61,7 @@ def pooled_regions(model: RCNN, batches: Iterable[Batch], views: int, seed: int)
     """The regions of the instances in each batch, as it is and, with two views, mirrored."""
     seeds = tf.constant([seed % 2**31, 0])
     branch = model.mask
-    chooser = branch.regions
-    if isinstance(chooser, TruthRegions):
-        chooser = chooser._replace(with_boxes=True)
+    chooser = branch.regions.of_every_instance()
 
     def pool(images: tf.Tensor, sizes: tf.Tensor, truth: Targets, own: tf.Tensor) -> tuple[tf.Tensor, ...]:
         scene = model.scene(images, sizes)

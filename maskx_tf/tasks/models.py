@@ -1,9 +1,9 @@
-"""Opens the models that tasks work with."""
+"""Opens the models that tasks work with: folders, recipes, published weights and models on hubs by name."""
 
 from __future__ import annotations
 
 import functools
-import os
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +15,24 @@ from numpy.typing import NDArray
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
 from maskx_tf.config import load as load_config
-from maskx_tf.errors import BadInput
-from maskx_tf.files import Json
+from maskx_tf.errors import BadInput, reason
+from maskx_tf.files import AnyPath, Json
+from maskx_tf.importers.plan import ImportRequest
+from maskx_tf.importers.published import NAMED_WEIGHTS, cache, fetch, lookup
+from maskx_tf.importers.run import import_file
 from maskx_tf.models.build import build
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.prediction.images import ImagePredictor, keypoints_of
 from maskx_tf.prediction.views import Look, agreed, views_of
 from maskx_tf.structures import Detections
-from maskx_tf.tasks.published import local
+from maskx_tf.tasks.progress import SILENT, Progress
+
+# The client of each hub: its module, its function that downloads a model's folder, and the package to install.
+HUBS = {
+    "hf://": ("huggingface_hub", "snapshot_download", "huggingface_hub"),
+    "kaggle://": ("kagglehub", "model_download", "kagglehub"),
+}
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +90,19 @@ class Model:
         return ImagePredictor(self.network, self.config.model)
 
 
-ModelOrPath = Model | str | os.PathLike[str]
+ModelOrPath = Model | AnyPath
 
 
-def is_recipe(path: str | os.PathLike[str]) -> bool:
+def is_recipe(path: AnyPath) -> bool:
     """Whether the path names a recipe, which has no weights, rather than a folder."""
     return Path(path).suffix in (".yaml", ".yml")
 
 
-def load(path: str | os.PathLike[str], class_names: Sequence[str] = ()) -> Model:
+def load(path: AnyPath, class_names: Sequence[str] = ()) -> Model:
     """Opens the model of a run, checkpoint or model folder; of a recipe, builds one with random weights.
 
     Args:
-        path: the folder, the recipe's .yaml file, or a name that `published.local` knows.
+        path: the folder, the recipe's .yaml file, or a name that `local` knows.
         class_names: of a recipe that names no classes.
 
     Raises:
@@ -139,3 +149,53 @@ def finder(
 def opened(model: ModelOrPath, class_names: Sequence[str] = ()) -> Model:
     """The model itself, or the one that `load` opens at the path."""
     return model if isinstance(model, Model) else load(model, class_names)
+
+
+def download(name: str, progress: Progress = SILENT) -> tuple[str, Path]:
+    """The program and the file of published weights such as torchvision:maskrcnn_resnet50_fpn.
+
+    Raises:
+        BadInput: there is no such name, or its file cannot be had.
+    """
+    file = lookup(name)
+
+    def report(done: int, total: int) -> None:
+        progress.started(total // MIB)
+        progress.at(done // MIB, f"downloading {name}, MiB")
+
+    return file.program, fetch(file, report)
+
+
+def local(model: AnyPath, progress: Progress = SILENT) -> Path:
+    """The path of a model on this machine. Published weights are downloaded and imported once, hubs' folders fetched.
+
+    Args:
+        model: a path, which is returned as it is; or a name such as torchvision:maskrcnn_resnet50_fpn,
+            hf://OWNER/MODEL or kaggle://OWNER/MODEL/FRAMEWORK/VARIATION.
+        progress: sees the download.
+
+    Raises:
+        BadInput: there is no such name, it cannot be had, or a hub's client is not installed.
+    """
+    name = str(model)
+    for scheme, (module, function, package) in HUBS.items():
+        if name.startswith(scheme):
+            return _from_hub(name, name.removeprefix(scheme), module, function, package)
+    if not NAMED_WEIGHTS.fullmatch(name):
+        return Path(model)
+    folder = cache() / "models" / name.replace(":", "/")
+    if not folder.is_dir():
+        program, file = download(name, progress)
+        import_file(program, ImportRequest(file), folder)
+    return folder
+
+
+def _from_hub(name: str, handle: str, module: str, function: str, package: str) -> Path:
+    try:
+        client = importlib.import_module(module)
+    except ImportError:
+        raise BadInput(f"{name}: expected the package {package}: pip install {package}") from None
+    try:
+        return Path(getattr(client, function)(handle))
+    except Exception as error:  # each client has its own, of networks, accounts and names
+        raise BadInput(f"{name}: {package} cannot fetch it: {reason(error)}") from None

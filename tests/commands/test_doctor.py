@@ -11,6 +11,7 @@ import pytest
 import maskx_tf
 from maskx_tf import cli
 from maskx_tf.commands import doctor
+from maskx_tf.commands.doctor import machine
 
 NO_GPU = 'print(\'{"devices": [{"name": "CPU:0"}], "cuda_build": false, "backend": "tensorflow"}\')'
 
@@ -18,11 +19,11 @@ NO_GPU = 'print(\'{"devices": [{"name": "CPU:0"}], "cuda_build": false, "backend
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real probe imports TensorFlow, which takes seconds; the slow test does it once."""
-    monkeypatch.setattr(doctor, "PROBE", NO_GPU)
+    monkeypatch.setattr(machine, "PROBE", NO_GPU)
 
 
 def _requires(monkeypatch: pytest.MonkeyPatch, *requirements: str) -> None:
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: list(requirements))
+    monkeypatch.setattr(machine.metadata, "requires", lambda _: list(requirements))
 
 
 def test_all_is_in_place(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +58,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch, editable: bool) -> None:
     """Lets the package seem to be installed from a clone or from a wheel."""
     origin = json.dumps({"url": "file:///x", "dir_info": {"editable": True}}) if editable else None
     egg, ours = SimpleNamespace(read_text=lambda _: None), SimpleNamespace(read_text=lambda _: origin)
-    monkeypatch.setattr(doctor.metadata, "distributions", lambda name: [egg, ours])
+    monkeypatch.setattr(machine.metadata, "distributions", lambda name: [egg, ours])
 
 
 def test_what_is_missing_or_does_not_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,22 +97,22 @@ def test_modules_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
         ("__main__", "raise SystemExit(2)"),
     ):
         (tmp_path / f"{name}.py").write_text(line)
-    assert doctor.broken_modules() == {
+    assert machine.broken_modules() == {
         "maskx_tf.lacks_a_library": "libGL.so.1: cannot open",
         "maskx_tf.lacks_a_room": "No module named 'maskx_tf.no_such_room'",
     }
     broken = NO_GPU.replace('"cuda_build"', '"broken": {"maskx_tf.a": "No x", "maskx_tf.b": "No x"}, "cuda_build"')
-    monkeypatch.setattr(doctor, "PROBE", broken)
+    monkeypatch.setattr(machine, "PROBE", broken)
     (needed,) = doctor.examine()["needed"]
     assert needed == "install the package again: 2 of its modules cannot be imported, first maskx_tf.a: No x"
 
 
 def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def requires(_: str) -> list[str]:
-        raise doctor.metadata.PackageNotFoundError
+        raise machine.metadata.PackageNotFoundError
 
-    monkeypatch.setattr(doctor.metadata, "requires", requires)
-    monkeypatch.setattr(doctor.metadata, "distributions", lambda name: [])
+    monkeypatch.setattr(machine.metadata, "requires", requires)
+    monkeypatch.setattr(machine.metadata, "distributions", lambda name: [])
     assert "install the package: in the clone, pip install -c constraints.txt -e ." in doctor.examine()["needed"]
 
 
@@ -128,7 +129,7 @@ def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tensorflow_that_does_not_start(
     probe: str, needed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "PROBE", probe)
+    monkeypatch.setattr(machine, "PROBE", probe)
     assert cli.run(["doctor", "--json"]) == 2
     printed, error = capsys.readouterr()
     report = json.loads(printed)
@@ -142,8 +143,8 @@ def test_what_is_optional_changes_no_exit_code(
 ) -> None:
     _requires(monkeypatch, "pytest", 'no-such-package>=2; extra == "litert"')
     monkeypatch.setattr(doctor, "LEAST_DISK", 2**80)
-    monkeypatch.setattr(doctor, "_can_write", lambda: False)
-    monkeypatch.setattr(doctor, "BROWSERS", ("no-such-browser",))
+    monkeypatch.setattr(machine, "_can_write", lambda: False)
+    monkeypatch.setattr(machine, "BROWSERS", ("no-such-browser",))
     assert cli.run(["doctor"]) == 0
     text, error = capsys.readouterr()
     assert error == ""
@@ -163,7 +164,7 @@ def test_memory_and_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> Non
         "/sys/fs/cgroup/memory.current": "1073741824",
         "/sys/fs/cgroup/cpu.max": "100000 100000",
     }
-    monkeypatch.setattr(doctor, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
     report = doctor.examine()
     assert (report["memory_bytes"], report["memory_free_bytes"], report["cores"]) == (2**31, 2**30, 1)
     assert any("lower model.input.canvas" in advice for advice in report["advice"])
@@ -187,7 +188,7 @@ def test_memory_and_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_versions_are_compared_as_numbers(version: str, wanted: str, fits: bool) -> None:
-    assert doctor.satisfies(version, wanted) == fits
+    assert machine.satisfies(version, wanted) == fits
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from maskx_tf import cli
 from maskx_tf.checkpoints import io
 from maskx_tf.commands.import_ import describe
 from maskx_tf.importers.published import PublishedFile
-from maskx_tf.tasks import published
+from maskx_tf.tasks import models
 from tests.importers.files import python2_pickle, random_tensors
 from tests.importers.test_detectron import detector
 
@@ -61,7 +61,7 @@ def test_published_weights_become_a_model(monkeypatch: pytest.MonkeyPatch) -> No
     """What follows a name is a setting, not a file."""
     monkeypatch.setenv("MASKX_HOME", "home")
     file = PublishedFile("detectron", "http://127.0.0.1:9/model.pkl", "")
-    monkeypatch.setattr(published, "lookup", lambda name: file)
+    monkeypatch.setattr(models, "lookup", lambda name: file)
     file.path.parent.mkdir(parents=True)
     file.path.write_bytes(python2_pickle({"blobs": random_tensors(detector(2))}))
     assert cli.run(["import", "detectron2:any", "model.detections.score=0.3", "--out", "model"]) == 0

@@ -17,8 +17,8 @@ from maskx_tf.errors import BadInput
 from maskx_tf.importers import published
 from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.published import PublishedFile, fetch
-from maskx_tf.tasks import published as tasks_published
-from maskx_tf.tasks.published import local
+from maskx_tf.tasks import models as tasks_models
+from maskx_tf.tasks.models import local
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 PREFIX = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -167,8 +167,8 @@ def test_published_weights_are_imported_once(handler: type[Files], url: str, mon
         made.append((program, out))
         out.mkdir(parents=True)
 
-    monkeypatch.setattr(tasks_published, "lookup", lambda name: PublishedFile("torchvision", url, PREFIX))
-    monkeypatch.setattr(tasks_published, "import_file", import_file)
+    monkeypatch.setattr(tasks_models, "lookup", lambda name: PublishedFile("torchvision", url, PREFIX))
+    monkeypatch.setattr(tasks_models, "import_file", import_file)
     folder = local(name)
     assert folder == local(name) == published.cache() / "models/torchvision/maskrcnn_resnet50_fpn"
     assert made == [("torchvision", folder)]

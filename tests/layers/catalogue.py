@@ -23,11 +23,10 @@ from maskx_tf.layers.keypoint_head import KeypointHead
 from maskx_tf.layers.mask_head import FCNMaskHead, MLPMaskHead, TransferredMaskHead
 from maskx_tf.layers.mask_parts import MaskPredictor, MaskTrunk, MLPBranch
 from maskx_tf.layers.mask_trunks import HourglassTrunk, PixelTrunk, ResidualTrunk
-from maskx_tf.layers.non_local import NonLocal
 from maskx_tf.layers.norm import ConvNorm
 from maskx_tf.layers.parts import Layer
 from maskx_tf.layers.position import PositionMaps, PositionNeck
-from maskx_tf.layers.resnet import Bottleneck, ResNet, Stage
+from maskx_tf.layers.resnet import Bottleneck, NonLocal, ResNet, Stage
 from maskx_tf.layers.roi_pool import RoiPooler
 from maskx_tf.layers.rpn import RPNHead
 from maskx_tf.layers.transfer import Transfer

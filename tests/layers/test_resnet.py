@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskx_tf.layers.non_local import NonLocal
 from maskx_tf.layers.norm import ConvNorm
-from maskx_tf.layers.resnet import VARIANTS, Bottleneck, ResNet, Stage
+from maskx_tf.layers.resnet import VARIANTS, Bottleneck, NonLocal, ResNet, Stage
 from tests import reference_layers as reference
 from tests.layers.catalogue import normal
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from maskx_tf.checkpoints import npz
 from maskx_tf.cli import run
-from maskx_tf.commands.doctor import browser
+from maskx_tf.commands.doctor.machine import browser
 from maskx_tf.config import Config
 from maskx_tf.config import write as write_config
 from maskx_tf.evaluation.metrics import measure

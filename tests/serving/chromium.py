@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maskx_tf.commands.doctor import browser as find_browser
+from maskx_tf.commands.doctor.machine import browser as find_browser
 
 PROGRAM = find_browser()
 

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from maskx_tf.serving.server import arrivals, connection, rest_json
+from maskx_tf.serving.server import arrivals, rest_json, rest_port
 from maskx_tf.serving.server.batching import Parameters
 from maskx_tf.serving.server.service import Limits
 from tests.serving.running import Place, address, fetch, running, talk
@@ -85,7 +85,7 @@ def test_slow_connections_stop_nobody(place) -> None:
 
 
 def test_half_a_header_is_not_waited_for_long(place, monkeypatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.1)
+    monkeypatch.setattr(rest_port, "HEADER_SECONDS", 0.1)
     for start in (b"", b"GET / HTTP/1.1\r\nHost: loc", HEALTH + b"\r\nGET /"):
         received = talk(place, start)
         assert b"HTTP/1.1 408" in received
@@ -100,7 +100,7 @@ def test_half_a_body_is_not_waited_for_long(folder) -> None:
 
 
 def test_too_many_connections(place, monkeypatch) -> None:
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(rest_port, "MOST_CONNECTIONS", 3)
     some = [socket.create_connection(address(place)) for _ in range(3)]
     try:
         received = talk(place, b"")
@@ -113,7 +113,7 @@ def test_too_many_connections(place, monkeypatch) -> None:
 
 
 def test_a_client_that_does_not_read_is_cut_off(folder, monkeypatch) -> None:
-    monkeypatch.setattr(connection, "SLOWEST", (2**16, 0.1))
+    monkeypatch.setattr(rest_port, "SLOWEST", (2**16, 0.1))
     with running(folder, "toy", limits=Limits(max_images=400_000), batching=BIG) as place, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         one.connect(address(place))

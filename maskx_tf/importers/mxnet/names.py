@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from maskx_tf.config import ModelConfig
-from maskx_tf.importers.fill import Assignment, VariableTable
-from maskx_tf.importers.layouts import CONV, UNCHANGED, ArrayShape, Layout
+from maskx_tf.importers.fill import CONV, UNCHANGED, ArrayShape, Assignment, Layout, VariableTable
 from maskx_tf.importers.tables import CAFFE_PARTS, Block, norm_names, resnet_blocks
 
 # The maps of scores and of boxes, of FCIS and of R-FCN.

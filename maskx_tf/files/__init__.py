@@ -1,0 +1,51 @@
+"""Reads files with errors of one line, and writes files and folders that are whole or not there."""
+
+from maskx_tf.files.read import (
+    AnyPath,
+    Json,
+    JsonView,
+    digest,
+    open_regular,
+    read_bytes,
+    read_csv,
+    read_json,
+    read_text,
+    sha256,
+)
+from maskx_tf.files.write import (
+    Unwritable,
+    append,
+    as_json,
+    make_folder,
+    new_file,
+    new_folder,
+    remove_unfinished,
+    write_bytes,
+    write_json,
+    write_text,
+    writing,
+)
+
+__all__ = [
+    "AnyPath",
+    "Json",
+    "JsonView",
+    "Unwritable",
+    "append",
+    "as_json",
+    "digest",
+    "make_folder",
+    "new_file",
+    "new_folder",
+    "open_regular",
+    "read_bytes",
+    "read_csv",
+    "read_json",
+    "read_text",
+    "remove_unfinished",
+    "sha256",
+    "write_bytes",
+    "write_json",
+    "write_text",
+    "writing",
+]
