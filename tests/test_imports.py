@@ -288,12 +288,12 @@ def test_setting_of_that_name_is_no_stopped_gradient(tree: Path) -> None:
     assert wrong_stops(tree) == []
 
 
-def test_large_rooms_and_files_are_found(tree: Path) -> None:
-    assert too_large(tree) == []
-    for number in range(MOST_FILES):  # and __init__.py
-        _write(tree, f"layers/deep/part{number}.py", "pass\n" * MOST_LINES)
-    _write(tree, "layers/deep/__init__.py", "pass\n" * (MOST_LINES + 1))
-    assert too_large(tree) == [
+def test_large_rooms_and_files_are_found(tmp_path: Path) -> None:
+    for number in range(MOST_FILES):
+        _write(tmp_path, f"layers/deep/part{number}.py", "pass\n" * MOST_LINES)
+    assert too_large(tmp_path) == []
+    _write(tmp_path, "layers/deep/__init__.py", "pass\n" * (MOST_LINES + 1))
+    assert too_large(tmp_path) == [
         "layers/deep: 16 files, expected at most 15",
         "layers/deep/__init__.py: 301 lines, expected at most 300",
     ]

@@ -88,8 +88,9 @@ class Bottleneck(Layer):
 class NonLocal(Layer):
     """Adds to each cell a mean of all cells, weighted by how much they resemble it (embedded Gaussian).
 
-    This is the non-local block of Wang et al. (2018). Cells are compared and averaged in half of the channels,
-    and averages are taken of a map that 2x2 maxima have halved. The last convolution starts at zero, so that a new block changes nothing.
+    This is the non-local block of Wang et al. (2018). Cells are compared and averaged in half of the channels, and
+    averages are taken of a map that 2x2 maxima have halved. The last convolution starts at zero, so that a new block
+    changes nothing.
 
     Args:
         channels: of the map.

@@ -6,6 +6,7 @@ then is anything divided: so neither the number of devices nor the order of imag
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -156,10 +157,7 @@ class Trainable(DictModel):
         """A seed for each image, int32 [B, 2], made of the step and of its place in the batch of all devices."""
         seed = tf.constant([self.learning.seed % 2**31, self.learning.seed // 2**31])
         of_step = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32))
-
-        def of_place(place: tf.Tensor) -> tf.Tensor:
-            return tf.random.experimental.stateless_fold_in(of_step, place)
-
+        of_place = functools.partial(tf.random.experimental.stateless_fold_in, of_step)
         return tf.map_fn(of_place, first + tf.range(count))
 
     def _share_of(self, batch: Batch, context: tf.distribute.ReplicaContext) -> DeviceShare:

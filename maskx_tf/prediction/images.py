@@ -112,13 +112,13 @@ class ImagePredictor:
 
     def detect_view(self, image: NDArray[np.uint8], view: View) -> Detections:
         """What `__call__` gives, found in a view."""
-        canvas, size = self._letterbox(image, view)
-        return self.in_image(self._predictor(view).detect(canvas, size), image, size, view)
+        predictor, canvas, size = self._on_canvas(image, view)
+        return self.in_image(predictor.detect(canvas, size), image, size, view)
 
     def features_view(self, image: NDArray[np.uint8], view: View) -> tuple[list[tf.Tensor], tf.Tensor]:
         """The features of an image in a view, and float32 [1, 2], the image's size on the canvas of the view."""
-        canvas, size = self._letterbox(image, view)
-        return self._predictor(view).features(canvas, size), size
+        predictor, canvas, size = self._on_canvas(image, view)
+        return predictor.features(canvas, size), size
 
     def in_image(self, found: Detections, image: NDArray[np.uint8], size: tf.Tensor, view: View) -> Detections:
         """The valid detections of a batch of one canvas, in pixels of the image.
@@ -140,7 +140,7 @@ class ImagePredictor:
         self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: np.ndarray | None
     ) -> Detections:
         """What `segment` gives, found in a view."""
-        canvas, size = self._letterbox(image, view)
+        predictor, canvas, size = self._on_canvas(image, view)
         # The number of boxes is a shape of the graph: rounding it up to the limit keeps few graphs.
         count, limit = len(boxes), self.config.detections.limit
         padded = max(math.ceil(count / limit), 1) * limit
@@ -148,7 +148,7 @@ class ImagePredictor:
         seen = np.pad(_mirror(boxes, image.shape[1]) if view.flip else boxes, fill)
         given = None if classes is None else tf.constant(np.pad(classes, fill[0])[None], tf.int32)
         in_canvas = image_ops.from_original(tf.constant(seen[None]), size, _original_size(image))
-        found = self._predictor(view).segment(canvas, size, in_canvas, given)
+        found = predictor.segment(canvas, size, in_canvas, given)
         result = found.mapped(lambda array: array[0, :count].numpy())
         if view.flip and result.masks is not None:
             result = result._replace(masks=result.masks[:, :, ::-1])
@@ -175,25 +175,17 @@ class ImagePredictor:
             keypoint_scores=found.keypoint_scores[:, self._mirror_of],
         )
 
-    def _letterbox(self, image: NDArray[np.uint8], view: View) -> tuple[tf.Tensor, tf.Tensor]:
-        """The canvas [1, H, W, 3] of a view, and float32 [1, 2], the image's size on it."""
-        pixels = image[:, ::-1] if view.flip else image
-        canvas, short, long = self._sides(view)
-        letterbox = letterbox_for(canvas, short, long, self.config.input.rounding)
-        boxed, size = letterbox(tf.constant(np.ascontiguousarray(pixels)))
-        return boxed[None], size[None]
-
-    def _sides(self, view: View) -> tuple[tuple[int, int], int, int]:
-        """Canvas, short and long side of a view."""
+    def _on_canvas(self, image: NDArray[np.uint8], view: View) -> tuple[Predictor, tf.Tensor, tf.Tensor]:
+        """The predictor of a view's canvas, the image on it, uint8 [1, H, W, 3], and its size there, float32 [1, 2]."""
         settings = self.config.input
         height, width = (math.ceil(side * view.scale / STRIDE) * STRIDE for side in settings.canvas)
-        return (height, width), round(settings.short_side * view.scale), round(settings.long_side * view.scale)
-
-    def _predictor(self, view: View) -> Predictor:
-        canvas = self._sides(view)[0]
-        if canvas not in self._predictors:
-            self._predictors[canvas] = Predictor(self.model, canvas, score=self.score)
-        return self._predictors[canvas]
+        short, long = (round(side * view.scale) for side in (settings.short_side, settings.long_side))
+        letterbox = letterbox_for((height, width), short, long, settings.rounding)
+        pixels = image[:, ::-1] if view.flip else image
+        boxed, size = letterbox(tf.constant(np.ascontiguousarray(pixels)))
+        if (height, width) not in self._predictors:
+            self._predictors[height, width] = Predictor(self.model, (height, width), score=self.score)
+        return self._predictors[height, width], boxed[None], size[None]
 
 
 @functools.cache

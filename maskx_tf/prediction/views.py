@@ -26,14 +26,6 @@ class Look(NamedTuple):
     predictor: ImagePredictor
     view: View
 
-    def detect(self, image: NDArray[np.uint8]) -> Detections:
-        """See `ImagePredictor.detect_view`."""
-        return self.predictor.detect_view(image, self.view)
-
-    def segment(self, image: NDArray[np.uint8], found: Detections) -> Detections:
-        """See `ImagePredictor.segment_view`; for boxes and classes that were found."""
-        return self.predictor.segment_view(image, self.view, found.boxes, found.classes)
-
 
 def views_of(config: ModelConfig, augment: bool | Sequence[int]) -> tuple[View, ...]:
     """The views of test-time augmentation, each also mirrored.
@@ -61,10 +53,11 @@ def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
     first = looks[0].predictor
     if "masks" in first.model.box.outputs:
         return _voted(looks, image)
-    merged = _union([look.detect(image) for look in looks], first.config, first.score, image.shape[:2])
+    found = [predictor.detect_view(image, view) for predictor, view in looks]
+    merged = _union(found, first.config, first.score, image.shape[:2])
     if not first.model.outputs & {"masks", "keypoints"}:
         return merged
-    seen = [look.segment(image, merged) for look in looks]
+    seen = [predictor.segment_view(image, view, merged.boxes, merged.classes) for predictor, view in looks]
     if "masks" in first.model.outputs:
         merged = merged._replace(masks=np.mean([one.masks for one in seen], axis=0))
     if "keypoints" in first.model.outputs:

@@ -143,7 +143,7 @@ def finder(
     for predictor in made:
         predictor.refresh()
     looks = [Look(one, view) for one in made for view in views_of(one.config, augment)]
-    return looks[0].detect if len(looks) == 1 else functools.partial(agreed, looks)
+    return made[0] if len(looks) == 1 else functools.partial(agreed, looks)
 
 
 def opened(model: ModelOrPath, class_names: Sequence[str] = ()) -> Model:

@@ -92,7 +92,7 @@ def test_records_hold_what_evaluation_sees(photos: list[Path], evaluated: list[C
 def test_prediction_sees_what_evaluation_sees(photos: list[Path], evaluated: list[Canvas]) -> None:
     settings = config(input=INPUT.model_dump())
     predictor = ImagePredictor(small_model(settings), settings)
-    found = [predictor._letterbox(read_image(path), View()) for path in photos]
+    found = [predictor._on_canvas(read_image(path), View())[1:] for path in photos]
     assert_equal([Canvas(pixels[0].numpy(), size[0].numpy()) for pixels, size in found], evaluated)
 
 

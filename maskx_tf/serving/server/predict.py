@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gzip
 import time
 import zlib
@@ -15,7 +14,7 @@ import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server import rest_json
@@ -53,11 +52,8 @@ class Predict:
         self._heavy = anyio.CapacityLimiter(HEAVY_AT_ONCE)
         self._waiting = anyio.CapacityLimiter(MOST_THREADS)
 
-    def of(self, model: tuple[str, int | None]) -> ASGIApp:
-        """The application that answers for a model's name and version."""
-        return functools.partial(self._answer, model)
-
-    async def _answer(self, model: tuple[str, int | None], scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, model: tuple[str, int | None], scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request for a model's name and version."""
         headers = Headers(scope=scope)
         with Share(self._service.budget) as share:
             work = _Work(self._service, model, headers, share)

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from maskx_tf.files import Json
 from maskx_tf.protocol import messages
@@ -91,16 +91,16 @@ class _Models:
         verb = found["rest"]
         if verb in (None, "/metadata"):
             _require(scope, "GET", "HEAD")
-            response: ASGIApp = JSONResponse((_status if verb is None else _metadata)(self._service, model))
+            response = JSONResponse((_status if verb is None else _metadata)(self._service, model))
+            await response(scope, receive, send)
         elif verb == ":predict":
             _require(scope, "POST")
-            response = self._predict.of(model)
+            await self._predict.answer(model, scope, receive, send)
         elif verb in (":classify", ":regress"):
             _require(scope, "POST")
             raise ServingError(codes.INVALID_ARGUMENT, f"the model has no signatures for {verb[1:]}: use :predict")
         else:
             raise HTTPException(404)
-        await response(scope, receive, send)
 
 
 def _require(scope: Scope, *methods: str) -> None:
