@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from maskx_tf.serving.client import Answer, Client
 
 EXAMPLE = "Example: maskx ask localhost:8500 photos/ --model pets --out answers --json results.json"
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SERVED_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def ask(
@@ -48,9 +48,9 @@ def ask(
 
     if "://" not in address and not address.rpartition(":")[2].isdigit():
         raise BadInput(f"{address}: expected HOST:PORT, such as localhost:8500, or http://HOST:PORT")
-    files = [file for file in find_images(images) if file.suffix.lower() in SUFFIXES]
+    files = [file for file in find_images(images) if file.suffix.lower() in SERVED_SUFFIXES]
     if not files:
-        raise BadInput(f"{' '.join(images)}: no image there ({', '.join(SUFFIXES)})")
+        raise BadInput(f"{' '.join(images)}: no image there ({', '.join(SERVED_SUFFIXES)})")
     a_classes = None if labels is None else _read_labels(labels)
     try:
         security = read_tls(str(roots)) if roots is not None else Tls() if tls else None

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from maskx_tf.commands.data import AsJson
 from maskx_tf.errors import BadInput
 from maskx_tf.quiet import import_tensorflow
 
@@ -19,27 +20,26 @@ LITERT_EXAMPLE = "Example: maskx export litert runs/first --out phone --precisio
 
 app = typer.Typer(name="export", help="Write a model for TF Serving, for a device or for ONNX.", epilog=EXAMPLE)
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder.")]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings that win over the model's, such as export.warmup=3."),
 ]
-Metrics = Annotated[
+MetricsFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="metrics.json of maskx eval, to be packed; else the model's own.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="The summary as JSON.")]
 
 
 @app.command("saved-model", epilog=EXAMPLE)
 def saved_model(
-    model: Model,
+    model: ModelFolder,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the versions; its name is the model's name.")],
     overrides: Overrides = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="The new version's number; else one more than the highest there.")
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: the same as export.bf16=true.")] = False,
-    metrics: Metrics = None,
+    metrics: MetricsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a SavedModel for TF Serving. Its entry points take image files, pixels, or files and boxes."""
@@ -63,7 +63,7 @@ class Precision(StrEnum):
 
 @app.command(epilog=LITERT_EXAMPLE)
 def litert(
-    model: Model,
+    model: ModelFolder,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
     overrides: Overrides = None,
     precision: Annotated[
@@ -75,7 +75,7 @@ def litert(
         Path | None, typer.Option(metavar="DIR", help="Images like those that will be seen, for --precision int8.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many of them are looked at.")] = 100,
-    metrics: Metrics = None,
+    metrics: MetricsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a LiteRT model of builtin operators. It takes images of one size."""
@@ -92,13 +92,13 @@ def litert(
 
 @app.command(epilog=ONNX_EXAMPLE)
 def onnx(
-    model: Model,
+    model: ModelFolder,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
     overrides: Overrides = None,
     check: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images on which answers are compared with the model's.")
     ] = None,
-    metrics: Metrics = None,
+    metrics: MetricsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an ONNX model of standard operators. It takes any number of images of one size."""

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
+from maskx_tf import interrupts
 from maskx_tf.commands import recipes
 from maskx_tf.quiet import import_tensorflow
 
 EXAMPLE = "Example: maskx study synthetic_quick --out studies/quick"
-STOPPED = 130  # as after Ctrl-C
 
 
 def study(
@@ -53,7 +53,7 @@ def study(
             run.run(loaded, folder, only or (), lambda text: print(text, file=sys.stderr, flush=True))
         except run.StudyStopped:
             print("stopped; the same command goes on from there", file=sys.stderr)
-            raise typer.Exit(STOPPED) from None
+            raise typer.Exit(interrupts.EXIT_CODE) from None
     from maskx_tf.study import summary, tables
 
     found = summary.summarise(loaded, folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskx_tf import interrupts
 from maskx_tf.commands import recipes
 from maskx_tf.commands.progress import progress
 from maskx_tf.errors import BadInput
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from maskx_tf.config import Config
 
 EXAMPLE = "Example: maskx train synthetic_mask_x train.steps=2000 --out runs/first"
-STOPPED = 130  # as after Ctrl-C
 
 
 def train(
@@ -76,7 +76,7 @@ def train(
         if trained.stopped_by:
             bar.say(f"stopped at step {trained.steps}; --resume goes on from there")
     if trained.stopped_by:
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(interrupts.EXIT_CODE)
     if as_json:
         print(json.dumps({"steps": trained.steps, "run": str(run), "figures": trained.figures}, indent=2))
     else:

@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from maskx_tf.errors import BadInput
 from maskx_tf.export import warmup
-from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT, Labels, Signatures
+from maskx_tf.export.signatures import Labels, Signatures
 from maskx_tf.export.source import ExportModel, descriptions
 from maskx_tf.files import new_folder
+from maskx_tf.protocol.messages import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
 
 HIGHEST_VERSION = 2**63 - 1
 HIGHEST_ID = 2**31 - 1  # the signatures' classes are int32

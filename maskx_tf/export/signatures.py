@@ -23,9 +23,9 @@ from maskx_tf.models.branch import Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import images as image_ops
+from maskx_tf.protocol.messages import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
 from maskx_tf.structures import ADDED_FIELDS, PASTE_MODES, Detections
 
-SERVING_DEFAULT, IMAGE_TENSOR, SEGMENT_BOXES = "serving_default", "image_tensor", "segment_boxes"
 # segment_boxes takes no more for an image: a thousand regions is what the detector itself looks at.
 MAX_BOXES = 1000
 BAD_BOXES = "bad_boxes: expected finite numbers"
@@ -82,11 +82,7 @@ class Signatures(tf.Module):
             IMAGE_TENSOR: (self._detect_pixels, [pixels]),
             SEGMENT_BOXES: (self._segment, [files, boxes]),
         }
-        return {
-            name: tf.function(function, autograph=False).get_concrete_function(*specs)
-            for name, (function, specs) in every.items()
-            if name in names
-        }
+        return {name: _traced(function, *specs) for name, (function, specs) in every.items() if name in names}
 
     def _detect_files(self, image_bytes: tf.Tensor) -> Outputs:
         return self._detect(self._from_files(_some(image_bytes, "image_bytes")))

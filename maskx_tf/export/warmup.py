@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from maskx_tf.export.signatures import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
 from maskx_tf.protocol import messages
+from maskx_tf.protocol.messages import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
 from maskx_tf.protocol.tensors import to_proto
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"

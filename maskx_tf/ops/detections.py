@@ -6,7 +6,7 @@ computed for the (region, class) pairs that it returns and for nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -124,7 +124,7 @@ def proposals(
     limit: int,
     iou_threshold: float,
     min_side: float = 0.0,
-    suppress: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = nms_ops.nms_levels,
+    suppress: nms_ops.LevelSuppression = nms_ops.nms_levels,
 ) -> Proposals:
     """The RPN's proposals: best anchors of each level, decoded, clipped, suppressed per level, best of all.
 

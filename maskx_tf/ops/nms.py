@@ -10,6 +10,7 @@ better box of its group is above the threshold.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -141,6 +142,16 @@ def _best_in_turn(
         lambda step, *_: step < limit, keep_best, start, parallel_iterations=1, maximum_iterations=limit
     )
     return tuple(found)
+
+
+class LevelSuppression(Protocol):
+    """A form of `nms_levels`."""
+
+    def __call__(
+        self, boxes: tf.Tensor, scores: tf.Tensor, valid: tf.Tensor, *, iou_threshold: float, limit: int
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """See `nms_levels`."""
+        ...
 
 
 def nms_levels(

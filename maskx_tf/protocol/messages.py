@@ -91,6 +91,8 @@ SERVICES: dict[str, dict[str, tuple[str, str]]] = {
 SIGNATURE_DEF = "signature_def"  # the one field of metadata that a model has
 SIGNATURES_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 PREDICT_METHOD = "tensorflow/serving/predict"
+# The signatures of our exports: image files, pixels, and image files with boxes.
+SERVING_DEFAULT, IMAGE_TENSOR, SEGMENT_BOXES = "serving_default", "image_tensor", "segment_boxes"
 # States of a version, tensorflow_serving/apis/get_model_status.proto.
 START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50
 STATES = {START: "START", LOADING: "LOADING", AVAILABLE: "AVAILABLE", UNLOADING: "UNLOADING", END: "END"}

@@ -42,7 +42,6 @@ STEP_NAMES = {
     "disjoint": "disjoint masks",
 }  # as the model's name has them
 Metric = Literal["coco", "cityscapes", "lvis"]
-NO_DATA = "expected data to evaluate on, or a run whose configuration has data.val"
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,8 @@ def evaluate(
         model = opened(model)
         data = model.config.data
         if not data.val:
-            raise BadInput(f"{model.source or model.name}: {NO_DATA}")
+            what = "expected data to evaluate on, or a run whose configuration has data.val"
+            raise BadInput(f"{model.source or model.name}: {what}")
         held = open_data(data, progress=progress)
     config = model.config
     if options.boxes == "truth" and not options.steps.grabcut and "masks" not in config.model.outputs:

@@ -16,11 +16,12 @@ from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from maskx_tf.protocol.messages import SERVING_DEFAULT
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server import rest_json
 from maskx_tf.serving.server.batching import Arrays, Task
 from maskx_tf.serving.server.budget import Share, size_of
-from maskx_tf.serving.server.service import SERVING_DEFAULT, Service
+from maskx_tf.serving.server.service import Service
 from maskx_tf.serving.server.versions import Version
 from maskx_tf.serving.status import ServingError, outcome, result, too_large
 

@@ -34,7 +34,7 @@ PAGE_FILES = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-Model = tuple[str, int | None]
+ModelVersion = tuple[str, int | None]
 
 
 def make_app(service: Service, origins: list[str]) -> Starlette:
@@ -108,7 +108,7 @@ def _require(scope: Scope, *methods: str) -> None:
         raise HTTPException(405, headers={"Allow": ", ".join(methods)})
 
 
-def _status(service: Service, model: Model) -> Json:
+def _status(service: Service, model: ModelVersion) -> Json:
     states = [
         {
             "version": str(number),
@@ -120,7 +120,7 @@ def _status(service: Service, model: Model) -> Json:
     return {"model_version_status": states}
 
 
-def _metadata(service: Service, model: Model) -> Json:
+def _metadata(service: Service, model: ModelVersion) -> Json:
     with service.versions.using(*model) as version:
         signatures = {
             name: {

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from maskx_tf.protocol import messages
+from maskx_tf.protocol.messages import SERVING_DEFAULT
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server.batching import Arrays, Batcher, Parameters, Task
 from maskx_tf.serving.server.budget import Budget
@@ -22,7 +23,6 @@ from maskx_tf.serving.server.metrics import Metrics
 from maskx_tf.serving.server.versions import Version, Versions
 from maskx_tf.serving.status import ServingError, quoted, result, too_large
 
-SERVING_DEFAULT = "serving_default"
 LONGEST_WAIT = 3600.0  # seconds, for a request without a deadline; gRPC then says some centuries
 ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
 log = logging.getLogger("maskx.serving")
