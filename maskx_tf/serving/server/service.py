@@ -19,7 +19,7 @@ from maskx_tf.protocol.messages import SERVING_DEFAULT
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server.batching import Arrays, Batcher, Parameters, Task
 from maskx_tf.serving.server.budget import Budget
-from maskx_tf.serving.server.metrics import Metrics
+from maskx_tf.serving.server.metrics import ServerMetrics
 from maskx_tf.serving.server.versions import Version, Versions
 from maskx_tf.serving.status import ServingError, quoted, result, too_large
 
@@ -57,7 +57,7 @@ class Service:
     def __init__(self, versions: Versions, parameters: Parameters, limits: Limits) -> None:
         self.versions, self.limits = versions, limits
         self.budget = Budget(limits.max_held_bytes)
-        self.metrics = Metrics(
+        self.metrics = ServerMetrics(
             lambda: self.batcher.waiting(),
             self.budget.held,
             lambda: {number: state for number, (state, _) in versions.states().items()},
