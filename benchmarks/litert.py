@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import machine
-from maskx_tf.config.schema import DataConfig, Source
+from maskx_tf.config.data import DataConfig, Source
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.evaluation.runner import Finder
