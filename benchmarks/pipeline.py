@@ -112,7 +112,7 @@ def batches(examples: Examples, config: DataConfig) -> tf.data.Dataset:
 
 
 def speeds(made: tf.data.Dataset) -> tuple[Speed, Speed]:
-    """The first epoch, without its first batches, and the best of the later ones, for others may be at work here."""
+    """The first epoch, without its first batches, and the best later one, because others may be at work here."""
     found = iter(made)
     first = _epoch(found, 8)
     later = [_epoch(found, 0) for _ in range(EPOCHS)]

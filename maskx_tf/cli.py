@@ -5,7 +5,7 @@ is registered below: so this file stays short. Those files import typer alone at
 the functions, so that `maskx --help` answers at once.
 
 What a subcommand owes: a docstring of one line, an example, `--json` where it prints figures, `BadInput` for whatever
-the user can mend. What the frame does: exit code 0, 2 with one line for bad input, 130 for Ctrl-C, 1 with a traceback
+the user can fix. The frame does this: exit code 0, 2 with one line for bad input, 130 for Ctrl-C, 1 with a traceback
 for a bug.
 """
 
@@ -160,7 +160,7 @@ class _Visible:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
-    """What command(arguments) does, without its own ways with interrupts and broken pipes."""
+    """Calls command(arguments) and returns its result; click's own handling of interrupts and broken pipes is off."""
     command = typer.main.get_command(app)
     if COMPLETION in os.environ:
         command.main([], prog_name="maskx")  # prints the answer and ends the process

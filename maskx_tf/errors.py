@@ -36,7 +36,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, on one line, without the path that an OSError repeats; its type if it says nothing."""
+    """Returns an error's message on one line, without the path that an OSError repeats; its type if it has none."""
     return visible(" ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()))
 
 

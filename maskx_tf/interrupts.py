@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost: a library that swallows KeyboardInterrupt does not let the program go on to its end."""
+"""Keeps Ctrl-C from being lost in a library that swallows KeyboardInterrupt."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def class_loss(logits: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor) -> Loss:
 
 
 def class_entropy(logits: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """What each region adds to `class_loss`: float32 [B, R]."""
+    """Returns each region's part of `class_loss`: float32 [B, R]."""
     logits = tf.where(valid[..., None], tf.cast(logits, tf.float32), 0.0)
     return tf.where(valid, tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits), 0.0)
 

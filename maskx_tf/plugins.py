@@ -12,7 +12,7 @@ DOTTED_NAME = r"^\w+(\.\w+)+$"
 
 
 def imported(key: str, dotted: str) -> object:
-    """What a dotted name such as mine.Watcher stands for; modules of the current folder are found, too.
+    """Imports the object of a dotted name such as mine.Watcher; modules of the current folder are found, too.
 
     Args:
         key: the setting, for messages.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from maskx_tf import interrupts
 
-ALL = "0"  # of TF_CPP_MIN_LOG_LEVEL: whoever sets this wants to read the notes
+ALL = "0"  # of TF_CPP_MIN_LOG_LEVEL: a user who sets this wants to read the notes
 GOOD = b"\0"  # ends what is not worth reading
 
 # Reads to the end, and shows what it read unless it was told that all went well: so the last words of a process that
@@ -19,7 +19,7 @@ KEEPER = "import sys; held = sys.stdin.buffer.read(); held.endswith(b'\\0') or s
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow, and keeps to itself what that prints, unless the import fails or all notes are wanted.
+    """Imports TensorFlow, and hides what it prints unless the import fails or TF_CPP_MIN_LOG_LEVEL asks for it.
 
     TF_CPP_MIN_LOG_LEVEL=3 does for the rest of the process, but the first notes are written before it is read.
     """
@@ -34,7 +34,7 @@ def import_tensorflow() -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Whatever is written to file descriptor 2, by C++ too, is shown only if the block fails or the process dies."""
+    """Hides what is written to file descriptor 2, by C++ too, unless the block fails or the process dies."""
     end, beginning = os.pipe()
     shown = os.dup(2)
     keeper = subprocess.Popen(  # in a session of its own, where Ctrl-C does not end it

@@ -1,4 +1,4 @@
-"""The named tuples that travel between rooms, and the table of what is known about an instance.
+"""The named tuples that rooms exchange, and the table of the fields of an instance.
 
 Tensors are padded; flags say which entries are real.
 
@@ -70,7 +70,7 @@ COMMON_FIELDS = tuple(field for field in FIELDS if field.kind != "points")
 
 
 class KeypointSet(NamedTuple):
-    """What the keypoints of an instance are.
+    """The keypoints that instances of a class have.
 
     Attributes:
         names: of the keypoints, in their order.
@@ -167,7 +167,7 @@ ADDED_FIELDS = ("masks", "keypoints", "keypoint_scores")  # of `Detections`: tho
 
 
 class Detections(NamedTuple):
-    """What the model found, best first, padded to D an image.
+    """The detections of a batch, best first, padded to D an image.
 
     Attributes:
         boxes: float32 [B, D, 4], xyxy in pixels; zeros in padding.

@@ -1,4 +1,4 @@
-"""What the heads are trained towards: truth assigned to anchors and to regions, sampled with explicit seeds.
+"""Targets of the heads: truth assigned to anchors and to regions, sampled with explicit seeds.
 
 Crowd regions and padding are nobody's truth. Nothing here reads a mask: which regions have one is carried as a flag,
 and `ops.masks.mask_targets` cuts the masks of those that do.
@@ -152,7 +152,7 @@ def region_targets(
 def targets_of_choice(
     boxes: tf.Tensor, matches: Matches, chosen: Sample, targets: Targets, *, weights: tuple[float, float, float, float]
 ) -> RegionTargets:
-    """What chosen candidates should become.
+    """Returns the targets of chosen candidates.
 
     Args:
         boxes: float32 [B, A, 4], the candidates.

@@ -1,4 +1,4 @@
-"""What a model folder is, and what can be known of one without building its model or importing TensorFlow.
+"""Finds and describes model folders, without building a model or importing TensorFlow.
 
 config.yaml     the resolved configuration; what the folder's model is built from
 weights.npz     every variable by its name, each with a checksum
@@ -29,7 +29,7 @@ TABLE = "table"  # the variable that EMBEDDING holds, too: a model is built from
 
 
 class _Meta(BaseModel):
-    """What model.json must have, and what other rooms read of it; importers and training write more."""
+    """The keys of model.json that every model folder has and that other rooms read; importers and training add more."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -41,7 +41,7 @@ class _Meta(BaseModel):
 
 
 def refuse_other(folder: str | os.PathLike[str]) -> None:
-    """Objects to a place where something stands that is not a model folder.
+    """Raises BadInput if a place holds something other than a model folder.
 
     Raises:
         BadInput: naming what is in the way.
@@ -108,7 +108,7 @@ def _read_meta(path: Path) -> Json:
 
 
 def with_embedding(config: Config, path: str) -> Config:
-    """A configuration whose table of embeddings stands elsewhere, if it has one."""
+    """Returns the configuration with another path of the table of embeddings, if it has one."""
     if config.model.transfer.input != "embedding":
         return config
     transfer = config.model.transfer.model_copy(update={"embedding": path})

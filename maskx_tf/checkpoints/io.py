@@ -38,7 +38,7 @@ from maskx_tf.models.rcnn import RCNN
 
 
 class Loaded(NamedTuple):
-    """What a model folder holds.
+    """The contents of a model folder.
 
     Attributes:
         model: with its weights.
@@ -80,13 +80,13 @@ def write_into(folder: Path, model: RCNN, config: Config, meta: Json) -> None:
 
 
 def without_download(config: Config) -> Config:
-    """The configuration of a model whose weights come from elsewhere, whatever its backbone once started from."""
+    """Returns the configuration without a download of backbone weights: the model's weights come from elsewhere."""
     backbone = config.model.backbone.model_copy(update={"weights": "none"})
     return config.model_copy(update={"model": config.model.model_copy(update={"backbone": backbone})})
 
 
 def build_with(config: ModelConfig, table: np.ndarray | None, *, portable: bool = False) -> RCNN:
-    """Builds a model whose T reads a table that stands in no file yet, if it reads one."""
+    """Builds a model whose T reads a table that is not in a file yet, if it reads one."""
     if table is None:
         return build(config, portable=portable)
     with tempfile.TemporaryDirectory(prefix="maskx-") as folder:
@@ -97,7 +97,7 @@ def build_with(config: ModelConfig, table: np.ndarray | None, *, portable: bool 
 
 
 def open_model(path: str | os.PathLike[str], *, portable: bool = False) -> Loaded:
-    """What a MODEL argument of the command line means: see `find` and `load`."""
+    """Opens the model of a command's MODEL argument; see `find` and `load`."""
     return load(find(path), portable=portable)
 
 

@@ -35,7 +35,7 @@ MOST_EXPANSION, ALWAYS_ALLOWED = 50, 2**28
 
 
 class ArrayHeader(NamedTuple):
-    """What the first bytes of an array say.
+    """The shape and type of an array, from its header.
 
     Attributes:
         shape: of the array.

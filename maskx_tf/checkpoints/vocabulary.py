@@ -1,7 +1,7 @@
 """Surgery on a model's vocabulary: classes are rows of weights, so they can be added, dropped and put in order.
 
 Nothing else of the model changes. In family mask_x_rcnn the transfer function makes mask filters of the rows of a new
-class at once; in family mask_rcnn a class has mask rows of its own, which need training.
+class at once; in family mask_rcnn a class has its own mask rows, which need training.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def read(path: Path, model: RCNN, config: Config, count: int) -> ClassRows:
 
 
 def attach_masks(model: RCNN, config: Config, overrides: Sequence[str] = ()) -> tuple[RCNN, Config]:
-    """A Faster R-CNN with a fresh mask branch: a Mask^X R-CNN whose T and mask head wait for training.
+    """Returns a Mask^X R-CNN made of a Faster R-CNN: T and the mask head are new and untrained.
 
     Args:
         model: the detector, whose weights all stay.

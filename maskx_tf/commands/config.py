@@ -1,4 +1,4 @@
-"""`maskx config`: shows what a recipe comes to."""
+"""`maskx config`: prints the resolved settings of a recipe."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def config(
         ),
     ] = False,
 ) -> None:
-    """Print every setting that a recipe comes to. Its bases and the overrides are resolved and checked."""
+    """Print every setting of a recipe. Its bases and the overrides are resolved and checked."""
     from maskx_tf.config import dump, load
     from maskx_tf.config.recipes import find
     from maskx_tf.files import as_json as json_text
@@ -91,7 +91,7 @@ def config(
         return
     if out.exists() and os.path.samefile(out, find(recipe)):
         raise BadInput(
-            f"--out {out}: expected another file, for it would replace the recipe, its base and its comments"
+            f"--out {out}: expected another file, because it would replace the recipe, its base and its comments"
         )
     write_text(out, text)
     print(f"wrote {out}")

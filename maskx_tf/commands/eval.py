@@ -123,7 +123,7 @@ def _sources(
         given = {"--images": images, "--annotations": annotations, "--masks-b": masks_b}
         for option, path in given.items():
             if path is not None:
-                raise BadInput(f"{option} {path}: expected --images and --annotations with it")
+                raise BadInput(f"{option} {path}: expected both --images and --annotations")
         return ()
     if form not in READERS:
         raise BadInput(f"--format: expected one of {', '.join(READERS)}, found {form!r}")

@@ -52,7 +52,7 @@ def saved_model(
 
 
 class Precision(StrEnum):
-    """What a LiteRT model computes with."""
+    """The number type that a LiteRT model computes with."""
 
     float32 = "float32"
     float16 = "float16"
@@ -70,7 +70,7 @@ def litert(
         Precision,
         typer.Option(help="Weights of 32, 16 or 8 bits; mixed: 8 for masks alone; int8: features in integers, too."),
     ] = Precision.float32,
-    parts: Annotated[bool, typer.Option("--parts", help="Detector and mask head as graphs of their own.")] = False,
+    parts: Annotated[bool, typer.Option("--parts", help="Write detector and mask head as two graphs.")] = False,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images like those that will be seen, for --precision int8.")
     ] = None,

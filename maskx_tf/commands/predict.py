@@ -81,7 +81,7 @@ def predict(
 
 
 def augmentation(augment: bool, scales: str | None) -> bool | tuple[int, ...]:
-    """What the options --augment and --scales ask for: see `prediction.views.views_of`."""
+    """Returns the views that --augment and --scales ask for; see `prediction.views.views_of`."""
     if scales is None:
         return augment
     sides = tuple(int(part) if part.isdecimal() else 0 for part in scales.split(","))

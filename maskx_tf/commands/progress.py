@@ -1,4 +1,4 @@
-"""The progress bar of the commands that take their time."""
+"""The progress bar of long commands."""
 
 from __future__ import annotations
 

@@ -29,4 +29,4 @@ def report(
     from maskx_tf.tasks.report import GalleryOptions, write_report
 
     report = write_report(folders, out, GalleryOptions(pictures, score, seed))
-    print(f"wrote {report.path}: {report.subjects} in {report.bytes / 2**20:.1f} MiB")
+    print(f"wrote {report.path}: {report.subjects} models and evaluations, {report.bytes / 2**20:.1f} MiB")

@@ -1,4 +1,4 @@
-"""`maskx study`: the papers' tables, from nothing to figures next to the paper's."""
+"""`maskx study`: reproduces the papers' tables, next to the papers' figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`maskx vocabulary`: which classes a model knows, and other ones."""
+"""`maskx vocabulary`: lists and changes the classes of a model."""
 
 from __future__ import annotations
 

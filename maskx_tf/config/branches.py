@@ -68,17 +68,17 @@ class MaskConfig(Section):
     @model_validator(mode="after")
     def _combination(self) -> MaskConfig:
         if self.regions != "jittered" and self.jitter != type(self).model_fields["jitter"].default:
-            raise impossible("jitter", f"nothing, for regions is {self.regions}", self.jitter)
+            raise impossible("jitter", f"nothing, because regions is {self.regions}", self.jitter)
         if self.mlp_side is not None and self.head != "mlp":
-            raise impossible("mlp_side", f"null, for head is {self.head}", self.mlp_side)
+            raise impossible("mlp_side", f"null, because head is {self.head}", self.mlp_side)
         if self.activation == "softmax" and self.head == "mlp":
-            raise impossible("activation", "sigmoid, for head is mlp", self.activation)
+            raise impossible("activation", "sigmoid, because head is mlp", self.activation)
         if self.trunk != "plain" and self.head == "mlp":
-            raise impossible("trunk", "plain, for head is mlp", self.trunk)
+            raise impossible("trunk", "plain, because head is mlp", self.trunk)
         if self.pixels and self.head == "mlp":
-            raise impossible("pixels", "false, for head is mlp", self.pixels)
+            raise impossible("pixels", "false, because head is mlp", self.pixels)
         if self.box_losses and self.activation == "softmax":
-            raise impossible("box_losses", "none, for activation is softmax", list(self.box_losses))
+            raise impossible("box_losses", "none, because activation is softmax", list(self.box_losses))
         if len(set(self.box_losses)) < len(self.box_losses):
             raise impossible("box_losses", "no loss twice", list(self.box_losses))
         if self.activation == "softmax" and self.outputs == "agnostic":
@@ -86,7 +86,7 @@ class MaskConfig(Section):
         if self.mlp_branch != "none" and self.head == "mlp":
             raise impossible("mlp_branch", "none, for the branch is added to head fcn", self.mlp_branch)
         if self.mlp_branch != "none" and self.activation == "softmax":
-            raise impossible("mlp_branch", "none, for softmax cancels what all classes share", self.mlp_branch)
+            raise impossible("mlp_branch", "none, because softmax cancels what all classes share", self.mlp_branch)
         return self
 
 
@@ -123,7 +123,7 @@ class KeypointConfig(Section):
     @model_validator(mode="after")
     def _pairs(self) -> KeypointConfig:
         if not self.use:
-            refuse_unused(self, "nothing, for use is false")
+            refuse_unused(self, "nothing, because use is false")
         if len(set(self.names)) < len(self.names):
             raise impossible("names", "no name twice", list(self.names))
         for key, pairs in (("skeleton", self.skeleton), ("flip", self.flip)):
@@ -163,7 +163,7 @@ class TransferConfig(Section):
     @model_validator(mode="after")
     def _table(self) -> TransferConfig:
         if self.input == "embedding" and self.embedding is None:
-            raise impossible("embedding", "the path of a .npy table, for input is embedding", None)
+            raise impossible("embedding", "the path of a .npy table, because input is embedding", None)
         if self.input != "embedding" and self.embedding is not None:
-            raise impossible("embedding", f"null, for input is {self.input}", self.embedding)
+            raise impossible("embedding", f"null, because input is {self.input}", self.embedding)
         return self

@@ -41,7 +41,7 @@ class RandomDraw(Section):
 
 
 class RandomSplit(Section):
-    """A masks policy that leaves the choice of A to chance."""
+    """A masks policy that draws A at random."""
 
     random: RandomDraw = Field(description="How many classes, and the seed.")
 
@@ -114,8 +114,8 @@ class DataConfig(Section):
     )
     names: Text | None = Field(
         default=None,
-        description="YAML file of new class names, such as sofa: couch; null there drops a class. It speaks of train; "
-        "val is renamed alike.",
+        description="YAML file of new class names, such as sofa: couch; null there drops a class. A file of the "
+        "package has a name, such as study/ccp_names. It has to fit train; val is renamed in the same way.",
     )
     records: Text | None = Field(
         default=None,

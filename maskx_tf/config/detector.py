@@ -108,13 +108,13 @@ class BackboneConfig(Section):
         if self.neck in ("c4", "dc5") and of_keras:
             raise impossible("neck", f"fpn or c5, for {self.name} comes as a whole from Keras", self.neck)
         if self.name == "resnet_small" and self.neck == "c4":
-            raise impossible("neck", "another than c4, for its box head is of a full ResNet's width", self.neck)
+            raise impossible("neck", "another than c4, because its box head is of a full ResNet's width", self.neck)
         for key in ("norm_epsilon", "stride_in_1x1", "stem_pool", "non_local"):
             found = getattr(self, key)
             if of_keras and found != type(self).model_fields[key].default:
                 raise impossible(key, f"nothing, for {self.name} has its own", found)
         if self.weights != "none" and not of_keras:
-            raise impossible("weights", f"none, for Keras has no {self.name}: import a checkpoint", self.weights)
+            raise impossible("weights", f"none, because Keras has no {self.name}: import a checkpoint", self.weights)
         return self
 
 
@@ -204,7 +204,7 @@ class RoiConfig(Section):
     @model_validator(mode="after")
     def _sampling(self) -> RoiConfig:
         if self.samples == 0 and self.reduce != "average":
-            raise impossible("reduce", "average, for samples is 0", self.reduce)
+            raise impossible("reduce", "average, because samples is 0", self.reduce)
         return self
 
 

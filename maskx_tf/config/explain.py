@@ -1,4 +1,4 @@
-"""From what pydantic objects to, to one line that a person can act on."""
+"""Turns pydantic's validation errors into one line that a user can act on."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _keys(location: Sequence[str | int]) -> Keys:
 
 
 def _path(keys: Keys) -> str:
-    """The dotted key in the schema, of which positions in lists are no part."""
+    """Returns the dotted key in the schema, without positions in lists."""
     return ".".join(key for key in keys if isinstance(key, str))
 
 
@@ -148,7 +148,7 @@ def valid_keys(section: type[BaseModel] = Config, above: str = "") -> Iterator[s
 
 
 def _nearest(keys: Keys, schema: type[BaseModel]) -> str:
-    """What to write instead of a key that does not exist."""
+    """Suggests a valid key for an unknown one."""
     path = _path(keys)
     known = list(valid_keys(schema))
     if path in known:

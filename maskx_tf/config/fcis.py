@@ -60,7 +60,7 @@ class FcisConfig(Section):
         if self.size % self.group:
             raise impossible("size", f"a multiple of group, which is {self.group}", self.size)
         if self.scores == "average" and self.passes != 1:
-            raise impossible("passes", "1, for scores is average", self.passes)
+            raise impossible("passes", "1, because scores is average", self.passes)
         if self.scores == "average":
-            refuse_unused(self, "nothing, for scores is average: the model has no masks", keys=OF_MASKS)
+            refuse_unused(self, "nothing, because scores is average: the model has no masks", keys=OF_MASKS)
         return self

@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of: a frozen base class, strict scalars, and one way to object."""
+"""Base classes of the configuration: a frozen section, strict scalars, and one form of error message."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class _Layer(NamedTuple):
-    """Settings and the name under which a message speaks of where they stand."""
+    """Settings, and the name of their source for messages."""
 
     name: str
     settings: Json
@@ -119,6 +119,8 @@ def _read_file(path: str, names: list[str]) -> Json:
         reason = getattr(error, "strerror", None) or error
         where = f"{names[-2]}: base: {path}" if len(names) > 1 else path
         hint = did_you_mean(Path(path).stem, recipes.names()) if isinstance(error, FileNotFoundError) else ""
+        if not hint and recipes.RECIPE_NAME.fullmatch(path):
+            hint = "; maskx recipes lists the names"
         raise BadInput(f"{where}: cannot be read: {reason}{hint}") from None
     if len(data) > MOST_BYTES:
         raise BadInput(f"{path}: expected a YAML file, found more than {MOST_BYTES // 1_000_000} MB")
@@ -166,7 +168,7 @@ def _merge(below: Json, above: Json, name: str, origins: dict[Keys, str], keys: 
 
 
 def _origin(keys: Keys, origins: dict[Keys, str], last: str) -> str:
-    """Where the value stands; for a value that nobody set, the last place that set something near it."""
+    """Returns the source of a value; of a default, the last source that set something near it."""
     for length in range(len(keys), 0, -1):
         if keys[:length] in origins:
             return origins[keys[:length]]

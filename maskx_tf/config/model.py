@@ -18,7 +18,7 @@ MAPS = {"fpn": 5, "c5": 1, "c4": 1, "dc5": 1}  # fpn: P2..P6
 
 
 class DetectionsConfig(Section):
-    """What counts as a detection, and how its mask is drawn."""
+    """Which candidates become detections, and how their masks are drawn."""
 
     score: Fraction = Field(default=0.05, description="Detections with this score or less are dropped.")
     nms_iou: Fraction = Field(
@@ -101,7 +101,7 @@ class ModelConfig(Section):
     def _shapes(self) -> ModelConfig:
         neck = self.backbone.neck
         if any(side % STRIDES[neck] for side in self.input.canvas):
-            expected = f"multiples of {STRIDES[neck]}, for neck is {neck}"
+            expected = f"multiples of {STRIDES[neck]}, because neck is {neck}"
             raise impossible("input.canvas", expected, list(self.input.canvas))
         if len(self.anchors.sizes) != MAPS[neck]:
             lists = "1 list" if MAPS[neck] == 1 else f"{MAPS[neck]} lists"
@@ -124,11 +124,11 @@ class ModelConfig(Section):
                 )
             return self
         if self.backbone.neck != "dc5":
-            raise impossible("backbone.neck", "dc5, for family is fcis", self.backbone.neck)
+            raise impossible("backbone.neck", "dc5, because family is fcis", self.backbone.neck)
         if self.keypoint.use:
-            raise impossible("keypoint.use", "false, for family is fcis", True)
+            raise impossible("keypoint.use", "false, because family is fcis", True)
         if self.detections.box_voting is not None and "masks" in self.outputs:
-            expected = "null, for family is fcis, whose boxes enclose the masks"
+            expected = "null, because family is fcis, whose boxes enclose the masks"
             raise impossible("detections.box_voting", expected, self.detections.box_voting)
         return self
 
@@ -147,9 +147,9 @@ class ModelConfig(Section):
         for key, only in (("head", "fcn"), ("outputs", "specific"), ("activation", "sigmoid")):
             found = getattr(self.mask, key)
             if found != only:
-                raise impossible(f"mask.{key}", f"{only}, for family is mask_x_rcnn", found)
+                raise impossible(f"mask.{key}", f"{only}, because family is mask_x_rcnn", found)
         if self.box.layers == 0:
-            raise impossible("box.layers", "at least 1, for family is mask_x_rcnn: T reads rows of box.width", 0)
+            raise impossible("box.layers", "at least 1, because family is mask_x_rcnn: T reads rows of box.width", 0)
         if self.box.class_agnostic and self.transfer.input in ("box", "cls_box"):
             expected = f"false, for transfer.input is {self.transfer.input}: T reads a class's own box weights"
             raise impossible("box.class_agnostic", expected, self.box.class_agnostic)

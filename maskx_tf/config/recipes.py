@@ -11,7 +11,7 @@ RECIPE_NAME = re.compile(r"\w+(/\w+)*")
 
 
 def find(name: str, folder: str | os.PathLike[str] = "") -> str:
-    """The path of a recipe or study: the file of this name in a folder, or else the package's.
+    """Returns the path of a recipe, a study or a file of class names: the file in a folder, or else the package's.
 
     Args:
         name: a path, relative to the folder, or a name that `names` has.
@@ -19,14 +19,14 @@ def find(name: str, folder: str | os.PathLike[str] = "") -> str:
     """
     path = os.path.join(folder, name)
     if not os.path.isfile(path) and RECIPE_NAME.fullmatch(name):
-        for packaged in (PACKAGED / f"{name}.yaml", PACKAGED / "study" / f"{name}.yaml"):
+        for packaged in (PACKAGED / f"{name}.yaml", PACKAGED / "study" / f"{name}.yaml", PACKAGED / f"{name}.yml"):
             if packaged.is_file():
                 return str(packaged)
     return path
 
 
 def purposes(part: str = "") -> dict[str, str]:
-    """What each recipe is for: the first line of its file, by name.
+    """Returns the purpose of each recipe by name: the first line of its file.
 
     Args:
         part: a folder among the recipes, such as "study".

@@ -76,7 +76,7 @@ def _row(path: str, name: str, one: Json, section: Json, places: dict[str, str],
 
 
 def _kind(one: Json, places: dict[str, str]) -> str:
-    """What a value may be, in words."""
+    """Describes the values that a field accepts, in words."""
     if "$ref" in one:
         place = places[_name(one)]
         return f"section [{place}](#{re.sub(r'[^a-z_]', '', place.lower())})"

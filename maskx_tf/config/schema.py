@@ -1,4 +1,4 @@
-"""The whole configuration: `model` beside the sections about runs, which are `data`, `train`, `evaluate`, `export`."""
+"""The whole configuration: `model`, and the sections about runs: `data`, `train`, `evaluate`, `export`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EvaluateConfig(Section):
 
 
 class ExportConfig(Section):
-    """What an export holds."""
+    """The contents of an export."""
 
     signatures: tuple[Literal["serving_default", "image_tensor", "segment_boxes"], ...] | None = Field(
         default=None,
@@ -53,7 +53,7 @@ class ExportConfig(Section):
 
 
 class Config(Section):
-    """Everything that a run depends on beside the code, the data and the machine."""
+    """Everything that a run depends on besides the code, the data and the machine."""
 
     model: ModelConfig = Field(default=ModelConfig(), description="The network and its conventions.")
     data: DataConfig = Field(default=DataConfig(), description="The images.")
@@ -102,7 +102,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _kinds(self) -> Config:
         if "keypoint" in (self.evaluate.kinds or ()) and "keypoints" not in self.model.outputs:
-            expected = "no keypoint, for the model has no keypoints"
+            expected = "no keypoint, because the model has no keypoints"
             raise impossible("evaluate.kinds", expected, list(self.evaluate.kinds or ()))
         return self
 
@@ -110,9 +110,9 @@ class Config(Section):
     def _family(self) -> Config:
         stages = (self.train.stage, *self.train.stages)
         if self.model.family == "fcis" and set(stages) != {"all"}:
-            raise impossible("train.stage", "all, for the maps of family fcis give boxes and masks", stages[-1])
+            raise impossible("train.stage", "all, because the maps of family fcis give boxes and masks", stages[-1])
         if self.model.family != "fcis":
-            why = f"nothing, for family {self.model.family} has no convolution before maps"
+            why = f"nothing, because family {self.model.family} has no convolution before maps"
             refuse_unused(self.train, why, keys=["neck_rate_factor"], prefix="train.")
         if "masks" not in self.model.outputs:
             without = f"for family {self.model.family} has no masks"

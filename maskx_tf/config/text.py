@@ -1,4 +1,4 @@
-"""YAML as it is meant here: version 1.2's plain scalars, no key twice, no aliases, no tags.
+"""The YAML that is read here: version 1.2's plain scalars, no key twice, no aliases, no tags.
 
 PyYAML reads version 1.1, in which `no` is false, `1e-4` is text, `010` is eight and a repeated key silently wins.
 """
@@ -38,7 +38,7 @@ def _represent_list(dumper: _Dumper, items: list[Any]) -> yaml.Node:
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    # Escaped in quotes, for PyYAML loses the rarer line ends, such as U+0085, in any other style.
+    # Escaped in quotes, because PyYAML loses the rarer line ends, such as U+0085, in any other style.
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 

@@ -51,7 +51,8 @@ class TrainConfig(Section):
         default=None, description="For stage regions: a run or model folder whose network proposes the regions."
     )
     weights: Text | None = Field(
-        default=None, description="A checkpoint, run folder or imported model to start from; null starts anew."
+        default=None,
+        description="A checkpoint, run folder or imported model to start from; null starts with random weights.",
     )
     steps: Count = Field(default=90_000, description="Updates of the weights.")
     batch: Count = Field(default=16, description="Images an update, over all devices.")
@@ -111,7 +112,7 @@ class TrainConfig(Section):
         default=0, ge=0, description="Steps from one sheet of predictions for TensorBoard to the next; 0: none."
     )
     checkpoint_every: Count = Field(default=5_000, description="Steps from one checkpoint to the next.")
-    keep: Count = Field(default=3, description="Checkpoints that are kept, the newest ones, beside the best.")
+    keep: Count = Field(default=3, description="How many of the newest checkpoints are kept, besides the best.")
     callbacks: tuple[CallbackConfig, ...] = Field(
         default=(), description="Keras callbacks that join the run; on several machines, on the first alone."
     )
@@ -128,13 +129,15 @@ class TrainConfig(Section):
         if self.batch % self.accumulate:
             raise impossible("accumulate", f"a divisor of batch, which is {self.batch}", self.accumulate)
         if self.stages and self.stage != "all":
-            raise impossible("stage", "all, for stages names what learns", self.stage)
+            raise impossible("stage", "all, because stages names what learns", self.stage)
         if self.stages[:1] == ("regions",):
             raise impossible("stages", "another first than regions, which takes proposals from the one before it", "it")
         for stage in (self.stage, *self.stages[:1]):
             if stage in LATER_STAGES and self.weights is None:
                 raise impossible("weights", f"the trained detector on which stage {stage} builds", None)
         if (self.stage == "regions") != (self.proposals is not None):
-            expected = "a run that proposes regions" if self.stage == "regions" else "null, for stage is not regions"
+            expected = (
+                "a run that proposes regions" if self.stage == "regions" else "null, because stage is not regions"
+            )
             raise impossible("proposals", expected, self.proposals)
         return self

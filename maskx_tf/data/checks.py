@@ -1,4 +1,4 @@
-"""Looks at all of a data set: what the reader found, every image to its last byte, every box and mask."""
+"""Checks a whole data set: what the reader found, every image to its last byte, every box and mask."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MOST_BEYOND, FEW = 0.5, 10  # share of boxes beyond their image that a mistaken 
 
 
 class Findings:
-    """Takes problems, counts them by kind, and keeps the first of each kind as examples."""
+    """Collects problems: counts them by kind, and keeps the first of each kind as examples."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[Problem]] = {}
 
     def __call__(self, problem: Problem) -> None:
-        """Takes a problem, as a `Report`."""
+        """Adds a problem, as a `Report`."""
         self.counts[problem.kind] += 1
         examples = self.examples.setdefault(problem.kind, [])
         if len(examples) < EXAMPLES:
@@ -66,7 +66,7 @@ def check(
     started: Callable[[int], None] = lambda images: None,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Dataset, Findings]:
-    """Looks at a data set.
+    """Checks a data set.
 
     Args:
         source: where it lies.
@@ -108,7 +108,7 @@ def _check_file(image: ImageRecord, where: str, report: Report) -> None:
     with open_image(image.file) as opened:
         suffixes = IMAGE_TYPES[str(opened.format)]
         if not isinstance(image.file, bytes) and image.file.suffix.lower() not in suffixes:
-            what = f"expected a name that ends in {suffixes[0]}, for it is {opened.format}, found {image.file.name}"
+            what = f"expected a name that ends in {suffixes[0]}, because it is {opened.format}, found {image.file.name}"
             report(Problem("image_type", where, what))
         if is_annotated_unturned(opened, image.width, image.height):
             report(Problem("image_turn", where, f"expected the size after EXIF's turn, found {opened.size}"))
@@ -157,7 +157,7 @@ def _check_mask(one: Instance, inside: Box, image: ImageRecord, where: str, repo
 
 
 def _check_keypoints(one: Instance, image: ImageRecord, where: str, report: Report) -> None:
-    """Whether the keypoints lie in the image, and some of them in the box; a crowd's are nobody's target."""
+    """Reports keypoints beyond the image, and objects without a keypoint in their box; crowds are not checked."""
     if one.keypoints is None or one.crowd or not one.keypoint_count:
         return
     points = one.keypoints[one.keypoints[:, 2] > 0]

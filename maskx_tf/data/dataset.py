@@ -1,7 +1,7 @@
 """The records that every reader fills: a data set, its images, and the instances that an image shows.
 
 Nothing here depends on the format that a file has, or on TensorFlow. Classes are numbered 1..K in the order of
-`class_names`; the ids that a data set itself gives to its categories are kept beside them and used at the edges alone.
+`class_names`; the ids that a data set itself gives to its categories are kept next to them and used only at the edges.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def read_clicks(annotation: JsonView) -> NDArray[np.float32] | None:
 
 
 def as_clicks(clicks: NDArray[np.float32]) -> list[list[float]]:
-    """What an annotation says of its labelled points; see `read_clicks`."""
+    """Returns labelled points in the form of an annotation; see `read_clicks`."""
     return [[x, y, int(label == 1)] for x, y, label in clicks.tolist()]
 
 
@@ -142,11 +142,11 @@ def classes_of(dataset: Dataset) -> frozenset[int]:
 
 
 def as_category(named: KeypointSet) -> Json:
-    """What a category of COCO's says of its keypoints."""
+    """Returns the keypoint fields of a COCO category."""
     return {"keypoints": list(named.names), "skeleton": [[first + 1, second + 1] for first, second in named.skeleton]}
 
 
 def as_annotation(points: NDArray[np.float32]) -> Json:
-    """What an annotation of COCO's says of its keypoints."""
+    """Returns the keypoint fields of a COCO annotation."""
     written = keypoint_numbers(np.where(points[:, 2:] > 0, points, HALF_PIXEL))  # three zeros for one that is not there
     return {"keypoints": written, "num_keypoints": int((points[:, 2] > 0).sum())}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskx_tf.config import recipes
 from maskx_tf.config.data import DataConfig, Source
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def training_set(data: DataConfig, class_names: Sequence[str] = ()) -> Dataset:
-    """What training may see: `data.train` joined, renamed, and without the masks of B.
+    """Returns the training data: `data.train` joined and renamed, without the masks of B.
 
     Args:
         data: the section of the configuration.
@@ -29,7 +30,7 @@ def training_set(data: DataConfig, class_names: Sequence[str] = ()) -> Dataset:
     """
     if not data.train:
         raise BadInput("data.train: expected data sets to learn from, found none")
-    dataset = readers.for_training(_sources(data.train), _policy(data), _names(data), class_names)
+    dataset = readers.for_training(_sources(data.train), policy_of(data), _names(data), class_names)
     return _with_keypoints(dataset, data.min_keypoints)
 
 
@@ -65,7 +66,7 @@ def validation_set(
 
     Args:
         data: the section of the configuration.
-        class_names: those of the model; classes that it does not know are left out, for it cannot be asked for them.
+        class_names: those of the model; other classes are left out, because the model cannot find them.
             Empty: the classes of the data, in their order.
         say: receives a line if masks are left out.
 
@@ -96,9 +97,10 @@ def _sources(sources: Sequence[Source]) -> list[readers.DataFiles]:
     ]
 
 
-def _policy(data: DataConfig) -> splits.Policy:
+def policy_of(data: DataConfig) -> splits.Policy:
+    """The policy of `data.masks`."""
     return splits.parse(data.model_dump(mode="json", include={"masks"})["masks"])
 
 
 def _names(data: DataConfig) -> Renaming | None:
-    return None if data.names is None else read_names(Path(data.names))
+    return None if data.names is None else read_names(Path(recipes.find(data.names)))

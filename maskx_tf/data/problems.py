@@ -1,4 +1,4 @@
-"""What can be wrong with data, what training makes of it, and the two ways to take it: refuse, or collect and go on.
+"""The kinds of problems in data, what training does about each, and two ways to handle them: refuse, or collect.
 
 A reader reports every problem that it meets and then goes on without the record. Training passes `refuse`, which raises
 at the first problem that would make training wrong; `maskx data check` passes a collector, and sees all of them.
@@ -118,7 +118,7 @@ def noted(report: Report, where: str) -> Iterator[None]:
 
 
 def each_noted(items: Iterable[tuple[str, Item]], read: Callable[[Item, str], Result], report: Report) -> list[Result]:
-    """What `read` makes of each item and its place; items that are `Unfit` are reported and left out."""
+    """Returns the results of `read` for the items; reports and skips items that are `Unfit`."""
     results = []
     for where, item in items:
         with noted(report, where):

@@ -1,6 +1,6 @@
 """COCO's average precision of boxes, masks and keypoints, by pycocotools or the faster evaluator, over sets of classes.
 
-One evaluation over all classes is enough for every set of them, for no class has a part in another's matches: the mean
+One evaluation over all classes serves every set of them, because classes are matched separately: the mean
 over a set is what pycocotools gives when its categories are filtered. Classes without an object are left out.
 """
 
@@ -31,7 +31,7 @@ KEYPOINT_FIGURES = (("", EVERY_IOU, 0), ("50", 0, 0), ("75", AP75, 0), ("m", EVE
 
 
 class Scores(NamedTuple):
-    """What an evaluation found, with -1 where a class has no object of a size.
+    """The results of an evaluation; -1 where a class has no object of a size.
 
     Attributes:
         categories: the K category ids, rising.

@@ -60,10 +60,10 @@ def evaluate(
         map_of: gives Cityscapes' map of an image, by its id: masks are scored by its rules instead of COCO's.
         federated: LVIS' rules, by which boxes and masks are scored.
         out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.
-        facts: what detections depend on beside weights, truth and the arguments above, as plain data, such as the
+        facts: what detections depend on besides weights, truth and the arguments above, as plain data, such as the
             configuration: detections in `out` that were made with others are not used.
         on_image: is called after each image.
-        say: is told whether detections in `out` are used.
+        say: receives a line that says whether detections in `out` are used.
     """
     wanted: Sequence[IouKind] = ("mask",) if boxes == "truth" else kinds or _all_kinds(predictor.model, steps)
     mark = ""

@@ -25,7 +25,7 @@ FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
 
 
 class FederatedRules(NamedTuple):
-    """What LVIS' files say beyond COCO's.
+    """The fields of LVIS' files that COCO's do not have.
 
     Attributes:
         absent: the ids of the categories that each image, by its id, is known not to have.

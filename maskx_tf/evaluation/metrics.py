@@ -61,7 +61,7 @@ class Metrics(NamedTuple):
         return {**self._asdict(), "classes": classes}
 
     def flat(self, names: Collection[str] = ("AP", "AP50", "AP75")) -> dict[str, float]:
-        """What a log has room for, such as {"mask/B/AP": .21}; without figures that are not known."""
+        """Returns the known figures with flat names for a log, such as {"mask/B/AP": .21}."""
         return {
             f"{kind}/{group}/{name}": value
             for kind, groups in self.groups.items()
@@ -127,7 +127,7 @@ def measure(
 
 
 def _mask_figures(truth: Truth, results: list[Json], boxes: str) -> dict[int, Figures]:
-    """What masks alone have, by category: mAP^r, and the mean IoU where boxes are the truth's."""
+    """Returns figures that only masks have, by category: mAP^r, and the mean IoU for given boxes."""
     precision = voc.average_precision(truth, results, areas=(voc.eleven_points, voc.every_point))
     figures: dict[int, Figures] = {
         number: dict(zip(VOC_NAMES, values, strict=True)) for number, values in precision.items()

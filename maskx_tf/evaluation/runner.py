@@ -1,4 +1,4 @@
-"""Asks a model about images, batch by batch; what it finds goes to a file, with masks as the original's run lengths."""
+"""Runs a model on images, batch by batch, and stores detections in a file, with masks as the original's run lengths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, ea
 
 
 class _Found(NamedTuple):
-    """What was found in an image: boxes [D, 4] and keypoints [D, P, 3] in its own pixels, and of which annotations."""
+    """The detections of an image, boxes [D, 4] and keypoints [D, P, 3] in its own pixels, and their annotations."""
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -56,7 +56,7 @@ def run(
     pixels: PixelSource | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> None:
-    """Adds to the store every image of the batches that it has not yet; those it has are not asked about again.
+    """Adds the detections of every image of the batches that is not in the store yet.
 
     Args:
         predictor: of any family.
@@ -106,7 +106,7 @@ def _waiting(batch: EvaluationBatch, done: set[int], on_image: Callable[[], None
 
 
 def _part(batch: EvaluationBatch, rows: list[int]) -> Json:
-    """Some rows of a batch, with numbers in NumPy and images where they were."""
+    """Returns some rows of a batch; numbers become NumPy arrays, images stay tensors."""
     images = batch["images"] if len(rows) == len(batch["image_ids"]) else tf.gather(batch["images"], rows)
     numbers = {key: np.asarray(batch[key])[rows] for key in ("image_sizes", "original_sizes", "image_ids")}
     return {"images": images, **numbers}
@@ -125,7 +125,7 @@ def _detector(predictor: Predictor, categories: Mapping[int, int]) -> _Ask:
 
 
 def _looker(find: Finder, pixels: PixelSource, categories: Mapping[int, int]) -> _Ask:
-    """Shows each image as it is to what finds objects in it."""
+    """Returns a function that passes each whole image to a finder of objects."""
     unscaled = np.ones(4, np.float32)
 
     def ask(part: Json) -> list[_Found]:
@@ -148,7 +148,7 @@ def _found(one: Detections, scale: NDArray[np.float32], categories: Mapping[int,
 
 
 def _segmenter(predictor: Predictor, categories: Mapping[int, int], truth: Truth, *, with_masks: bool) -> _Ask:
-    """Gives the truth's boxes with score 1 and their true classes, and asks the model for their masks."""
+    """Returns a function that asks the model for the masks of the true boxes and classes, with score 1."""
     labels = {category: label for label, category in categories.items()}
     objects = {
         image: [one for one in annotations if not one.get("iscrowd") and one["category_id"] in labels]
@@ -194,7 +194,7 @@ def _boxes(annotations: Sequence[Annotation]) -> NDArray[np.float32]:
 
 
 def _scale(part: Json) -> NDArray[np.float32]:
-    """What canvas pixels are multiplied with to be the original's: [B, 4] for x1, y1, x2, y2."""
+    """Returns the factors from canvas pixels to the original's: [B, 4] for x1, y1, x2, y2."""
     ratio = part["original_sizes"] / part["image_sizes"]
     return np.asarray(ratio[:, [1, 0, 1, 0]], np.float32)
 

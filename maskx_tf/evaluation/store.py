@@ -25,7 +25,7 @@ class Store:
     Args:
         path: of the file.
         fingerprint: of all that detections depend on; a file of another is started again.
-        say: is told what became of a file that was there.
+        say: receives a line about a file that was there before.
 
     Raises:
         BadInput: another program's file is there, or it cannot be written.
@@ -51,7 +51,7 @@ class Store:
         files.append(self.path, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
 
     def _take_up(self, fingerprint: str, say: Callable[[str], None]) -> int:
-        """Notes which images are done; how many bytes of the file are whole lines, 0 to start again."""
+        """Reads which images are done, and returns the number of bytes of whole lines; 0 to start again."""
         with files.open_regular(self.path) as file:
             first = file.readline()
             head = _parsed(first)
@@ -60,7 +60,7 @@ class Store:
                     raise BadInput(f"{self.path}: expected detections that maskx eval wrote, found another file")
                 return 0
             if head != {STORE_KEY: STORE_FORMAT, "fingerprint": fingerprint}:
-                say(f"{self.path}: its detections are of another model, data set or settings: starting anew")
+                say(f"{self.path}: its detections are of another model, data set or settings: starting again")
                 return 0
             whole = len(first)
             for line in file:
@@ -110,7 +110,7 @@ def write_results(path: Path, out: Path) -> None:
 
 
 def _parsed(line: bytes) -> Json | None:
-    """What a whole line says; None for half a line."""
+    """Returns the data of a whole line; None for a line that is cut off."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -44,7 +44,7 @@ class _Class(BaseModel):
 
 
 class _Data(BaseModel):
-    """What was evaluated, in the words of a configuration."""
+    """The data set of an evaluation, as in a configuration."""
 
     name: str | None = None
     val: tuple[Source, ...] = ()
@@ -52,7 +52,7 @@ class _Data(BaseModel):
 
 
 class _Stored(BaseModel):
-    """What metrics.json must have to be shown; it may have more."""
+    """The keys of metrics.json that are needed to show it; it may have more."""
 
     images: int
     boxes: str

@@ -29,7 +29,7 @@ def of_kind(truth: Truth, kind: IouKind) -> Truth:
 
 
 def _ready(one: Annotation, kind: IouKind, points: int) -> Json:
-    """An annotation with all that evaluators ask for, in a mapping of its own, for they write into it."""
+    """An annotation with all that evaluators ask for, in a separate mapping, because they write into it."""
     entry = {"iscrowd": 0, "ignore": 0, **one}
     if kind == "keypoint":
         return {"keypoints": [0] * (3 * points), "num_keypoints": 0, **entry}

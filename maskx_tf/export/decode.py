@@ -1,4 +1,4 @@
-"""From the bytes of image files to canvases, inside a graph, one bad file being no harm to the others of a batch.
+"""Decodes image files to canvases inside a graph; a bad file does not harm the others of its batch.
 
 TensorFlow's decoders fail for the whole batch. Here each image is an element of a small `tf.data` pipeline that drops
 what fails; what is missing at its end was broken. Pixels are those of `predict.read_image`: turned upright, grey
@@ -137,5 +137,5 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _nothing(status: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What stands for an image that could not be read."""
+    """Returns the placeholder of an image that could not be read."""
     return tf.zeros([*canvas, 3], tf.uint8), tf.ones([2]), tf.zeros([2]), status

@@ -1,4 +1,4 @@
-"""What an image file says of itself before its pixels are decoded, read from its bytes by TensorFlow operations.
+"""Reads the size and orientation of an image file from its header, with TensorFlow operations.
 
 An exported graph has nothing else to read with, and it has to know the size before it decodes: a file of a few bytes
 may claim to hold 50000 x 50000 pixels. Nothing here fails: whatever cannot be read is a size of 0.

@@ -1,6 +1,6 @@
 """LiteRT models of builtin operators alone, for images of one size, from a model that was built portable.
 
-Forms, each a folder of one or two graphs beside `lite.json`, which says what they are:
+Forms, each a folder of one or two graphs and `lite.json`, which describes them:
 
 whole     model: image -> boxes, scores, classes, masks, keypoints
 parts     detector: image -> boxes, scores, classes, count and feature maps; masks: feature maps, boxes, classes, count
@@ -76,7 +76,7 @@ def write(source: ExportModel, out: Path, *, precision: str, parts: bool, images
         raise BadInput(f"{out}: expected a folder that is not there yet")
     examples = list(images)
     if precision == "int8" and (parts or not examples):
-        raise BadInput("int8 is two graphs of its own, and needs images that represent what will be seen")
+        raise BadInput("int8 writes two graphs: expected --images that resemble those of later use, and no --parts")
     parts = parts or precision == "mixed"
     if parts and "masks" not in source.model.outputs:
         raise BadInput("a family without masks has no parts")
@@ -104,7 +104,7 @@ def _write(source: ExportModel, folder: Path, precision: str, parts: bool, image
 
 
 def facts_of(settings: ModelConfig, graphs: list[Graph]) -> Json:
-    """What a program has to know to run the graphs."""
+    """Returns the facts that a program needs to run the graphs."""
     return {
         "graphs": [graph.name for graph in graphs],
         "canvas": list(settings.input.canvas),
@@ -244,7 +244,7 @@ def _named(found: Detections) -> GraphOutputs:
 
 
 def _added(found: Detections) -> GraphOutputs:
-    """What the branches have filled."""
+    """Returns the fields that the branches have filled."""
     return {name: value for name, value in found._asdict().items() if name in ADDED_FIELDS and value is not None}
 
 

@@ -21,7 +21,7 @@ HIGHEST_ID = 2**31 - 1  # the signatures' classes are int32
 
 
 class Written(NamedTuple):
-    """What was written.
+    """The result of an export.
 
     Attributes:
         path: of the version.

@@ -33,7 +33,7 @@ Outputs = dict[str, tf.Tensor]
 
 
 class Labels(NamedTuple):
-    """What detected classes are called outside, in the order of their indices 1..K.
+    """The names and ids that callers see, in the order of the class indices 1..K.
 
     Attributes:
         ids: of the data set.
@@ -107,7 +107,7 @@ class Signatures(tf.Module):
         return self._outputs(found, canvases._replace(status=status), box_ops.swap_xy(inside))
 
     def _outputs(self, found: Detections, canvases: Canvases, boxes: tf.Tensor) -> Outputs:
-        """What a caller gets; boxes are those of the detections, normalised."""
+        """Returns the outputs of a signature; boxes are the detections', normalised."""
         read = canvases.status == decode.OK
         valid = found.valid & read[:, None]
         classes = tf.where(valid, found.classes, 0)
@@ -137,7 +137,7 @@ class _Network:
     Args:
         model: of any family.
         canvas: height and width of its input.
-        part: how many given boxes are segmented at a time, for layers know their number when they are traced.
+        part: how many given boxes are segmented at a time, because layers know their number when they are traced.
     """
 
     def __init__(self, model: RCNN, canvas: tuple[int, int], part: int) -> None:
@@ -203,12 +203,12 @@ def _traced(function: Callable[..., Any], *specs: Any) -> Any:
 
 
 def _specs(traced: Any) -> Any:
-    """What a traced function gives, as specs for a function that takes it."""
+    """Returns the output specs of a traced function, for a function that takes its outputs."""
     return tf.nest.map_structure(tf.TensorSpec.from_tensor, traced.structured_outputs)
 
 
 def _some(images: tf.Tensor, name: str) -> tf.Tensor:
-    """The images of a batch, which has to have one: some kernels fail in their own words when it has none."""
+    """Returns the images; fails clearly for an empty batch, where some kernels fail with obscure errors."""
     check = tf.debugging.Assert(tf.shape(images)[0] > 0, [f"{name}: expected at least one image"])
     with tf.control_dependencies([check]):
         return tf.identity(images)

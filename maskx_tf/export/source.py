@@ -1,4 +1,4 @@
-"""The model that is exported: opened with settings of its own, and what a reader of the export should know of it."""
+"""The model that is exported: opened with the export's settings, and the facts that a reader of the export needs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def open_source(path: Path, overrides: Sequence[str] = (), *, portable: bool = F
 
 
 def descriptions(source: ExportModel) -> dict[str, str]:
-    """The files that describe a model, by their names: what an export carries beside its graph."""
+    """Returns the files that describe a model, by name; an export has them next to its graph."""
     config, meta = source.config, source.meta
     known = set(meta.get("a_classes") or ())
     labels = [

@@ -192,7 +192,7 @@ def _delta_weights(path: Path, cfg: JsonView | None) -> list[float]:
 
 
 def _set_masks(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json) -> None:
-    """What the blobs tell of the mask head."""
+    """Sets the mask head's settings from the blobs."""
     if settings["backbone"]["neck"] == "fpn" and look_up(cfg, "MRCNN.DILATION", 1) != 1:
         raise BadInput(f"{path}: cfg: MRCNN.DILATION: a dilated mask head cannot be imported")
     channels = tensor(path, blobs, "conv5_mask_w", 4).shape[1]
@@ -211,7 +211,7 @@ def _set_masks(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json)
 
 
 def _transfer(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json) -> Json:
-    """What shapes tell of T: its layers by their names, what it reads by the width of the first."""
+    """Reads T's settings from the blobs' shapes: its layers from their names, its input from the first one's width."""
     hidden = counted(blobs, "bbox2mask_mlp_l{}_w", first=1)
     width = tensor(path, blobs, "bbox2mask_mlp_l1_w" if hidden else "mask_fcn_logits_w_flat_w", 2).shape[1]
     features = settings["box"].get("width", 2048)

@@ -33,7 +33,7 @@ DETECTRON2_UNSUPPORTED = (
 )
 DETECTRON2_RULES = (
     Rule(r".*\.num_batches_tracked", "counters of batch norm: they play no part in inference"),
-    Rule(r"proposal_generator\.anchor_generator\.cell_anchors\..*", "anchors: made anew from the settings"),
+    Rule(r"proposal_generator\.anchor_generator\.cell_anchors\..*", "anchors: made again from the settings"),
     Rule(r"pixel_(mean|std)", "pixel mean and deviation: they stand in the settings"),
 )
 SCORE_DECONV = "roi_heads.keypoint_head.score_lowres.weight"

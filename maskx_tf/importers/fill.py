@@ -117,7 +117,7 @@ class Rule(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """What became of a file's tensors.
+    """How a file's tensors were used.
 
     Attributes:
         used: names of the tensors that variables are made of.

@@ -96,7 +96,7 @@ def _block_name(block: Block) -> str:
 
 
 def _network(path: Path) -> tuple[str, bool]:
-    """Which network a file is of, and whether its classifier is there: by shapes, for two forms name them otherwise."""
+    """Returns a file's network, and whether it has the classifier, from shapes: names differ between two forms."""
     shapes: list[tuple[int, ...]] = []
     promised = 0
 

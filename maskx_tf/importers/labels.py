@@ -1,4 +1,4 @@
-"""What the classes of an imported model are called: COCO's names where the number of classes says so, or a file's."""
+"""Names of an imported model's classes: COCO's where the number of classes fits, or those of a file."""
 
 from __future__ import annotations
 

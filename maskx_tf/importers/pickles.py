@@ -57,7 +57,7 @@ class ArrayUnpickler(pickle.Unpickler):
         self.known = self.names()
 
     def names(self) -> dict[tuple[str, str], Any]:
-        """What a pickle may name, and our stand-in for it."""
+        """The names that a pickle may use, and our stand-in for each."""
         known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("_codecs", "encode"): self.encode,
@@ -155,12 +155,12 @@ def read_pickle(path: Path) -> Any:
 
 
 def unpickle(unpickler: pickle.Unpickler, path: Path) -> Any:
-    """What an unpickler reads, its stand-ins replaced by what they stand for; the path is for messages."""
+    """Returns the contents of a pickle, with stand-ins replaced by plain values; the path is for messages."""
     try:
         return _plain(unpickler.load())
     except ForbiddenError as error:
         raise BadInput(
-            f"{path}: names {reason(error)}, expected arrays and containers alone; nothing was run: save weights alone"
+            f"{path}: expected only arrays and containers, found {reason(error)}; nothing was run: save only weights"
         ) from None
     except NONSENSE as error:
         raise BadInput(f"{path}: cut short, damaged or no pickle: {reason(error)}") from None

@@ -1,4 +1,4 @@
-"""What an importer makes of a file before any model is built, and the facts that shapes tell whatever the source."""
+"""The plan of an import, made before any model is built, and facts read from shapes that all sources share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tensors = dict[str, np.ndarray]
 
 
 class ImportRequest(NamedTuple):
-    """What a user asks of an importer.
+    """The arguments of an import.
 
     Attributes:
         path: the file.
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
 
 
 def refuse(path: Path, tensors: Tensors, known: Sequence[tuple[str, str]]) -> None:
-    """Objects to a model of a kind that is known and not supported.
+    """Raises BadInput for a model of a known kind that is not supported.
 
     Args:
         path: of the file.

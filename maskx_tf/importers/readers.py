@@ -1,4 +1,4 @@
-"""Tensors out of files of every form that the sources use; the form is told from the first bytes, not from the name."""
+"""Reads tensors from files of every form that the sources use; the first bytes decide the form, not the name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SAFETENSORS_TYPES = {
 
 
 def read(path: Path) -> Any:
-    """What a file holds: containers, text, numbers and arrays, nested as they are there.
+    """Reads a file's contents: containers, text, numbers and arrays, nested as in the file.
 
     Raises:
         BadInput: no such file, a form that is not read here, or damage. Nothing that the file holds is run.

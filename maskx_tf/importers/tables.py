@@ -1,7 +1,7 @@
 """Which tensor of a torchvision, detectron2 or Detectron file becomes which variable: one table for each.
 
 The tables follow a model's configuration, so they ask for exactly what that model has. What differs from source to
-source is how the parts are called; what a part is made of is told once.
+source is how the parts are called; the structure of a part is written once.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def resnet_blocks(config: ModelConfig) -> Iterator[Block]:
 
 
 def norm_names(config: ModelConfig) -> tuple[str, str, str, str]:
-    """What the scale, shift, mean and variance of a convolution's batch norm are called in our model."""
+    """Returns our names for the scale, shift, mean and variance of a convolution's batch norm."""
     if config.backbone.norm == "batch":
         return "norm/gamma", "norm/beta", "norm/moving_mean", "norm/moving_variance"
     return "gamma", "beta", "mean", "variance"

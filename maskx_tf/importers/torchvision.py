@@ -35,7 +35,7 @@ TORCHVISION_UNSUPPORTED = (
 )
 TORCHVISION_RULES = (
     Rule(r".*\.num_batches_tracked", "counters of batch norm: they play no part in inference"),
-    Rule(r"rpn\.anchor_generator\.cell_anchors\..*", "anchors: made anew from the settings"),
+    Rule(r"rpn\.anchor_generator\.cell_anchors\..*", "anchors: made again from the settings"),
     Rule(r"(transform\.)?(pixel|image)_(mean|std)", "pixel mean and deviation: they stand in the settings"),
 )
 KEYPOINT_DECONV = "roi_heads.keypoint_predictor.kps_score_lowres.weight"
@@ -94,10 +94,10 @@ def _modern(tensors: Tensors) -> tuple[Tensors, bool]:
 
 
 def _classes(request: ImportRequest, tensors: Tensors) -> tuple[tables.ClassOrder, label_names.NamedClasses]:
-    """Which rows are whose: COCO models keep 91, of which ten belong to nothing."""
+    """Returns the order of the classes in the file, and their names; of COCO's 91 rows ten are unused."""
     total = class_count(request.path, tensors, "roi_heads.box_predictor.cls_score.weight")
     if request.all_ids and total != COCO_ROWS:
-        raise BadInput(f"{request.path}: has {total} rows of classes, and all ids are kept where there are {COCO_ROWS}")
+        raise BadInput(f"{request.path}: expected {COCO_ROWS} rows of classes to keep all ids, found {total}")
     if total == COCO_ROWS and request.all_ids:
         labels = label_names.all_ids()
     elif total == COCO_ROWS and (request.classes is None or len(label_names.read(request.classes).names) != total - 1):

@@ -110,7 +110,7 @@ class Application(Layer):
             whole = make(weights=weights, include_top=False, input_shape=(None, None, 3))
         sources = {layer.name: layer for layer in whole.layers}
         for layer in self.network.layers:
-            if layer.weights:  # input layers, which have none, are numbered anew in each network
+            if layer.weights:  # input layers, which have none, are numbered again in each network
                 layer.set_weights(sources[layer.name].get_weights())
 
     def call(self, images: tf.Tensor, training: bool = False) -> list[tf.Tensor]:

@@ -107,7 +107,7 @@ class Res5Head(Layer):
 
 
 class Res5Pool(Layer):
-    """What a mask head without a pyramid reads: pooled regions, carried through the res5 that the box head uses.
+    """Input of a mask head without a pyramid: pooled regions after the res5 that the box head uses.
 
     Args:
         pool: a `RoiPooler`.

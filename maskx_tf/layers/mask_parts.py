@@ -1,4 +1,4 @@
-"""What mask heads are made of: the trunk, rows that make masks of its features, and the MLP branch."""
+"""Parts of mask heads: the trunk, the rows that make masks of its features, and the MLP branch."""
 
 from __future__ import annotations
 

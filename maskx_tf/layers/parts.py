@@ -1,4 +1,4 @@
-"""What all layers share: a base that writes down their options and reads them again, and the policy of their types."""
+"""Base class of all layers, which stores and restores their options, and the policy of their types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LayerConfig = dict[str, Any]
 
 
 class Layer(keras.layers.Layer):
-    """A layer whose configuration is the arguments of its constructor, those that it was not given included."""
+    """A layer whose configuration is all arguments of its constructor, defaults included."""
 
     def __init_subclass__(cls) -> None:
         """Lets Keras find the class by its name."""
@@ -59,7 +59,7 @@ def build_once(part: keras.layers.Layer, shape: Shape) -> None:
 
 
 def _unbuilt(serialised: object) -> object:
-    """What Keras serialised, without the shapes for which it would build layers at once."""
+    """Returns a serialised Keras layer without its shapes, for which Keras would build it at once."""
     if isinstance(serialised, dict):
         return {key: _unbuilt(value) for key, value in serialised.items() if key != "build_config"}
     return [_unbuilt(value) for value in serialised] if isinstance(serialised, list | tuple) else serialised

@@ -32,7 +32,7 @@ VARIANTS = {
 
 
 class Bottleneck(Layer):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut.
+    """1x1, 3x3 and 1x1 convolutions, and a shortcut around them.
 
     Args:
         filters: output channels.

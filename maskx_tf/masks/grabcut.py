@@ -1,6 +1,6 @@
 """GrabCut (Rother, Kolmogorov and Blake 2004): masks of boxes without learning, and sharper predicted masks.
 
-The colours inside a box are told apart from those around it. Only a window around the box is looked at, for speed and
+The colours inside a box are separated from those around it. Only a window around the box is looked at, for speed and
 because what is far away says little about what the box holds.
 """
 
@@ -147,7 +147,7 @@ def _segment(image: NDArray[np.uint8], left: int, top: int, right: int, bottom: 
 
 
 def _cut(image: NDArray[np.uint8], left: int, top: int, start: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """What GrabCut makes of a box.
+    """Returns GrabCut's mask of a box.
 
     Args:
         image: uint8 [H, W, 3].

@@ -1,4 +1,4 @@
-"""What an export says of an image, as `Detections`: a server sends the same arrays as the SavedModel gives."""
+"""Converts an export's arrays for an image to `Detections`; a server sends the same arrays as the SavedModel."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def encode(bitmap: NDArray[np.bool_]) -> Rle:
 
 
 def encode_crop(crop: Crop, height: int, width: int) -> Rle:
-    """The compressed form of an image's mask of which only a box's pixels are at hand.
+    """The compressed form of an image's mask, from the pixels of a box.
 
     Args:
         crop: lies inside the image.

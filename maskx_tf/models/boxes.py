@@ -72,7 +72,7 @@ class DetectionFilter(NamedTuple):
     def detections(
         self, boxes: tf.Tensor, chosen: Candidates, image_sizes: tf.Tensor, score: float | None = None
     ) -> Detections:
-        """What is left of the candidates, with boxes [B, C, 4], after suppression; see `candidates` for the score."""
+        """Suppresses candidates with boxes [B, C, 4] and returns the detections; see `candidates` for the score."""
         return detection_ops.detections(
             boxes,
             chosen,
@@ -118,7 +118,7 @@ class BoxBranch:
         self.predictor.build(self.head.compute_output_shape(shape))
 
     def vectors(self, features: list[tf.Tensor], boxes: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """What the head makes of boxes [B, N, 4]: float [B, N, F]."""
+        """Returns the head's vectors of boxes [B, N, 4]: float [B, N, F]."""
         pooled = self.pool(features[: len(self.pool.strides)], boxes)
         return self.head(pooled, training=training)
 

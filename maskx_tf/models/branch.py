@@ -1,4 +1,4 @@
-"""What the trunk shares with its branches, and what a branch has to offer (design.md calls this the contract)."""
+"""The interface of a branch (design.md calls it the contract), and the data that the trunk shares with it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Branch(Protocol):
         ...
 
     def prepare(self) -> Prepared:
-        """What `predict` needs and the weights alone decide, such as the filters that T makes."""
+        """Returns the values that `predict` needs and that depend on weights alone, such as T's filters."""
         ...
 
     def losses(self, scene: Scene, regions: RegionTargets, truth: Targets, seed: tf.Tensor) -> dict[str, Loss]:

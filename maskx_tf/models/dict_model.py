@@ -1,4 +1,4 @@
-"""What Keras' own methods accept: batches that are dicts, on canvases of several sizes.
+"""Makes Keras' own methods accept batches that are dicts, on canvases of several sizes.
 
 What Keras offers and such a model cannot do is refused in words that name what to use instead.
 """
@@ -93,7 +93,7 @@ class DictModel(keras.Model):
         self._make_for_each_shape("predict_function", super().make_predict_function, force)
 
     def _make_for_each_shape(self, name: str, make: Callable[..., None], force: bool) -> None:
-        """Sets a function that has Keras make another one for each shape of a batch, the number of images aside.
+        """Makes Keras build another function for each shape of a batch, apart from the number of images.
 
         Keras' own function forgets static shapes as soon as it has seen two.
 

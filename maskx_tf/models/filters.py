@@ -12,7 +12,7 @@ INPUTS = ("cls", "box", "cls_box")
 
 
 class Embeddings(Protocol):
-    """What T reads of each class."""
+    """The input of T: a vector for each class."""
 
     def rows(self) -> tf.Tensor:
         """float32 [K, size], a row for each foreground class."""

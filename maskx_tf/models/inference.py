@@ -1,4 +1,4 @@
-"""A model made ready to be asked: compiled once for a canvas, T worked out once, weights optionally frozen."""
+"""Compiled inference: graphs for a canvas of one size, T computed once, weights optionally frozen."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Predictor:
         self._graphs: dict[str, Callable[..., Any]] = {}
 
     def refresh(self) -> None:
-        """Takes the model's weights as they are now."""
+        """Updates the predictor to the model's current weights."""
         tf.nest.map_structure(lambda held, value: held.assign(value), self._prepared, self.model.prepare())
         if self.freeze:
             self._graphs.clear()
@@ -67,7 +67,7 @@ class Predictor:
     def segment(
         self, images: tf.Tensor, image_sizes: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor | None = None
     ) -> Detections:
-        """What branches add to boxes float32 [B, N, 4] in canvas pixels, of classes int32 [B, N] or the likeliest."""
+        """Returns the branches' outputs for boxes float32 [B, N, 4] in canvas pixels; the classes may be absent."""
         model = self.model
         if not model.branches:
             raise TypeError(f"{model.name} has neither masks nor keypoints")

@@ -1,4 +1,4 @@
-"""What a mask learns from: strategies that turn the regions of a batch into losses."""
+"""Strategies that turn the regions of a batch into mask losses."""
 
 from __future__ import annotations
 

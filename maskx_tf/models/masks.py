@@ -133,7 +133,7 @@ class MaskBranch:
         return box_ops.with_margin(boxes, self.margin) if self.margin else boxes
 
     def read(self, scene: Scene, regions: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
-        """What the head reads of regions: their features, and their pixels if it wants them."""
+        """Returns the head's input for regions: their features, and their pixels if it uses them."""
         pooled = self.pooled(scene, regions)
         return (pooled, self.pixels(scene, regions)) if self.reads_pixels else pooled
 

@@ -89,7 +89,7 @@ class ProposalFilter(NamedTuple):
 
 
 class RpnOutputs(NamedTuple):
-    """What the RPN says of every anchor, level by level.
+    """Outputs of the RPN for every anchor, level by level.
 
     Attributes:
         logits: float [B, A_level] of each level, objectness.
@@ -137,7 +137,7 @@ class ProposalStage:
     fixed_boxes: bool = False
 
     def outputs(self, features: list[tf.Tensor]) -> RpnOutputs:
-        """What the head says of the anchors of each level."""
+        """Returns the head's outputs for the anchors of each level."""
         levels = features[: len(self.anchors.strides)]
         logits, deltas = self.head(levels)
         return RpnOutputs(

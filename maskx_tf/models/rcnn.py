@@ -100,7 +100,7 @@ class RCNN(Trainable):
         self.proposer: Callable[[tf.Tensor, tf.Tensor], Proposals] | None = None
 
     def learn(self, parts: Collection[str]) -> None:
-        """Decides which parts learn, for good: the layers of the others are frozen, and their losses not computed."""
+        """Sets the parts that learn. It freezes the layers of the others, for good, and skips their losses."""
         if unknown := sorted(set(parts) - set(self.parts)):
             raise ValueError(f"{self.name} has no part {unknown[0]}, expected some of {', '.join(self.parts)}")
         self.learning_parts = frozenset(parts)
@@ -151,7 +151,7 @@ class RCNN(Trainable):
         return self.infer(inputs["images"], inputs["image_sizes"], self.prepare())
 
     def prepare(self) -> tuple[Prepared, ...]:
-        """What inference needs and the weights alone decide, of each branch: a predictor computes it once."""
+        """Returns each branch's values that depend on weights alone; a predictor computes them once."""
         return tuple(branch.prepare() for branch in self.branches)
 
     def infer(
@@ -173,7 +173,7 @@ class RCNN(Trainable):
         classes: tf.Tensor | None,
         prepared: tuple[Prepared, ...],
     ) -> Detections:
-        """What the branches add to given boxes [B, N, 4]; without classes, int32 [B, N], the likeliest are taken."""
+        """Returns the branches' outputs for given boxes [B, N, 4], of classes int32 [B, N] or the likeliest."""
         scene = self.scene(images, image_sizes)
         if classes is None:
             classes, scores = self.box.classify(scene, boxes)

@@ -44,7 +44,7 @@ class Learning(NamedTuple):
 
 
 class DeviceShare(NamedTuple):
-    """What one of several devices has of a batch.
+    """One device's share of a batch.
 
     Attributes:
         batch: its images.
@@ -208,7 +208,7 @@ class Trainable(DictModel):
     def _losses_of(
         self, share: DeviceShare, context: tf.distribute.ReplicaContext
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """What this device has of the weighted loss, and of each loss: their sums over devices are the losses."""
+        """Returns this device's part of the weighted loss and of each loss; the sums over devices are the losses."""
         losses = self.batch_losses(share.batch, share.seeds)
         totals = tf.where(share.any_images, tf.stack([loss.total for loss in losses.values()]), 0.0)
         counts = tf.where(share.any_images, tf.stack([loss.count for loss in losses.values()]), 0.0)
@@ -245,7 +245,7 @@ class Trainable(DictModel):
         return means
 
     def _maybe_symbolic_build(self, iterator: object = None, data_batch: object = None) -> None:
-        """Builds the optimizer; the layers stand. Keras' own way fails under MultiWorkerMirroredStrategy."""
+        """Builds the optimizer; layers are built already. Keras' own way fails under MultiWorkerMirroredStrategy."""
         del iterator, data_batch
         if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
@@ -253,7 +253,7 @@ class Trainable(DictModel):
 
 
 def checked_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float]:
-    """The weights of `compile`, if they are numbers for losses that there are.
+    """Returns the loss weights of `compile`; raises ValueError unless they are numbers for known losses.
 
     Raises:
         ValueError: they are not.

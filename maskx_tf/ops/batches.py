@@ -1,4 +1,4 @@
-"""What a batch of the input pipeline says, as the tuples that the model takes."""
+"""Converts a batch of the input pipeline to the tuples that the model takes."""
 
 from __future__ import annotations
 

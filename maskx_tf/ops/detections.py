@@ -56,7 +56,7 @@ def candidates(scores: tf.Tensor, valid: tf.Tensor, *, threshold: float, limit: 
 
 
 class Suppression(NamedTuple):
-    """What becomes of candidates that overlap a better one, within a class.
+    """How candidates that overlap a better one of their class are suppressed.
 
     Attributes:
         soft: None: they go. linear, gaussian: they lose score, see `nms.soft_nms`; gaussian reads no threshold.

@@ -41,7 +41,7 @@ def decode_keypoints(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The peak of each heat map after bicubic interpolation to the pixels of its box.
 
-    The boxes are worked through one after the other, for each has another number of pixels.
+    The boxes are worked through one after the other, because each has another number of pixels.
 
     Args:
         logits: float32 [B, N, P, S, S].

@@ -42,7 +42,7 @@ _BIT_VALUES = [128, 64, 32, 16, 8, 4, 2, 1]
 def mask_targets(
     masks: tf.Tensor, mask_boxes: tf.Tensor, regions: tf.Tensor, matches: tf.Tensor, *, size: int, samples: int = 2
 ) -> tf.Tensor:
-    """What the mask head should say for each region: its instance's mask, cut to the region.
+    """Returns the target of each region's mask: its instance's mask, cut to the region.
 
     The grid is sampled bilinearly at `samples` x `samples` points a cell, which are averaged; around its box a mask
     fades to zero within half a cell of its grid. Threshold the result at .5 for binary targets.

@@ -221,7 +221,7 @@ def nms_levels_portable(
 
 
 def _nothing(boxes: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What suppression leaves of no boxes at all."""
+    """Returns the result of suppression for no boxes."""
     count = tf.shape(boxes)[0]
     return tf.zeros([count, limit, 4]), tf.zeros([count, limit]), tf.zeros([count, limit], tf.bool)
 

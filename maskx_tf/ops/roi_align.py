@@ -188,7 +188,7 @@ def _regular_points(start: tf.Tensor, stop: tf.Tensor, points: int) -> tf.Tensor
 
 
 def _every(corners: Corners, first: int, step: int) -> Corners:
-    """The corners of every step-th sample, from `first` on."""
+    """Returns the corners of every step-th sample, from `first` on."""
     return [(index[..., first::step], weight[..., first::step]) for index, weight in corners]
 
 
@@ -245,6 +245,6 @@ def _check(samples: int, reduce: str) -> None:
     if samples not in (0, 1, 2):
         raise ValueError(f"samples is {samples}, expected 0, 1 or 2")
     if not samples and reduce != "average":
-        raise ValueError(f"reduce is {reduce!r}, expected average, for samples is 0")
+        raise ValueError(f"reduce is {reduce!r}, expected average, because samples is 0")
     if reduce not in ("average", "max"):
         raise ValueError(f"reduce is {reduce!r}, expected average or max")

@@ -205,7 +205,7 @@ def _contents(source: bytes | Path) -> bytes:
 
 
 def _decoded(data: bytes, most: int) -> NDArray[np.uint8]:
-    """The pixels of an image file that holds at most so many."""
+    """Returns the pixels of an image file; refuses one with more than a given number."""
     if not data:
         raise _Unreadable("empty: no bytes")
     try:

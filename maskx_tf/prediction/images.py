@@ -101,7 +101,7 @@ class ImagePredictor:
         return self.detect_view(image, View())
 
     def refresh(self) -> None:
-        """Takes the model's weights as they are now."""
+        """Updates the predictor to the model's current weights."""
         for predictor in self._predictors.values():
             predictor.refresh()
 
@@ -111,7 +111,7 @@ class ImagePredictor:
         return found._replace(boxes=np.asarray(boxes, np.float32))
 
     def detect_view(self, image: NDArray[np.uint8], view: View) -> Detections:
-        """What `__call__` gives, found in a view."""
+        """Returns the detections in a view; see `__call__`."""
         predictor, canvas, size = self._on_canvas(image, view)
         return self.in_image(predictor.detect(canvas, size), image, size, view)
 
@@ -139,7 +139,7 @@ class ImagePredictor:
     def segment_view(
         self, image: NDArray[np.uint8], view: View, boxes: NDArray[np.float32], classes: np.ndarray | None
     ) -> Detections:
-        """What `segment` gives, found in a view."""
+        """Returns the masks in a view; see `segment`."""
         predictor, canvas, size = self._on_canvas(image, view)
         # The number of boxes is a shape of the graph: rounding it up to the limit keeps few graphs.
         count, limit = len(boxes), self.config.detections.limit

@@ -1,4 +1,4 @@
-"""What was found in an image: as a model says it, and as the row of a table."""
+"""Results for an image: as the model returns them, and as a row of a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OK = "ok"
 
 
 class ImageRow(NamedTuple):
-    """What was found in an image.
+    """The results for an image, as a row of a table.
 
     Attributes:
         key: the name that the caller gave the image.
@@ -45,7 +45,7 @@ class ImageRow(NamedTuple):
 
 
 class EngineAnswer(NamedTuple):
-    """What a model says of an image.
+    """A model's answer for an image.
 
     Attributes:
         key: see `ImageRow`.

@@ -1,4 +1,4 @@
-"""What several looks at an image agree on: views of several sizes, mirrored or not, and models of an ensemble."""
+"""Merges the detections of several views (sizes, mirrored or not) and of several models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def views_of(config: ModelConfig, augment: bool | Sequence[int]) -> tuple[View, 
 
 
 def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
-    """Detections agreed on by several looks: the union of their boxes, suppressed once more, and mean masks.
+    """Returns the merged detections of several looks: the union of their boxes, suppressed once more, and mean masks.
 
     Each look finds boxes; then each segments the boxes that were kept. A keypoint is where the look with its highest
     score finds it. Where regions vote for masks, as in FCIS, those of all looks vote once, and the plain views propose.
@@ -69,7 +69,7 @@ def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
 
 
 def _voted(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
-    """What the regions of all looks vote for, see `models.fcis.views`."""
+    """Returns the detections that the regions of all looks vote for; see `models.fcis.views`."""
     plain = [Look(predictor, View()) for predictor in dict.fromkeys(look.predictor for look in looks)]
     first = plain[0]
     seen = {look: look.predictor.features_view(image, look.view) for look in dict.fromkeys([*plain, *looks])}

@@ -1,4 +1,4 @@
-"""A page of HTML of made masks, sorted by doubt. It holds all that it shows, and asks no network."""
+"""An HTML page of made masks, the most doubtful first. It is self-contained and loads nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Doubt(NamedTuple):
     """A mask that a person should look at.
 
     Attributes:
-        name: of its class.
+        name: the name of its class.
         where: its image and annotation.
         quality: 0..1.
-        flagged: it is of low quality.
+        flagged: whether its quality is low.
         picture: a JPEG as a data URI; empty where the image cannot be read.
     """
 

@@ -1,4 +1,4 @@
-"""What T reads of the classes, as a map: similar classes lie close together."""
+"""Draws a map of the classes by the vectors that T reads: similar classes lie close together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a report: truth beside prediction, of images that went best, middling, worst, and any."""
+"""The pictures of a report: truth next to prediction, for the best, middling, worst and random images."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _ious(objects: Sequence[Annotation], found: Sequence[JsonView], height: int,
 
 
 def choose(qualities: Mapping[int, float], each: int, seed: int = 0) -> list[tuple[str, int]]:
-    """So many images of each group, none twice: the best first, the worst first."""
+    """Chooses images for each group, none twice: the best first, the worst first."""
     ranked = sorted(qualities, key=lambda image: (-qualities[image], image))
     chosen: list[tuple[str, int]] = []
 

@@ -1,4 +1,4 @@
-"""One page of HTML about models: figures, curves, pictures. It holds all that it shows, and asks no network."""
+"""One HTML page about models: figures, curves, pictures. It is self-contained and loads nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GROUPS = {
 
 
 class Subject(NamedTuple):
-    """What is known about one model; whatever is not is left out.
+    """The known facts about one model; unknown ones are left out.
 
     Attributes:
         name: for headings.
@@ -188,7 +188,7 @@ def _over_steps(title: str, unit: str, steps: Sequence[float], columns: Mapping[
 
 
 def _known(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The steps of which a value is known: an evaluation stands in a line of its own, between those of losses."""
+    """The steps of which a value is known: an evaluation has a separate line, between those of losses."""
     pairs = [(step, value) for step, value in zip(steps, values, strict=True) if value == value]
     return [step for step, _ in pairs], [value for _, value in pairs]
 

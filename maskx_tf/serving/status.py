@@ -1,4 +1,4 @@
-"""How a request fails: gRPC's names of it, and HTTP's numbers for them."""
+"""Errors of requests: gRPC's status names, and HTTP's numbers for them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ServingError(Exception):
 
 
 def outcome(function: Callable[[*Quoted], Returned], *values: *Quoted) -> Returned | ServingError:
-    """What a function returns, or the error that it raises; `result` makes a result or an error of it again."""
+    """Returns a function's result, or the error that it raises; `result` is the inverse."""
     try:
         return function(*values)
     except ServingError as error:
@@ -72,7 +72,7 @@ def outcome(function: Callable[[*Quoted], Returned], *values: *Quoted) -> Return
 
 
 def result(found: Returned | ServingError) -> Returned:
-    """What a function returned; raises if it was an error."""
+    """Returns the result that `outcome` stored; raises it if it is an error."""
     if isinstance(found, ServingError):
         raise found.copy()
     return found

@@ -1,4 +1,4 @@
-"""The cells of a study: a method in a group each, its configuration, and whether it still is what it was."""
+"""The cells of a study: one for each method and group, with its configuration and whether it is still up to date."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As `--only` takes it."""
+        """Returns the name that `--only` takes."""
         return f"{self.group.name}/{self.method.name}"
 
 
@@ -54,7 +54,7 @@ class Places(NamedTuple):
         return self.out / "grabcut" / f"{group.name}.json"
 
     def cut(self, group: GroupConfig) -> Path:
-        """What GrabCut cut out of the boxes of a group's detector."""
+        """Returns GrabCut's masks of the boxes that a group's detector found."""
         return self.out / "grabcut" / (group.detector or group.name)
 
     def cell(self, cell: Cell) -> Path:
@@ -167,7 +167,7 @@ def _of(group: GroupConfig) -> str:
 
 
 def _data(study: StudyConfig, group: GroupConfig, places: Places) -> Json:
-    """What a group says of the data and the seeds."""
+    """Returns a group's settings of the data and the seeds."""
     data: Json = {"seed": group.seed}
     if group.masks is not None:
         data["masks"] = group.model_dump(mode="json")["masks"]
@@ -187,7 +187,7 @@ def source(folder: Path, part: str) -> Json:
 
 
 def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
-    """A checksum of everything that a cell's figures depend on beside the code."""
+    """A checksum of everything that a cell's figures depend on besides the code."""
     config = cell_config(study, cell, places)
     parts: list[object] = [_settings(config), cell.method.masks, cell.method.start, cell.method.embeddings]
     parts.append(data_facts(study, cell.group))
@@ -199,7 +199,7 @@ def digest(study: StudyConfig, cell: Cell, places: Places) -> str:
 
 
 def detector_digest(study: StudyConfig, group: GroupConfig, places: Places) -> str:
-    """The same of a group's detector. Which classes have masks is nothing to it."""
+    """Returns the same checksum for a group's detector, which does not depend on the classes that have masks."""
     owner = owner_of(study, group)
     plain = _settings(detector_config(study, owner, places))
     plain.get("data", {}).pop("masks", None)
@@ -208,14 +208,14 @@ def detector_digest(study: StudyConfig, group: GroupConfig, places: Places) -> s
 
 
 def data_facts(study: StudyConfig, group: GroupConfig) -> Json:
-    """What a result's line says of its data."""
+    """Returns the facts about the data that a result's line holds."""
     if study.synthetic is not None:
         return recipe_of(study, group)._asdict()
     return {"seed": group.seed, "masks": group.model_dump(mode="json")["masks"]}
 
 
 def _settings(config: Config) -> Json:
-    """What figures depend on; without defaults, so that a setting that is new next year does not make them void."""
+    """Returns the settings that figures depend on, without defaults: a new setting must not make old figures void."""
     plain = config.model_dump(mode="json", exclude_defaults=True)
     for name in ASIDE:
         *above, last = name.split(".")

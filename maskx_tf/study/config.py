@@ -1,4 +1,4 @@
-"""What a study is: groups (a seed or a split each), methods, and the tables that compare them."""
+"""Configuration of a study: groups (a seed or a split each), methods, and the tables that compare them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DetectorConfig(Section):
 
 
 class GroupConfig(Section):
-    """What shares a detector and a division of the classes: the unit over which means and spreads are taken."""
+    """Cells that share a detector and a division of the classes; means and spreads are taken over groups."""
 
     name: Name = Field(description="Of the group's folder.")
     seed: Seed = Field(default=0, description="Of the weights, of the order, and of synthetic data.")
@@ -85,11 +85,13 @@ class MethodConfig(Section):
     @model_validator(mode="after")
     def _control(self) -> MethodConfig:
         if self.start == "grabcut" and "refine" in self.steps:
-            raise impossible("steps", "no refine, for start is grabcut: there is no predicted mask", list(self.steps))
+            raise impossible(
+                "steps", "no refine, because start is grabcut: there is no predicted mask", list(self.steps)
+            )
         if self.embeddings is not None and self.start != "detector":
             raise impossible(
                 "embeddings",
-                f"null, for start is {self.start}: T is not there or learns with its rows",
+                f"null, because start is {self.start}: T is not there or learns with its rows",
                 self.embeddings,
             )
         return self

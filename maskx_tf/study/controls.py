@@ -1,4 +1,4 @@
-"""What T reads in the controls, instead of the rows of the detector: a gain that these bring, too, is none of T's."""
+"""Replaces the input of T by controls: a gain that these bring, too, is no merit of the detector's rows."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ REGIONS_VERSION = 2
 
 
 class VisibleMasks(NamedTuple):
-    """What a method may see of the masks of regions.
+    """Which masks of regions a method may see.
 
     Attributes:
         packed: uint8 [n, M * M / 8]; zeros where there is none.

@@ -18,7 +18,7 @@ def read(path: Path) -> dict[tuple[str, str], ResultLine]:
     """The line of each finished cell, by group and method; nothing where there is no file.
 
     Raises:
-        BadInput: a line is none of a study. A last line that is cut short is left out, for its writer was killed.
+        BadInput: a line is none of a study. A last line that is cut short is left out, because its writer was killed.
     """
     if not path.exists():
         return {}

@@ -46,17 +46,17 @@ Say = Callable[[str], None]
 
 
 class StudyStopped(Exception):
-    """A signal asked to end; what was trained so far is kept."""
+    """A signal asked to stop; what was trained so far is kept."""
 
 
 class Group(NamedTuple):
-    """What the cells of a group share.
+    """The state that the cells of a group share.
 
     Attributes:
         study: all of it.
         cell: any cell of the group, which says what data it sees.
         places: the folders.
-        say: is told what happens.
+        say: receives a line about each step.
     """
 
     study: StudyConfig
@@ -76,7 +76,7 @@ def run(study: StudyConfig, out: Path, only: Sequence[str] = (), say: Say = lamb
         study: what to run.
         out: the study folder.
         only: see `cells.cells_of`.
-        say: is told what happens.
+        say: receives a line about each step.
 
     Raises:
         StudyStopped: by a signal.
@@ -107,7 +107,7 @@ def _waits(study: StudyConfig, cell: Cell, places: Places, path: Path) -> bool:
 
 
 def run_cell(group: Group) -> Json:
-    """Trains and evaluates a cell; what was done before is not done again.
+    """Trains and evaluates a cell; finished work is not repeated.
 
     Returns:
         The facts of its line in the results.
@@ -166,7 +166,7 @@ def train_cell(group: Group, config: Config, folder: Path, classes_a: frozenset[
 
 
 def tidy(folder: Path) -> None:
-    """Removes what a finished run needs no more."""
+    """Removes what a finished run no longer needs."""
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -239,7 +239,7 @@ def a_of(group: Group) -> frozenset[str]:
 
 
 def _seen(group: Group) -> Dataset:
-    """What everyone but the oracle may see of a group's training data."""
+    """Returns a group's training data as every method but the oracle may see it."""
     plain = group.cell.method.model_copy(update={"masks": "a"})
     config = group._replace(cell=group.cell._replace(method=plain)).config()
     return opening.training_set(config.data, config.model.class_names)
@@ -280,7 +280,7 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[Regions, reg
 
 
 def fresh(folder: Path, digest: str, say: Say) -> None:
-    """Removes a folder or file that was made with other settings; a file beside it says with which."""
+    """Removes a folder or file that was made with other settings, which a file next to it records."""
     path = folder.with_name(f"{folder.name}.digest")
     with writing(folder):
         if folder.exists() and not (path.exists() and path.read_text(encoding="utf-8") == digest):

@@ -1,4 +1,4 @@
-"""What a cell scores: on the validation part, by which methods are chosen, and on the test part."""
+"""Scores of a cell: on the validation part, by which methods are chosen, and on the test part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def of_parts(
 ) -> dict[str, dict[str, float]]:
     """The figures of each part that there is; of other than synthetic data, data.val is the test part.
 
-    GrabCut, which takes longest, has no part to be chosen by, for there is nothing about it to choose.
+    GrabCut, which takes longest, has no part to be chosen by, because there is nothing about it to choose.
     """
     is_cut = cell.method.start == "grabcut"
     steps = MaskSteps(is_cut, "refine" in cell.method.steps, "disjoint" in cell.method.steps)

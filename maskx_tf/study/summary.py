@@ -1,4 +1,4 @@
-"""The tables of a study beside the paper's numbers, from the lines of its results alone."""
+"""Tables of a study next to the paper's numbers, made only of the lines of its results."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ class Scored(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a study has found so far.
+    """The results of a study so far.
 
     Attributes:
-        name: of the study.
-        finished: cells.
-        planned: cells.
-        other: how many of the finished ones were run with other settings than the study has now.
-        tables: in their order, those of figures last.
-        charts: name and HTML of each figure.
-        cells: those that are finished.
+        name: the name of the study.
+        finished: the number of finished cells.
+        planned: the number of all cells.
+        other: the number of finished cells that were run with other settings than the study has now.
+        tables: the tables in order; those of figures come last.
+        charts: the name and HTML of each figure.
+        cells: the finished cells.
     """
 
     name: str
@@ -191,9 +191,9 @@ def _of_size(study: StudyConfig, figure: FigureConfig, size: int, groups: list[s
 
 
 def _chart(study: StudyConfig, figure: FigureConfig, points: dict[int, list[str]], lines: Lines) -> str:
-    """What methods gain on B over the baseline by the number of classes in A: a line of means, a dot for each group.
+    """Draws each method's gain on B over the baseline by the number of classes in A: means, and a dot for each group.
 
-    AP itself says nothing from one size to the next, for B is another set of classes.
+    AP itself says nothing from one size to the next, because B is another set of classes.
     """
     base = chosen(study, figure.baseline, lines)
     drawn = []

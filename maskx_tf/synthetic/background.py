@@ -1,4 +1,4 @@
-"""What scenes stand on: two muted colours in clouds, a faint texture, and pieces of clutter that are no object."""
+"""Paints backgrounds: two muted colours in clouds, a faint texture, and clutter that is no object."""
 
 from __future__ import annotations
 

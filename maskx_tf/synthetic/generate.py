@@ -1,4 +1,4 @@
-"""Writes the benchmark: images, COCO JSON with the masks of A, and the masks of B in files of their own."""
+"""Writes the benchmark: images, COCO JSON with the masks of A, and the masks of B in separate files."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _in_processes(
 
 @contextmanager
 def _children_ignore_interrupts() -> Iterator[None]:
-    """Leaves Ctrl-C, which a terminal sends to all, to this process: what it starts meanwhile never sees one.
+    """Makes processes that start in this block ignore Ctrl-C, which a terminal sends to all of them.
 
     One that comes meanwhile waits, or a process would be left half started.
     """

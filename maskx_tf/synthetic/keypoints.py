@@ -75,7 +75,7 @@ def farthest(silhouette: str, pose: Pose) -> list[tuple[int, int]]:
 
 
 def as_annotation(silhouette: str, pose: Pose, owners: NDArray[np.int32], number: int) -> Json:
-    """What COCO's annotation says of an object's keypoints; those outside of the image are not there.
+    """Returns an object's keypoints in the form of a COCO annotation; zeros for those outside of the image.
 
     Args:
         silhouette: of the object.

@@ -40,7 +40,7 @@ class Pose(NamedTuple):
 
 
 class Coat(NamedTuple):
-    """What a shape is painted with.
+    """The paint of a shape.
 
     Attributes:
         texture: one of the materials' textures.

@@ -30,5 +30,5 @@ class Recipe(NamedTuple):
 
 
 def usual_a(classes: int) -> int:
-    """How many of so many classes keep their masks if nobody says: seven of ten, as far as that can be."""
+    """Returns the usual number of classes that keep their masks: seven of ten, as far as possible."""
     return max(LEAST_A, round(0.7 * classes))

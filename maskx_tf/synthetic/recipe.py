@@ -1,4 +1,4 @@
-"""What a synthetic benchmark shows: its classes, which of them keep their masks, and the sizes of its parts."""
+"""Content of a synthetic benchmark: its classes, which of them keep their masks, and the sizes of its parts."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def classes(recipe: Recipe) -> tuple[SyntheticClass, ...]:
 def a_classes(recipe: Recipe) -> frozenset[str]:
     """The names of the classes that keep their masks.
 
-    Drawn anew until every material has two classes in A, and every silhouette one: what B shows, A has shown in part.
+    Drawn again until every material has two classes in A, and every silhouette one: what B shows, A has shown in part.
     """
     every = classes(recipe)
     generator = np.random.default_rng([recipe.seed, SPLIT])

@@ -1,4 +1,4 @@
-"""The text that lies beside a generated benchmark: how to make it again, and what is in it."""
+"""The text next to a generated benchmark: how to make it again, and what is in it."""
 
 from __future__ import annotations
 

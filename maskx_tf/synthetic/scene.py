@@ -59,7 +59,7 @@ class _Stage(NamedTuple):
 
 
 def scene(recipe: Recipe, classes: Sequence[SyntheticClass], part: str, index: int) -> Scene:
-    """The scene of this number in this part: the same, whatever else is generated."""
+    """Returns the scene of a number in a part; it does not depend on what else is generated."""
     generator = np.random.default_rng([recipe.seed, SCENES, PARTS.index(part), index])
     canvas = background(generator, recipe.size)
     stage = _Stage(canvas, np.zeros(canvas.shape[:2], np.int32), [])

@@ -80,7 +80,7 @@ def cityscapes_maps(data: EvaluationData) -> Callable[[int], IdMap]:
 
 
 def lvis_rules(data: EvaluationData) -> FederatedRules:
-    """What the data's file says of each image beyond COCO's format; see `evaluation.lvis`.
+    """Reads the fields of the data's file that COCO's format does not have; see `evaluation.lvis`.
 
     Raises:
         BadInput: the data set is no file of LVIS.

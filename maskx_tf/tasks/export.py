@@ -23,12 +23,12 @@ LARGEST_ERRORS = {"boxes": 0.5, "scores": 1 / 255, "masks": 1 / 255}
 
 @dataclass(frozen=True)
 class LiteRTOptions:
-    """What a LiteRT model computes with.
+    """The options of a LiteRT export.
 
     Attributes:
         precision: float32, float16, dynamic, mixed or int8. float16 and dynamic store weights in 16 and 8 bits; mixed
             does the former in the detector and the latter in the mask head; int8 also computes the features in 8 bits.
-        parts: detector and mask head are graphs of their own.
+        parts: detector and mask head become separate graphs.
         images: files, folders or patterns of images like those that will be seen, for int8.
         samples: the number of images that are looked at.
     """

@@ -1,4 +1,4 @@
-"""The image files that a task reads, and what it calls the results of each. It imports nothing large."""
+"""Finds the image files that a task reads, and names its results. It imports nothing large."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def load(path: AnyPath, class_names: Sequence[str] = ()) -> Model:
 
     Args:
         path: the folder, the recipe's .yaml file, or a name that `local` knows.
-        class_names: of a recipe that names no classes.
+        class_names: the classes, for a recipe that names none.
 
     Raises:
         BadInput: it is no such folder or recipe, or it is damaged.
@@ -120,7 +120,7 @@ def load(path: AnyPath, class_names: Sequence[str] = ()) -> Model:
 def finder(
     models: Sequence[Model], augment: bool | Sequence[int] = False, score: float | None = None
 ) -> Callable[[NDArray[np.uint8]], Detections]:
-    """What finds objects in the pixels of an image, uint8 [H, W, 3].
+    """Returns the function that finds objects in the pixels of an image, uint8 [H, W, 3].
 
     Args:
         models: one, or an ensemble, whose first member suppresses what overlaps.
@@ -167,7 +167,7 @@ def download(name: str, progress: Progress = SILENT) -> tuple[str, Path]:
 
 
 def local(model: AnyPath, progress: Progress = SILENT) -> Path:
-    """The path of a model on this machine. Published weights are downloaded and imported once, hubs' folders fetched.
+    """Returns the folder of a model on this machine; fetches published weights and hubs' folders once.
 
     Args:
         model: a path, which is returned as it is; or a name such as torchvision:maskrcnn_resnet50_fpn,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model found in an image.
+    """The detections in an image.
 
     Attributes:
         image: the image, as it was given.

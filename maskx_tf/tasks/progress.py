@@ -1,4 +1,4 @@
-"""What a task reports while it runs."""
+"""The progress that a task reports while it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Progress:
         """One more step is done."""
 
     def at(self, completed: int, text: str) -> None:
-        """This many steps are done, and the text describes how it goes."""
+        """Sets the number of finished steps, and a text about them."""
 
     def say(self, text: str) -> None:
         """A line that stays on the screen."""

@@ -52,7 +52,7 @@ class GrabCutMaker:
 
 
 class Masked(NamedTuple):
-    """What was written.
+    """The result of making masks.
 
     Attributes:
         dataset: the data set.
@@ -129,7 +129,7 @@ def fill_image(image: ImageRecord, maker: Maker, least: float = 0.0) -> ImageRec
 
 
 def needs_mask(one: Instance) -> bool:
-    """Whether an instance has none and is to get one; a crowd's box holds many objects."""
+    """Whether an instance should get a made mask: it has none and is no crowd, whose box holds many objects."""
     return not one.has_mask and not one.crowd
 
 

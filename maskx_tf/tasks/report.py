@@ -43,7 +43,7 @@ class GalleryOptions:
 
 
 class ReportFile(NamedTuple):
-    """What was written.
+    """The report that was written.
 
     Attributes:
         path: the HTML file.
@@ -81,7 +81,7 @@ def with_distinct_names(subjects: Sequence[Subject], folders: Sequence[str]) -> 
 
 
 def subject(path: Path, options: GalleryOptions) -> Subject:
-    """What is known about a run, a model or an evaluation."""
+    """Collects the known facts about a run, a model or an evaluation."""
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder")
     found = _metrics_file(path)
@@ -103,7 +103,7 @@ def subject(path: Path, options: GalleryOptions) -> Subject:
 
 
 def _metrics_file(path: Path) -> Path | None:
-    """The figures that a path means: itself, those inside, or the newest one folder further in."""
+    """Returns the file of figures of a path: the path, one inside it, or the newest one a folder deeper."""
     if path.is_file():
         return path
     if (path / METRICS).is_file():

@@ -15,6 +15,7 @@ from maskx_tf.config import Config
 from maskx_tf.data import opening, splits, stats
 from maskx_tf.data.dataset import Dataset
 from maskx_tf.data.pipeline import batches as pipeline
+from maskx_tf.data.pipeline import streams
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.models.inference import Predictor
@@ -50,13 +51,19 @@ class Training(NamedTuple):
 
 
 def train(
-    config: Config, out: str | os.PathLike[str], *, resume: bool = False, progress: Progress = SILENT
+    config: Config,
+    out: str | os.PathLike[str],
+    *,
+    images: tf.data.Dataset | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
 ) -> Training:
     """Trains a model on `data.train` and evaluates it on `data.val`.
 
     Args:
         config: the recipe. Where it names no classes, those of the data are learned.
         out: the run folder, which receives logs, checkpoints and the final model (docs/training.md).
+        images: replace `data.train`, see `data.pipeline.streams.training`; `model.class_names` names their classes.
         resume: go on with the run in the folder, if there is one.
         progress: receives the lines of the log, and each step.
 
@@ -65,9 +72,11 @@ def train(
     """
     out = Path(out)
     if config.train.stages:
-        return _in_stages(config, out, resume, progress)
+        return _in_stages(config, out, images, resume, progress)
     if (config.evaluate.every or config.train.pictures_every) and not config.data.val:
         raise BadInput("data.val: expected data for evaluate.every and train.pictures_every, found none")
+    if images is not None:
+        return _run(config, out, *_streamed(config, images), resume, progress)
     known = fit.classes_of(out) if resume else ()
     dataset = opening.training_set(config.data, known or start.classes(config, ()))
     config = config.with_classes(known or start.classes(config, dataset.class_names))
@@ -76,26 +85,68 @@ def train(
         raise BadInput("data.train: expected annotations with points for model.mask.box_losses: [points], found none")
     classes_a = a_classes(config, dataset)
     counts = stats.count(dataset)
-    learns_masks = "masks" in config.model.outputs and config.train.stage not in BOX_STAGES
-    if learns_masks and not counts["with_masks"] and not config.model.mask.box_losses:
-        what = f"expected masks of some class for family {config.model.family}, found none"
-        ways = "model.mask.box_losses learns masks from boxes, train.stage=detector learns boxes alone"
-        raise BadInput(f"data.train: {what}; {ways}")
+    _require_masks(config, bool(counts["with_masks"]))
     progress.say(
         f"{counts['images']} images, {counts['instances']} instances, {counts['with_masks']} with masks; "
         f"{len(classes_a)} of {len(config.model.class_names)} classes in A"
     )
+    return _run(config, out, image_batches(config, dataset), meta_of(dataset, classes_a), resume, progress)
+
+
+def _run(config: Config, out: Path, batches: fit.BatchesFrom, meta: Json, resume: bool, progress: Progress) -> Training:
+    """Runs a training whose data are open."""
     hooks = Hooks(say=progress.say, advance=progress.at)
     if config.data.val:
-        watcher = Watcher(config, classes_a, progress)
+        watcher = Watcher(config, frozenset(meta["a_classes"]), progress)
         hooks = hooks._replace(evaluate=watcher.evaluate, picture=watcher.picture)
-    batches, meta = image_batches(config, dataset), meta_of(dataset, classes_a)
     with pipeline.bad_input():
         outcome = fit.run(config, out, batches, meta=meta, resume=resume, hooks=hooks)
     return Training(out, outcome.step, outcome.stopped_by, outcome.figures)
 
 
-def _in_stages(config: Config, out: Path, resume: bool, progress: Progress) -> Training:
+def _require_masks(config: Config, known: bool) -> None:
+    """Raises BadInput where a model is to learn masks from data that have none."""
+    learns_masks = "masks" in config.model.outputs and config.train.stage not in BOX_STAGES
+    if learns_masks and not known and not config.model.mask.box_losses:
+        what = f"expected masks of some class for family {config.model.family}, found none"
+        ways = "model.mask.box_losses learns masks from boxes, train.stage=detector learns boxes alone"
+        raise BadInput(f"data.train: {what}; {ways}")
+
+
+def _streamed(config: Config, images: tf.data.Dataset) -> tuple[fit.BatchesFrom, Json]:
+    """The batches of the user's own images, and what a model folder says of them.
+
+    Raises:
+        BadInput: the recipe asks for what such images do not have.
+    """
+    streams.check(images)
+    names = config.model.class_names
+    if not names:
+        raise BadInput(f"model.class_names: expected the classes of {streams.STREAM}, found none")
+    unfit = {
+        "data.copy_paste": config.data.copy_paste > 0.0,
+        "model.keypoint.use": config.model.keypoint.use,
+        "model.mask.box_losses: [points]": "points" in config.model.mask.box_losses,
+        "data.masks: oracle": config.data.masks == "oracle",
+        "several workers": distribute.cluster_size() > 1,
+    }
+    for what, asked in unfit.items():
+        if asked:
+            raise BadInput(f"{what}: expected data.train, found {streams.STREAM}, which cannot have it")
+    policy = opening.policy_of(config.data)
+    classes_a = splits.a_classes(policy, names) if "masks" in images.element_spec else frozenset()
+    _require_masks(config, bool(classes_a))
+
+    def batches(first: int, worker: int, workers: int, devices: int) -> tf.data.Dataset:
+        del worker, workers
+        data, batch = config.data, config.train.batch
+        canvas = config.model.input
+        return streams.training(images, data, canvas, names, policy, batch=batch, start=first, devices=devices)
+
+    return batches, {"category_ids": list(range(1, len(names) + 1)), "a_classes": sorted(classes_a)}
+
+
+def _in_stages(config: Config, out: Path, images: tf.data.Dataset | None, resume: bool, progress: Progress) -> Training:
     """Trains in the stages of `train.stages`: the last one in the run folder, the others in folders inside it.
 
     Raises:
@@ -125,14 +176,14 @@ def _in_stages(config: Config, out: Path, resume: bool, progress: Progress) -> T
         if resume and number < len(stages) and fit.summary_of(folder) is not None:
             continue
         progress.say(f"stage {number} of {len(stages)}: {stage}")
-        ended = train(one, folder, resume=resume, progress=progress)
+        ended = train(one, folder, images=images, resume=resume, progress=progress)
         if ended.stopped_by:
             break
     return ended._replace(run=out)
 
 
 def with_keypoints(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
-    """Both with the keypoints that the model learns: those of the data, or none.
+    """Returns both with the keypoints that the model learns: those of the data, or none.
 
     Raises:
         BadInput: the data have none, or others than `model.keypoint` names.
@@ -235,7 +286,7 @@ class Watcher:
 
 
 def dry_run(config: Config) -> dry.Trial:
-    """What a run would cost, by two steps on made-up images.
+    """Measures the cost of a run, by two steps on made-up images.
 
     Where the recipe names no classes, as many are made up as COCO has, or Visual Genome.
     """

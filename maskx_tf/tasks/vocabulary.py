@@ -17,7 +17,7 @@ Change = Callable[[RCNN, Config], tuple[RCNN, Config]]
 
 
 class Changed(NamedTuple):
-    """What was written.
+    """The result of a change.
 
     Attributes:
         config: of the new model.

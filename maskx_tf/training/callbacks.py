@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: checkpoints, evaluations, pictures, and a clean end on a signal."""
+"""Callbacks between the steps of a run: checkpoints, evaluations, pictures, and a clean end on a signal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEAST_SCALE = 1e-3  # a float16 run whose gradients overflow even so will not fi
 
 
 class Hooks(NamedTuple):
-    """What a run is given by whoever knows the data and the terminal.
+    """Functions that a run gets from its caller, who knows the data and the terminal.
 
     Attributes:
         evaluate: the model to figures by name and the one that says which checkpoint is best; None: no evaluation.
@@ -53,7 +53,7 @@ class Stopped:
 
     @contextmanager
     def listening(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Hears Ctrl-C and SIGTERM; a second one ends the process as usual."""
+        """Handles Ctrl-C and SIGTERM; a second one ends the process as usual."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -75,7 +75,7 @@ class Stopped:
 
 
 class Keeper(keras.callbacks.Callback):
-    """Stops at what is not finite, saves checkpoints, evaluates, draws.
+    """Stops at values that are not finite, saves checkpoints, evaluates, draws.
 
     Args:
         run: the run folder; None for workers that are not the chief, which write nothing.
@@ -137,7 +137,7 @@ class Keeper(keras.callbacks.Callback):
         self.journal.rest(time.monotonic() - begin)
 
     def catch_up(self, state: states.State) -> None:
-        """Makes the evaluation that a kill took from the checkpoint from which the run goes on."""
+        """Repeats the evaluation of the checkpoint from which a killed run goes on, if it is missing."""
         if self.run is not None and self._is_due() and state.metric is None:
             self._evaluate(state)
 

@@ -1,4 +1,4 @@
-"""Over which devices and machines a run is spread."""
+"""Spreads a run over devices and machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Batches = Callable[[int, int, int], tf.data.Dataset]
 
 
 def set_cluster(workers: str, index: int) -> None:
-    """Says by TF_CONFIG who takes part, before TensorFlow looks.
+    """Sets TF_CONFIG to the workers of a run, before TensorFlow reads it.
 
     Args:
         workers: host:port of each, with commas between them; the first is the chief.
@@ -58,7 +58,9 @@ def choose(name: str) -> tf.distribute.Strategy:
         BadInput: it needs what is not there.
     """
     if name in ("one", "mirrored") and cluster_size() > 1:
-        raise BadInput(f"train.strategy: expected multi_worker or auto, for several workers are named, found {name}")
+        raise BadInput(
+            f"train.strategy: expected multi_worker or auto, because several workers are named, found {name}"
+        )
     if name == "multi_worker" or (name == "auto" and cluster_size() > 1):
         if not os.environ.get("TF_CONFIG"):
             raise BadInput("train.strategy: multi_worker: expected TF_CONFIG or --workers, found neither")

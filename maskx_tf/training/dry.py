@@ -1,4 +1,4 @@
-"""A trial at full size without data: does it build, does it fit into memory, how long would it take."""
+"""A trial at full size without data: whether a model builds and fits into memory, and how long training takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS = 300  # of a table of word vectors
 
 
 class Trial(NamedTuple):
-    """What a run would cost.
+    """The measured cost of a run.
 
     Attributes:
         classes: how many there are.

@@ -216,7 +216,7 @@ def changes(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
 
 
 def versions(config: Config) -> Json:
-    """What else a result depends on."""
+    """Returns the versions of the software, on which results depend as well."""
     return {
         "maskx_tf": __version__,
         "tensorflow": tf.__version__,

@@ -36,7 +36,7 @@ def unsound(logs: Mapping[str, float], *, scaled: bool) -> list[str]:
 def keep(
     run: Path, model: RCNN, config: Config, step: int, batch: Mapping[str, tf.Tensor], logs: Mapping[str, float]
 ) -> Path:
-    """Writes the model as it is, the batch and the report to RUN/failed/step-N, which `replay` takes.
+    """Writes the model, the batch and the report to RUN/failed/step-N, for `replay`.
 
     Raises:
         BadInput: it cannot be written.
@@ -56,7 +56,7 @@ def keep(
     try:
         facts["first"] = first_unsound(model, batch, step)
     except tf.errors.ResourceExhaustedError:
-        facts["first"] = "not found, for there was no memory left to look"
+        facts["first"] = "not found, because there was no memory left to look"
     files.write_json(folder / FAILURE, facts)
     return folder
 
@@ -116,7 +116,7 @@ def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str
 
 
 def _first_of_image(model: RCNN, batch: Mapping[str, tf.Tensor], seeds: tf.Tensor) -> str:
-    """What is not finite first in a batch of one image, or nothing."""
+    """Names the first value that is not finite in a batch of one image; empty if all are finite."""
     with _watched() as seen, tf.GradientTape() as tape:
         losses = model.batch_losses(dict(batch), seeds)
         total = tf.add_n([tf.math.divide_no_nan(loss.total, loss.count) for loss in losses.values()])

@@ -92,7 +92,7 @@ class Journal(keras.callbacks.Callback):
         self._write({"step": self.step, **values})
 
     def rest(self, seconds: float) -> None:
-        """Leaves time that something else took out of the rate."""
+        """Takes time that something else used out of the rate."""
         self.pause += seconds
 
     def picture(self, name: str, pixels: np.ndarray) -> None:

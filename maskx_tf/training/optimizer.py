@@ -44,7 +44,7 @@ class SGD(keras.optimizers.SGD):
         self.neck_rate_factor = neck_rate_factor
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes the buffers, one for each variable whatever the momentum is."""
+        """Creates the buffers: one for each variable, even if momentum is 0."""
         if not self.built:
             super().build(variables)
             names = [variable.path for variable in variables]

@@ -17,7 +17,7 @@ from maskx_tf.files import Json
 @keras.saving.register_keras_serializable(package="maskx_tf")
 @dataclass(eq=False)
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The rate of step n is that of n times that of its warm-up.
+    """The learning rate of each step: the schedule's rate times the warm-up's factor.
 
     Attributes:
         rate: after the warm-up.

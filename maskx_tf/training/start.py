@@ -1,4 +1,4 @@
-"""What a run starts from: fresh weights, or those of another model as far as they fit."""
+"""Chooses the first weights of a run: fresh ones, or those of another model as far as they fit."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
 
     Args:
         config: with class names.
-        say: is told what was taken from other weights.
+        say: receives a line about what was taken from other weights.
 
     Raises:
         BadInput: the weights do not fit.
@@ -95,7 +95,7 @@ def parts_of(stage: str, model: RCNN) -> tuple[str, ...]:
 
 
 def proposer(path: str) -> Callable[[tf.Tensor, tf.Tensor], Proposals]:
-    """What gives the proposals of the model in a folder for canvases and image sizes, as many as in training.
+    """Returns the function that proposes regions for canvases and sizes with the model in a folder, as in training.
 
     Raises:
         BadInput: there is no such model.

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, recognised when damaged, and enough to go on as if nothing had happened.
+"""Checkpoints of a run: whole or absent, recognised when damaged, and sufficient to resume exactly.
 
 RUN/checkpoints/step-00000500/ is a model folder, which every command takes, with the optimizer's variables (momentum,
 running averages, its step) in optimizer.npz, and training.json, written last, with a checksum of each file. All that is
@@ -65,7 +65,7 @@ def save(run: Path, model: RCNN, config: Config, step: int, meta: Json) -> State
 
 
 def note_metric(state: State, metric: float) -> State:
-    """The checkpoint with what an evaluation gave for it."""
+    """Stores an evaluation's result with the checkpoint."""
     path = state.path / FACTS
     files.write_json(path, {**files.read_json(path), "metric": metric})
     return state._replace(metric=metric)
@@ -84,7 +84,7 @@ def newest(run: Path, say: Callable[[str], None]) -> State | None:
 
 
 def set_aside(run: Path, after: int) -> None:
-    """Renames checkpoints of later steps than the one from which a run goes on, for they are damaged."""
+    """Renames checkpoints of later steps than the one from which a run goes on, because they are damaged."""
     for path in _paths(run):
         if _step_of(path) > after:
             aside = path.with_name(f"damaged-{path.name}")
@@ -143,7 +143,7 @@ def _step_of(path: Path) -> int:
 def _read(path: Path) -> State | str:
     """The checkpoint, or what is wrong with it."""
     if not (path / FACTS).exists():
-        return f"not finished, for it has no {FACTS}"
+        return f"not finished, because it has no {FACTS}"
     try:
         facts = files.read_json(path / FACTS)
         step, metric, digests = int(facts["step"]), facts["metric"], dict(facts["files"])
@@ -166,5 +166,5 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _variables(optimizer: keras.optimizers.Optimizer) -> Json:
-    """The optimizer's variables by names of their own: the paths that Keras gives them may be shared."""
+    """The optimizer's variables by separate names: the paths that Keras gives them may be shared."""
     return {f"{index:04d}": variable for index, variable in enumerate(optimizer.variables)}

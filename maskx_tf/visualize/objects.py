@@ -109,7 +109,7 @@ def _point_size(surface: int, style: Style) -> int:
 
 
 def resized(image: np.ndarray, detections: Detections, side: int) -> tuple[Picture, Detections]:
-    """The picture with a longer side of this many pixels, and what lies on it; masks lie in their boxes anyway."""
+    """Returns a picture with a longer side of this many pixels, and what lies on it; masks lie in their boxes."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -120,7 +120,7 @@ def resized(image: np.ndarray, detections: Detections, side: int) -> tuple[Pictu
 
 
 def enlarged(image: np.ndarray, detections: Detections) -> tuple[Picture, Detections]:
-    """A picture of less than 480 pixels made as large as that, so that letters, which can be read, do not cover it."""
+    """Returns a picture enlarged to at least 480 pixels, so that readable letters do not cover it."""
     if max(image.shape[:2]) >= LEGIBLE:
         return in_colour(image), detections
     return resized(image, detections, LEGIBLE)
@@ -154,7 +154,7 @@ def _areas(boxes: NDArray[np.floating], width: int, height: int) -> tuple[list[A
 
 
 def _place(area: Area, size: tuple[int, int], taken: Sequence[Area], width: int, height: int) -> tuple[Area, float]:
-    """The place at the box that overlaps other labels least, the first of equals; and the share of it they cover."""
+    """Returns the place at the box where a label covers the least of other labels, and the share that it covers."""
     (left, top, right, bottom), (wide, high) = area, size
     # Above the box, inside its top, below it, inside its bottom, then down its sides in at most 20 steps.
     levels = [top - high, top, bottom, bottom - high, *range(top, bottom, max(high, (bottom - top) // 20))]

@@ -71,7 +71,7 @@ def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Random weights are others each time, and so is the fingerprint.
     _, said = evaluated(capsys, "--out", "out", "--oracle", "out/metrics.json", "--json", "m.json")
     assert said == (
-        "maskx: out/detections.jsonl: its detections are of another model, data set or settings: starting anew\n"
+        "maskx: out/detections.jsonl: its detections are of another model, data set or settings: starting again\n"
     )
     assert set(json.loads(Path("m.json").read_text())["groups"]["box"]) == {"all"}
 
@@ -91,7 +91,7 @@ def test_the_data_that_a_run_names(here: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
 
     for options, said in (
-        (["model", "--images", "images"], "--images images: expected --images and --annotations with it"),
+        (["model", "--images", "images"], "--images images: expected both --images and --annotations"),
         (
             ["recipe.yaml"],
             "recipe.yaml: expected --images and --annotations, or a run whose configuration has data.val",
@@ -124,29 +124,40 @@ def test_masks_of_true_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not any(line.startswith("box") for line in lines)
 
 
-def test_an_ensemble_of_a_model_with_itself_finds_what_the_model_finds(here, capsys) -> None:
-    """Through the images' own pixels, a union and a mean; and what views find is told apart from it."""
+def save_model() -> None:
     names = ["dog", "traffic light"]
     config = Config.model_validate({**SETTINGS, "model": {**SETTINGS["model"], "class_names": names}})
     io.save(build(config.model), config, Path("model"))
 
-    def found(*options: str) -> tuple[list, str]:
-        assert run(["eval", "model", *WHERE, "--out", "out", *options]) == 0
-        return json.loads(Path("out/results.json").read_text()), capsys.readouterr().err
 
-    (plain, _), (twice, said) = found(), found("--ensemble", "model")
-    assert "starting anew" in said
+def found(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[list, str]:
+    """The results of an evaluation of that model, and what it said."""
+    assert run(["eval", "model", *WHERE, "--out", "out", *options]) == 0
+    return json.loads(Path("out/results.json").read_text()), capsys.readouterr().err
+
+
+def test_an_ensemble_of_a_model_with_itself_finds_what_the_model_finds(here, capsys) -> None:
+    """Through the images' own pixels, a union and a mean."""
+    save_model()
+    (plain, _), (twice, said) = found(capsys), found(capsys, "--ensemble", "model")
+    assert "starting again" in said
     assert len(plain) == len(twice) > 5
     for one, other in zip(plain, twice, strict=True):
         assert one["category_id"] == other["category_id"]
         np.testing.assert_allclose([*one["bbox"], one["score"]], [*other["bbox"], other["score"]], atol=1e-2)
         overlap = coco_mask.iou([one["segmentation"]], [other["segmentation"]], [0])
         assert overlap >= 0.98 or one["segmentation"] == other["segmentation"]
-    views, _ = found("--scales", "64,96")
-    assert views != twice
-    again, said = found("--scales", "64,96")
+
+
+@pytest.mark.slow
+def test_what_views_find_is_kept_apart(here, capsys) -> None:
+    save_model()
+    plain, _ = found(capsys)
+    views, _ = found(capsys, "--scales", "64,96")
+    assert views != plain
+    again, said = found(capsys, "--scales", "64,96")
     assert again == views
-    assert "starting anew" not in said
+    assert "starting again" not in said
 
 
 @pytest.mark.parametrize(

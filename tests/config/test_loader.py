@@ -97,6 +97,10 @@ def test_wrong_override_is_one_line(override: str, message: str) -> None:
         ({"a.yaml": "- 1\n- 2"}, "a.yaml: expected sections such as model: and train:, found [1, 2]"),
         ({"a.yaml": b"#" * 4_000_001}, "a.yaml: expected a YAML file, found more than 4 MB"),
         ({"a.yaml": "base: b.yaml"}, "a.yaml: base: b.yaml: cannot be read: No such file or directory"),
+        (
+            {"a.yaml": "base: zzz"},
+            "a.yaml: base: zzz: cannot be read: No such file or directory; maskx recipes lists the names",
+        ),
         ({"a.yaml": "base: [b.yaml]"}, "a.yaml: base: expected the path of one file, found ['b.yaml']"),
         (
             {"a.yaml": "base: a.yaml"},

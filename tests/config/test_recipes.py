@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskx_tf.config import dump, load
+from maskx_tf.config import dump, load, recipes
 from tests.config.helpers import put
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -21,6 +21,7 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_recipe_loads(recipe: Path) -> None:
     config = load(recipe)
+    assert config.data.names is None or Path(recipes.find(config.data.names)).is_file()  # from any folder
     assert load(put("resolved.yaml", dump(config))) == config
 
 

@@ -128,7 +128,7 @@ def test_interrupted_writing_goes_on(
             raise KeyboardInterrupt
         write_bytes(path, data)
 
-    monkeypatch.setattr(tfrecords_write.files, "write_bytes", killed)
+    monkeypatch.setattr("maskx_tf.files.write.write_bytes", killed)
     (out / ".records-00001-of-00003.tfrecord.77").write_bytes(b"half")
     with pytest.raises(KeyboardInterrupt):
         tfrecords_write.write(dataset, out, per_shard=4)
@@ -168,7 +168,7 @@ def test_missing_or_short_shard_is_found_at_once(copy: Path, damage: str) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 0}, "version: expected 1: write the records anew, found 0"),
+        ({"version": 0}, "version: expected 1: write the records again, found 0"),
         ({"mask_side": 28}, "mask_side: expected 112"),
         ({"shards": None}, "shards: expected a list, found None"),
         ({"shards": [3]}, r"shards\[0\]: expected a mapping, found 3"),
@@ -275,7 +275,7 @@ def test_command_writes_and_goes_on(tmp_path: Path) -> None:
     for other in (config.model_copy(update={"masks": "all"}), config.model_copy(update={"masks": ("traffic light",)})):
         with pytest.raises(BadInput, match=r"records: expected records of instances.json as it is now"):
             opening.training_examples(other, opening.training_set(other))
-    with pytest.raises(BadInput, match="found others; write them anew"):
+    with pytest.raises(BadInput, match="found others; write them again"):
         opening.training_examples(config, opening.training_set(config, ("traffic light", "dog")))
 
 

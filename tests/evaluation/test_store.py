@@ -59,7 +59,7 @@ def test_detections_of_another_model_are_not_used(tmp_path: Path) -> None:
     path, said = tmp_path / "detections.jsonl", []
     write(path)
     assert write(path, "b", said.append) == [7, 1, 9]
-    assert said == [f"{path}: its detections are of another model, data set or settings: starting anew"]
+    assert said == [f"{path}: its detections are of another model, data set or settings: starting again"]
     assert len(path.read_bytes().splitlines()) == 4
     assert write(path, "b", said.append) == []
     assert said[1:] == [f"{path}: going on with 3 images done"]

@@ -330,7 +330,7 @@ def test_canvas_fits_the_sides(
 def test_requests_that_do_not_fit(few: Tensors, reuse: None, put: Callable[[Any], Path]) -> None:
     path = put(few)
     for request, problem in (
-        (ImportRequest(path, all_ids=True), f"{path}: has 4 rows of classes, and all ids are kept where there are 91"),
+        (ImportRequest(path, all_ids=True), f"{path}: expected 91 rows of classes to keep all ids, found 4"),
         (ImportRequest(path, without_rpn=True), "only Detectron's files may lack a region proposal network"),
         (
             ImportRequest(path, ("model.class_names=[a]",)),

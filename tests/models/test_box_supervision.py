@@ -13,7 +13,9 @@ from maskx_tf.models.rcnn import RCNN
 from maskx_tf.models.trainable import Learning
 from maskx_tf.structures import Targets
 from maskx_tf.targets import truth_regions
+from tests.models import toy
 from tests.models.small import config, inputs, loss_inputs, small_model, truth
+from tests.models.toy import Toy
 
 NO_MASKS = ((False, False, False), (False, False, False))
 BOTH = ("projection", "pairwise")
@@ -85,6 +87,17 @@ def test_labelled_points_teach_where_there_is_no_mask() -> None:
         points.losses_of(*loss_inputs(truth()))
 
 
+def test_weight_of_a_loss_rises() -> None:
+    model = Toy()
+    model.learning = Learning(warm_up=(("loss_size", 4),))
+    model.compile("sgd")
+    for step in range(6):
+        logs = model.train_on_batch(toy.batch(), return_dict=True)
+        assert logs["loss_size"] > 0.0
+        assert logs["loss"] == pytest.approx(logs["loss_shift"] + min(step / 4, 1.0) * logs["loss_size"], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_weight_of_the_pairwise_loss_rises() -> None:
     model = small_model(config(mask={"box_losses": BOTH, "regions": "jittered"}))
     model.learning = Learning(warm_up=(("loss_mask_pairwise", 4),))

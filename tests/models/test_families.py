@@ -133,6 +133,7 @@ DEFAULT: list[Name] = [
 # With Keras' own trunk every head is driven through everything; other combinations through what their parts change.
 ALONE: list[Name] = [(head, "mobilenet fpn", "align") for head in HEADS]
 OTHERS: list[Name] = [
+    *DEFAULT,
     *((head, trunk, "align") for head in HEADS for trunk in ("mobilenet c5", "resnet50 c4", "resnet50 dc5")),
     *((head, "mobilenet fpn", regions) for head in ("faster", "mask", "mask, mlp", "x cls_box") for regions in REGIONS),
     *(("x cls_box", trunk, regions) for trunk in ("resnet50 c4", "mobilenet c5") for regions in REGIONS),
@@ -146,6 +147,9 @@ def named(names: list[Name]) -> Any:
 
 
 by_default = named(DEFAULT)
+# What depends on fewer parts runs by default on a trunk of each kind; test_every_head and test_every_combination run it
+# on all.
+on_each_trunk = named([DEFAULT[index] for index in (0, 7, 8, 9)])
 
 
 def settings_of(name: Name, **sections: Any) -> Any:
@@ -240,7 +244,7 @@ def test_detections(name) -> None:
     assert masks[valid].std() > 1e-3  # not one grey square
 
 
-@by_default
+@on_each_trunk
 def test_nothing_found(name, monkeypatch) -> None:
     model = model_of(name)
     monkeypatch.setattr(model.box, "filter", model.box.filter._replace(score=1.0))
@@ -250,7 +254,7 @@ def test_nothing_found(name, monkeypatch) -> None:
     assert found.masks is None or np.isfinite(found.masks).all()
 
 
-@by_default
+@on_each_trunk
 def test_an_image_does_not_see_its_neighbours(name) -> None:
     """Nor what lies on its canvas beyond it."""
     model, asked = model_of(name), inputs()
@@ -293,10 +297,10 @@ def test_losses(name) -> None:
         assert (values != 0).any(), variable.path
 
 
-@named([DEFAULT[index] for index in (0, 4, 6, 8)])
+@named([DEFAULT[index] for index in (4, 6)])
 def test_predictor_detects_as_the_model(name) -> None:
     model = model_of(name)
-    predictor = Predictor(model, (small.SIDE, small.SIDE), freeze=name in (DEFAULT[0], DEFAULT[8]))
+    predictor = Predictor(model, (small.SIDE, small.SIDE), freeze=name in (DEFAULT[0], DEFAULT[4]))
     asked = inputs()
     assert_same_detections(predictor.detect(**asked), model(asked))
     # Any number of images, and none of what was found above the threshold.
@@ -549,9 +553,18 @@ def recipes() -> dict[str, ModelConfig]:
     return {name: settings for settings, name in found.items()}
 
 
-@pytest.mark.parametrize(("name", "settings"), recipes().items(), ids=recipes())
-def test_recipes_build(name: str, settings: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def cases_of_recipes() -> list[Any]:
+    """The recipes; by default the first of each family, trunk and mask head."""
+    cases: dict[tuple[Any, ...], list[Any]] = {}
+    for name, settings in recipes().items():
+        key = settings.family, settings.backbone.name, settings.backbone.neck, settings.mask.head, settings.keypoint.use
+        others = cases.setdefault(key, [])
+        others.append(pytest.param(settings, id=name, marks=[pytest.mark.slow] if others else []))
+    return [case for group in cases.values() for case in group]
+
+
+@pytest.mark.parametrize("settings", cases_of_recipes())
+def test_recipes_build(settings: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random numbers would take longer than all the rest."""
-    del name
     monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", keras.initializers.Zeros().__call__)
     assert build(settings).name == settings.family

@@ -42,6 +42,12 @@ def fresh(config: Config) -> RCNN:
     return build(config.model)
 
 
+@pytest.fixture(scope="module")
+def shared(config: Config) -> RCNN:
+    """A model for tests that put its weights back."""
+    return fresh(config)
+
+
 def compiled(**options: Any) -> Toy:
     model = Toy()
     model.compile("sgd", **options)
@@ -269,13 +275,13 @@ def mean_losses(model: RCNN, batch: Arrays) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("stage", ["all", "detector", "mask"])
-def test_loss_is_nan_where_features_are(stage: str, config: Config, batch: Arrays) -> None:
+def test_loss_is_nan_where_features_are(stage: str, shared: RCNN, batch: Arrays) -> None:
     """Also on a level from which no anchor was sampled and no region pooled."""
-    model = fresh(config)
-    model.learn(start.parts_of(stage, model))
-    assert np.isfinite(list(mean_losses(model, batch).values())).all()
-    model.neck.outputs[-1].bias.assign(np.full(32, np.nan))  # P5, and P6 made of it
-    assert np.isnan(sum(mean_losses(model, batch).values()))
+    shared.learn(start.parts_of(stage, shared))
+    assert np.isfinite(list(mean_losses(shared, batch).values())).all()
+    shared.neck.outputs[-1].bias.assign(np.full(32, np.nan))  # P5, and P6 made of it
+    assert np.isnan(sum(mean_losses(shared, batch).values()))
+    shared.neck.outputs[-1].bias.assign(np.zeros(32))
 
 
 def test_loss_is_nan_where_masks_are(config: Config, batch: Arrays) -> None:
@@ -287,13 +293,12 @@ def test_loss_is_nan_where_masks_are(config: Config, batch: Arrays) -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 80), (48, 64)])
-def test_canvas_that_is_no_multiple_is_refused(size: tuple[int, int], config: Config) -> None:
-    model = fresh(config)
+def test_canvas_that_is_no_multiple_is_refused(size: tuple[int, int], shared: RCNN) -> None:
     height, width = size
     images, sizes = tf.zeros([1, height, width, 3]), tf.constant([[height, width]], tf.float32)
     with pytest.raises(ValueError, match=f"multiples of 32, found {height} x {width}"):
-        model({"images": images, "image_sizes": sizes})
+        shared({"images": images, "image_sizes": sizes})
     with pytest.raises(ValueError, match="known when the graph is traced, found"):
-        tf.function(model.features).get_concrete_function(
+        tf.function(shared.features).get_concrete_function(
             tf.TensorSpec([None, None, None, 3], tf.float32), tf.TensorSpec([None, 2], tf.float32)
         )

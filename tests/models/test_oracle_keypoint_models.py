@@ -18,7 +18,7 @@ from tests.models.torchvision_models import LOSSES, letterboxed, sources, torchv
 from tests.oracle import each_file, matched_pairs, meta, outputs, relative
 
 FILES = each_file("*keypoint_rcnn*.npz")
-IMAGES = pytest.mark.parametrize("image", ["a", "b"])
+IMAGES = pytest.mark.parametrize("image", ["a", pytest.param("b", marks=pytest.mark.slow)])
 # torchvision itself, with two threads in place of one, differs by more than half of this (see the oracle's README):
 # relative in features and logits, in pixels of boxes, in class scores, and relative in scores of keypoints. Pixels tie
 # whose logits differ by no more than `tie`, and the share of keypoints with a tie is below `ties`.

@@ -243,7 +243,7 @@ def test_unknown_options(form) -> None:
     maps = tensors(feature_maps())
     with pytest.raises(ValueError, match="samples is 3, expected 0, 1 or 2"):
         form(maps, BOXES, LEVELS, strides=STRIDES, size=3, samples=3)
-    with pytest.raises(ValueError, match="reduce is 'max', expected average, for samples is 0"):
+    with pytest.raises(ValueError, match="reduce is 'max', expected average, because samples is 0"):
         form(maps, BOXES, LEVELS, strides=STRIDES, size=3, samples=0, reduce="max")
     with pytest.raises(ValueError, match="reduce is 'sum', expected average or max"):
         form(maps, BOXES, LEVELS, strides=STRIDES, size=3, reduce="sum")

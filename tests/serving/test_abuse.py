@@ -216,7 +216,7 @@ def send(place) -> Iterator[Callable[[Case], str]]:
         yield ask
 
 
-@pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [10, pytest.param(1, marks=pytest.mark.slow)])
 def test_bad_requests(send, place, step) -> None:
     every = cases()
     assert len(every) >= 200

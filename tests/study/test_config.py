@@ -52,7 +52,7 @@ def test_every_cell_of_a_shipped_study_has_a_configuration(path: Path, tmp_path:
         ({"methods": METHODS, "groups": [{"name": "one"}]}, "choices.among: expected methods that learn"),
         (
             {"methods": [METHODS[0], {**METHODS[1], "steps": ["refine"]}, *METHODS[2:]]},
-            "methods[1].steps: expected no refine, for start is grabcut: there is no predicted mask",
+            "methods[1].steps: expected no refine, because start is grabcut: there is no predicted mask",
         ),
         ({"figures": [{"title": "size", "baseline": "x", "methods": ["two"]}]}, "figures: expected one of plain"),
     ],

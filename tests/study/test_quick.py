@@ -47,7 +47,7 @@ def test_a_stopped_study_goes_on_and_needs_no_mask_of_b(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert "the same command goes on from there" in process.communicate()[1]
     assert process.returncode == 130
-    # The masks of B that training must not see are gone; those of the other parts stay, for they are measured with.
+    # The masks of B that training must not see are gone; those of the other parts stay, because they are measured with.
     (tmp_path / "out" / "data" / "seed0-a17" / "masks_b_train.json").unlink()
     again = subprocess.run([*command, "seed0/two"], cwd=small.ROOT, capture_output=True, text=True, check=True)
     assert "going on from step" in again.stderr

@@ -58,6 +58,7 @@ def assert_same(first: Path, second: Path) -> None:
         np.testing.assert_allclose(ours[name] / scale, theirs[name] / scale, atol=1e-5, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_devices_do_what_one_does(local: Path) -> None:
     assert_same(local / "one.npz", local / "mirrored.npz")
 
@@ -212,5 +213,5 @@ def test_wrong_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match="expected TF_CONFIG or --workers, found neither"):
         distribute.choose("multi_worker")
     distribute.set_cluster("a:1,b:2", 0)
-    with pytest.raises(BadInput, match="expected multi_worker or auto, for several workers are named, found one"):
+    with pytest.raises(BadInput, match="expected multi_worker or auto, because several workers are named, found one"):
         distribute.choose("one")

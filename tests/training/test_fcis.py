@@ -116,6 +116,7 @@ def evaluated(folder: Path, steps: int) -> dict[str, dict[str, float]]:
     return json.loads((folder / "eval" / "metrics.json").read_text(encoding="utf-8"))["groups"]
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_by_the_commands(tmp_path: Path) -> None:
     groups = evaluated(tmp_path, 2)
     assert set(groups) == {"box", "mask"}

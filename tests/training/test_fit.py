@@ -221,6 +221,7 @@ def test_interrupt_saves_and_stops(recipe: Path, tmp_path: Path, monkeypatch: py
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_a_line(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     with disk.no_room_beyond(30_000):  # enough for the log, not for a checkpoint
         assert cli.run(["train", str(recipe), "train.steps=1", "--out", str(tmp_path / "run")]) == 2
@@ -343,6 +344,7 @@ def test_masks_cannot_be_learned_from_boxes_alone(recipe: Path, tmp_path: Path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_masks_are_learned_from_boxes_alone_where_the_recipe_says_so(recipe: Path, tmp_path: Path) -> None:
     losses = ["model.mask.box_losses=[projection, teacher]", "train.ema=0.5", "train.box_warm_up=0"]
     asked = ["data.masks=none", *losses, "model.mask.regions=jittered", "train.steps=2"]

@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 class ShardEngine(StrEnum):
-    """What runs shards."""
+    """The engine that runs shards."""
 
     here = "here"
     ray = "ray"

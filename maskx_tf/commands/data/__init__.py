@@ -222,6 +222,8 @@ def convert(
     WRITERS[to](dataset, out, images)
     size = _size(dataset)
     print(f"wrote {out}: {size['images']} images, {size['instances']} instances, {size['with_masks']} with masks")
+    if to == "yolo":
+        print(f"YOLO reads the images from {out}/images: a folder or link that is not written here")
 
 
 def _opened(source: DataFiles, policy: splits.Policy) -> tuple[Dataset, Dataset]:

@@ -61,7 +61,7 @@ def pseudo(
 
 
 def _maker_for(model: str | None, steps: MaskSteps) -> Callable[[tuple[str, ...]], Maker]:
-    """What makes the masks, for the names of the classes; GrabCut, where there is no model."""
+    """Returns a function from class names to the maker of masks: a model's, or GrabCut where no model is given."""
     if model is None:
         from maskx_tf.tasks.pseudo import GrabCutMaker
 

@@ -77,7 +77,7 @@ def _install(report: Json, extra: str | None = None) -> str:
 
 
 def _needed(report: Json) -> list[str]:
-    """What has to be done before anything works."""
+    """Lists the problems to fix before anything works."""
     needed = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         needed.append(f"use Python 3.11, 3.12 or 3.13; TensorFlow has no build for {report['python']}")
@@ -100,7 +100,7 @@ def _needed(report: Json) -> list[str]:
 
 
 def _advice(report: Json) -> list[str]:
-    """What would make more possible, or better."""
+    """Lists optional improvements."""
     advice = [
         f"for extra {extra} ({EXTRAS.get(extra, 'optional')}): {_install(report, extra)}"
         for extra in sorted(filter(None, _unfit(report)))

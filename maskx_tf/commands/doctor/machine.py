@@ -1,4 +1,4 @@
-"""What is installed, and what this machine has."""
+"""Collects what is installed and what this machine has."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(json.dumps({"devices": devices, "cuda_build": tf.test.is_built_with_cuda()
 
 
 def facts() -> Json:
-    """What is installed and what this machine has, as plain data."""
+    """Returns what is installed and what this machine has, as plain data."""
     editable = _is_editable()
     packages = _packages(editable)
     tensorflow = _tensorflow()
@@ -118,7 +118,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def _tensorflow() -> Json:
-    """What TensorFlow says of this machine, or {"error": why it says nothing}."""
+    """Returns TensorFlow's version and devices, or {"error": reason} if it cannot be imported."""
     try:
         probe = subprocess.run(
             [sys.executable, "-P", "-c", PROBE, str(Path(maskx_tf.__file__).parents[1])],
@@ -173,7 +173,7 @@ def browser() -> str | None:
 
 
 def _can_write() -> bool:
-    """Whether Pillow has a font for the letters in drawings; its own wheels have."""
+    """Whether Pillow can draw text; its wheels can."""
     try:
         from PIL import features
 

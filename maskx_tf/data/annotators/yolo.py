@@ -124,7 +124,7 @@ def write(dataset: Dataset, out: Path, images: Path) -> None:
     texts = [Path(relative_name(image, images)).with_suffix(".txt") for image in dataset.images]
     for text in texts:
         if ".." in text.parts:
-            raise BadInput(f"{text.with_suffix('')}: expected images in {images}, for the labels lie as they do")
+            raise BadInput(f"{text.with_suffix('')}: expected images in {images}, because the labels lie as they do")
     if len(set(texts)) < len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
         raise BadInput(f"{twice.with_suffix('')}: expected one image of this name, found another suffix")

@@ -88,7 +88,7 @@ def read_lists(path: Path) -> JsonView:
 
 
 def _records(data: JsonView, key: str, name: str) -> Iterator[tuple[str, JsonView]]:
-    """The records of a list, each beside the place where it stands; one that is no mapping has no fields."""
+    """The records of a list, each with its place in the file; one that is no mapping has no fields."""
     for index, entry in enumerate(data[key]):
         known = entry.get("id") if isinstance(entry, Mapping) else None
         identity = f" (id {known})" if isinstance(known, int) else ""

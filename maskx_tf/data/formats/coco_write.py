@@ -82,5 +82,5 @@ def _written(segmentation: Segmentation, image: ImageRecord) -> list[list[float]
 def relative_name(image: ImageRecord, images: Path) -> str:
     """The file of an image, relative to the folder of the images."""
     if isinstance(image.file, bytes):
-        raise BadInput(f"image {image.id}: expected an image in a file of its own, which the file can name")
+        raise BadInput(f"image {image.id}: expected an image in a file, whose name can be written")
     return Path(os.path.relpath(image.file, images)).as_posix()

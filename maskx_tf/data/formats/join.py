@@ -33,7 +33,7 @@ def join(datasets: Sequence[Dataset], names: Renaming | None = None) -> Dataset:
     """One data set of several.
 
     Classes of the same name, after renaming, become one; their order is that of their first appearance. A single data
-    set keeps its ids; several get new ones, for theirs may be the same.
+    set keeps its ids; several get new ones, because theirs may be the same.
 
     Args:
         datasets: one at least.
@@ -74,7 +74,7 @@ def join(datasets: Sequence[Dataset], names: Renaming | None = None) -> Dataset:
 def ordered(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     """The data set with these classes in this order; its other classes, and their instances, are left out.
 
-    A class that it does not have gets an id that it does not use.
+    A class that the data set does not have gets an unused id.
     """
     known = dict(zip(dataset.class_names, dataset.category_ids, strict=True))
     unused = itertools.count(max(dataset.category_ids, default=0) + 1)

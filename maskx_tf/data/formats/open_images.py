@@ -45,7 +45,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
 
     Args:
         images: the folder of the images.
-        annotations: the CSV file of the boxes; the other files are looked for beside it.
+        annotations: the CSV file of the boxes; the other files are expected next to it.
         report: receives every problem.
     """
     if not first_file([annotations]):
@@ -90,7 +90,7 @@ def _class_names(folder: Path) -> dict[str, str]:
     found = sorted(folder.glob("*class-descriptions*.csv"))
     path = next((one for one in found if "boxable" in one.name), found[0] if found else None)
     if path is None:
-        raise BadInput(f"{folder}: expected a file *class-descriptions*.csv beside the boxes, found none")
+        raise BadInput(f"{folder}: expected a file *class-descriptions*.csv next to the boxes, found none")
     names: dict[str, str] = {}
     try:
         for line, row in enumerate(csv.reader(files.read_text(path).splitlines()), 1):

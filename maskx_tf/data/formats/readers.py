@@ -170,7 +170,7 @@ def _without_collector() -> Iterator[None]:
 def for_training(
     sources: Sequence[DataFiles], policy: splits.Policy, names: Renaming | None = None, class_names: Sequence[str] = ()
 ) -> Dataset:
-    """What training may see of these data sets, joined by class name.
+    """Returns the training data of these data sets, joined by class name, without the masks that training must not see.
 
     This is the only door to training. Behind it, boxes lie in their images and `has_mask` is decided: a mask of a class
     outside A is gone, and a file of masks kept apart was not opened, unless the policy is `oracle`.

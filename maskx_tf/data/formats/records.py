@@ -28,7 +28,7 @@ def unfit(key: str, expected: str, found: object) -> Unfit:
 
 
 def entries(data: JsonView, key: str) -> Iterator[tuple[int, Any]]:
-    """The items of a list beside their numbers from 0 on."""
+    """Yields the items of a list with their numbers from 0 on."""
     items = data.get(key)
     if not isinstance(items, list):
         raise unfit(key, "a list", items)
@@ -62,7 +62,7 @@ def number(record: JsonView, key: str, low: float = -MAX_IMAGE_SIDE, high: float
 
 
 def whole(record: JsonView, key: str, low: int, high: int) -> int:
-    """A whole number in low..high; 640.0 counts, for some programs write all numbers so."""
+    """A whole number in low..high; 640.0 counts, because some programs write all numbers so."""
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value != int(value):
         raise unfit(key, f"a whole number from {low} to {high}", value)

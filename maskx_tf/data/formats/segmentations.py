@@ -54,7 +54,7 @@ def read(value: Any, image: ImageRecord, where: str, report: Report) -> Segmenta
 
 
 def polygon(points: Sequence[Any], image: ImageRecord) -> array[float]:
-    """The numbers x1, y1, x2, y2, ... of a polygon in the image or, at most, one side of the image beside it.
+    """The numbers x1, y1, x2, y2, ... of a polygon in the image or, at most, one side of the image beyond it.
 
     Raises:
         Unfit: they are no such numbers. A line that goes far would fill the memory with its pixels.

@@ -1,4 +1,4 @@
-"""What people draw in LabelMe and VIA: polygons, circles, ellipses and rectangles, as instances."""
+"""Shapes of LabelMe and VIA (polygons, circles, ellipses, rectangles) as instances."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
 
 
 def _files(path: Path) -> Iterator[tuple[str, Any]]:
-    """What the file says of each image, beside where."""
+    """Yields the entry of each image in the file, and its place for messages."""
     data = files.read_json(path)
     if isinstance(data, Mapping) and "_via_img_metadata" in data:
         data = data["_via_img_metadata"]

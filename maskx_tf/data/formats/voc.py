@@ -55,7 +55,7 @@ class _VocObject(NamedTuple):
 
 
 class _File(NamedTuple):
-    """What one XML file says; an image without instances yet."""
+    """The contents of one XML file; its image has no instances yet."""
 
     image: ImageRecord
     objects: list[_VocObject]
@@ -100,7 +100,7 @@ def _listed_parts(path: Path) -> list[Path]:
     """The XML files that a list in ImageSets/Main names; its lines may end in a flag."""
     folder = next((parent / "Annotations" for parent in path.parents if (parent / "Annotations").is_dir()), None)
     if folder is None:
-        raise BadInput(f"{path}: expected a list in ImageSets, beside a folder Annotations")
+        raise BadInput(f"{path}: expected a list in ImageSets, next to a folder Annotations")
     return [folder / f"{stem}.xml" for stem in _stems(path)]
 
 

@@ -27,7 +27,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.ops import images as image_ops
 
 Batch = dict[str, tf.Tensor]
-# Each step draws from a stream of its own, so that switching one on changes no other.
+# Each step has its own random stream, so that switching one on does not change the others.
 WINDOW, FLIP, COLOUR, PASTE, PARTNER, CHOICE = range(6)
 
 
@@ -59,8 +59,7 @@ def training(
     """
     if not examples.total:
         raise BadInput(f"{examples.name}: expected images to learn from, found none")
-    share = _share(batch, worker, workers)
-    prepare = functools.partial(_varied, examples, data, model_input)
+    share = share_of(batch, worker, workers)
 
     def one(step_and_place: tf.Tensor) -> Batch:
         position = _position(step_and_place, batch, share, worker)
@@ -70,12 +69,10 @@ def training(
             [position],
             tf.int64,
         )
-        index = tf.ensure_shape(index, [])
-        number, sample, size, original = prepare(index, _seed(data.seed, epoch, index))
-        return _entry(number, sample, size, original, model_input.canvas)
+        return varied_entry(examples, data, model_input, tf.ensure_shape(index, []), epoch)
 
     counter = tf.data.Dataset.range(start * share, np.iinfo(np.int64).max)
-    return _batches(counter, one, _share(share, 0, devices, "devices"), data.workers)
+    return batched(counter, one, share_of(share, 0, devices, "devices"), data.workers)
 
 
 def evaluation(
@@ -91,7 +88,7 @@ def evaluation(
 
     Arguments and errors are those of `training`.
     """
-    share = _share(batch, worker, workers)
+    share = share_of(batch, worker, workers)
     steps = -(-examples.total // batch)
 
     def one(step_and_place: tf.Tensor) -> Batch:
@@ -102,7 +99,7 @@ def evaluation(
             lambda: _filling(examples, model_input.canvas, data.max_instances),
         )
 
-    return _batches(tf.data.Dataset.range(steps * share), one, share, data.workers)
+    return batched(tf.data.Dataset.range(steps * share), one, share, data.workers)
 
 
 @contextmanager
@@ -123,8 +120,8 @@ def order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.RandomState([seed, epoch]).permutation(count).astype(np.int64)
 
 
-def _share(batch: int, worker: int, workers: int, what: str = "workers") -> int:
-    """How many images of each batch a worker, or each of its devices, gets."""
+def share_of(batch: int, worker: int, workers: int, what: str = "workers") -> int:
+    """Returns the number of images of each batch that a worker, or each of its devices, gets."""
     if not 0 <= worker < workers:
         raise ValueError(f"worker {worker} of {workers}")
     if batch % workers:
@@ -137,16 +134,17 @@ def _position(step_and_place: tf.Tensor, batch: int, share: int, worker: int) ->
     return step_and_place // share * batch + worker * share + step_and_place % share
 
 
-def _seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+def _seed(seed: int, epoch: tf.Tensor | int, index: tf.Tensor) -> tf.Tensor:
     """The seed, int32 [2], of how an image is varied in an epoch."""
     first = tf.stack([tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32)])
     return tf.random.experimental.stateless_fold_in(tf.bitcast(first, tf.int32), tf.cast(index, tf.int32))
 
 
-def _varied(
-    examples: Examples, data: DataConfig, model_input: InputConfig, index: tf.Tensor, seed: tf.Tensor
-) -> tuple[tf.Tensor, Sample, tf.Tensor, tf.Tensor]:
-    """Number, Sample on the canvas, size float32 [2] in it, and original size, of an image for training."""
+def varied_entry(
+    examples: Examples, data: DataConfig, model_input: InputConfig, index: tf.Tensor, epoch: tf.Tensor | int = 0
+) -> Batch:
+    """Returns an image, varied for training, as an entry of a batch."""
+    seed = _seed(data.seed, epoch, index)
     number, sample = examples.read(index)
     original = tf.shape(sample.image)[:2]
     sample, size = _on_canvas(sample, data, model_input, seed)
@@ -157,7 +155,7 @@ def _varied(
             lambda: _pasted(sample, size, examples, data, model_input, seed),
             lambda: sample,
         )
-    return number, pad(drop_tiny(sample), data.max_instances), size, original
+    return _entry(number, pad(drop_tiny(sample), data.max_instances), size, original, model_input.canvas)
 
 
 def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed: tf.Tensor) -> tuple[Sample, tf.Tensor]:
@@ -227,7 +225,7 @@ def _as_it_is(examples: Examples, data: DataConfig, model_input: InputConfig, in
 
 
 def _filling(examples: Examples, canvas: tuple[int, int], limit: int) -> Batch:
-    """What fills up a batch: a black image, as large as the canvas, that is not valid."""
+    """Returns the sample that fills up a batch: a black image of the canvas' size that is not valid."""
     sample = blank(canvas, examples.fields, limit)
     entry = _entry(tf.constant(-1, tf.int64), sample, tf.constant(canvas), tf.constant(canvas), canvas)
     return entry | {"image_valid": tf.constant(0, tf.uint8)}
@@ -261,7 +259,8 @@ def steady() -> tf.data.Options:
     return options
 
 
-def _batches(counter: tf.data.Dataset, one: Callable[[tf.Tensor], Batch], share: int, workers: int) -> tf.data.Dataset:
+def batched(counter: tf.data.Dataset, one: Callable[..., Batch], share: int, workers: int) -> tf.data.Dataset:
+    """Returns batches of as many images as a share has, of which a function makes each of an element."""
     plain = tf.autograph.experimental.do_not_convert(one)  # there is no Python on tensors to convert, which takes long
     entries = counter.map(plain, num_parallel_calls=workers or cores(), deterministic=True)
     options = steady()

@@ -1,4 +1,4 @@
-"""Slightly other colours for an image."""
+"""Photometric distortion."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LUMA = (0.299, 0.587, 0.114)
 def recolour(
     image: tf.Tensor, seed: tf.Tensor, *, brightness: float, contrast: float, saturation: float, hue: float
 ) -> tf.Tensor:
-    """The image in slightly other colours.
+    """Returns the image after photometric distortion.
 
     Brightness, contrast and saturation are factors from 1 - x to 1 + x; contrast is taken around the image's mean grey,
     saturation around each pixel's. Hue is turned by at most `hue` of a full turn in the YIQ plane. All four are linear,
     so they are one 3 x 3 matrix, a third of the cost of `tf.image`'s functions in turn. Keras' layers would do the same
-    work, but draw from a state of their own, with which no run could be resumed.
+    work, but draw from a hidden state, with which no run could be resumed.
 
     Args:
         image: [h, w, 3] in 0..255.

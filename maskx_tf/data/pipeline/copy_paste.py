@@ -1,4 +1,4 @@
-"""Instances of one image on top of another."""
+"""Copy-paste augmentation: instances of one image on top of another."""
 
 from __future__ import annotations
 

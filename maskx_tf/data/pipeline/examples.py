@@ -73,7 +73,7 @@ def from_dataset(dataset: Dataset, cache_mib: int = CACHE_MIB) -> Examples:
 
 
 def fields_of(dataset: Dataset) -> tuple[Field, ...]:
-    """What is said of an instance of a data set, with the flags."""
+    """Returns the fields of an instance of a data set, with their flags."""
     return with_flags((*COMMON_FIELDS, *dataset.points))
 
 

@@ -1,4 +1,4 @@
-"""Images, instances and packed masks in TFRecord files, beside an index by which any of them is found at once.
+"""Images, instances and packed masks in TFRecord files, and an index that finds any of them at once.
 
 A folder holds the shards and index.json, which is written last: without it, the folder is not finished. Images are read
 in any order, so the index keeps the place of each; and what is read is compared with the checksum in the index.
@@ -116,7 +116,7 @@ def read_index(folder: Path) -> Json:
 def _check(index: JsonView) -> None:
     for key, expected in (("version", RECORDS_VERSION), ("mask_side", MASK_SIDE)):
         if index.get(key) != expected:
-            raise records.unfit(key, f"{expected}: write the records anew", index.get(key))
+            raise records.unfit(key, f"{expected}: write the records again", index.get(key))
     for _, name in records.entries(index, "class_names"):
         records.as_text(name, "class_names")
     for number, shard in records.entries(index, "shards"):
@@ -143,7 +143,9 @@ def _read(path: Path, offset: int, length: int, checksum: int) -> bytes:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(data) != length or zlib.crc32(data) != checksum:
-        raise BadInput(f"{path}: byte {offset}: expected the record that was written; remove the file and write anew")
+        raise BadInput(
+            f"{path}: byte {offset}: expected the record that was written; remove the file and write the records again"
+        )
     return data
 
 

@@ -109,7 +109,7 @@ def open_written(dataset: Dataset, folder: Path) -> Examples:
     tasks = _tasks(dataset, folder, max((shard["images"] for shard in shards), default=PER_SHARD))
     if [task.fingerprint for task in tasks] != [shard["fingerprint"] for shard in shards]:
         what = f"expected records of {dataset.name} as it is now, with the same classes and the same masks"
-        raise BadInput(f"{folder}: {what}, found others; write them anew")
+        raise BadInput(f"{folder}: {what}, found others; write them again")
     return tfrecords.open_records(folder, dataset.points)
 
 
@@ -150,7 +150,7 @@ def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
 
 
 def _kept(out: Path, tasks: list[_ShardTask]) -> dict[str, Json]:
-    """What an earlier call finished, by the names of the files; it makes the folder where there is none.
+    """Returns the shards that an earlier call finished, by file name; makes the folder if it is missing.
 
     Raises:
         BadInput: the folder holds something else.
@@ -175,7 +175,7 @@ def _kept(out: Path, tasks: list[_ShardTask]) -> dict[str, Json]:
 
 
 def _finished(out: Path, present: list[str]) -> Iterator[Json]:
-    """What the index says of each shard, or, without one, what stands beside each shard."""
+    """Yields the facts of each finished shard, from the index or, without one, from the file next to each shard."""
     if INDEX in present:
         yield from tfrecords.read_index(out)["shards"]
         return

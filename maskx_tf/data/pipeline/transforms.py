@@ -1,4 +1,4 @@
-"""What happens to one image and its instances on their way into a batch: cut, mirrored, scaled, put on a canvas.
+"""Transforms one image and its instances for a batch: cuts, mirrors, scales, and puts them on a canvas.
 
 Pure functions on tensors; whatever is random takes a seed, int32 [2]. Values change by the kind of their field, not by
 its name. A mask is a grid over its box (see `ops.masks`) and goes where the box goes: scaling changes nothing in it,

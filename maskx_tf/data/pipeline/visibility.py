@@ -1,4 +1,4 @@
-"""What is left of instances of which a part can no longer be seen: their masks cut, and boxes around the rest."""
+"""Cuts the masks of partly hidden instances, and shrinks their boxes to what is visible."""
 
 from __future__ import annotations
 

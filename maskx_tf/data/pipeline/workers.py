@@ -38,15 +38,15 @@ def in_processes(
     advance: Callable[[], None] = nothing,
     prepare: Callable[[], None] = nothing,
 ) -> list[Made]:
-    """What a function makes of each task, in order.
+    """Returns the results of a function for the tasks, in order, computed in several processes.
 
     Args:
-        function: of the top of a module, as what passes between processes has to be. It gets the task and what it is to
+        function: a function of a module's top level, so that it can be pickled. It receives the task, and a function to
             call after each piece of work.
-        tasks: what it works on.
-        workers: how many processes; with one, all is done here.
-        advance: is called here for each piece.
-        prepare: is called first in each process.
+        tasks: the arguments of the calls.
+        workers: the number of processes; with one, everything runs in this process.
+        advance: called in this process for each piece of work.
+        prepare: called first in each process.
 
     Raises:
         BadInput: a process was killed; or whatever the function raises.

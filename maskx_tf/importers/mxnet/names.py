@@ -18,7 +18,7 @@ STATISTICS = ("gamma", "beta", "moving_mean", "moving_var")
 
 
 def block_labels(names: Iterable[str]) -> dict[int, list[str]]:
-    """What a file calls the blocks of each stage, in order: a, b, c, ... or a, b1, b2, ..."""
+    """Returns a file's names for the blocks of each stage, in order: a, b, c, ... or a, b1, b2, ..."""
     found: dict[int, set[str]] = {}
     for name in names:
         match = re.fullmatch(r"res(\d)([a-z]\d*)_branch2b_weight", name)

@@ -42,7 +42,7 @@ class PositionPool(NamedTuple):
 
 
 class RegionReading(NamedTuple):
-    """What the maps say of regions.
+    """Scores and deltas that the maps give for regions.
 
     Attributes:
         pooled: float32 [B, N, S, S, D], the maps of scores.
@@ -100,7 +100,7 @@ class PositionDetector:
         self.maps.build((None, None, None, channels))
 
     def read(self, maps: tuple[tf.Tensor, tf.Tensor], boxes: tf.Tensor) -> RegionReading:
-        """What the maps of scores and of deltas say of boxes [B, N, 4]."""
+        """Reads the maps of scores and of deltas at boxes [B, N, 4]."""
         pooled, moves = (self.pool(part, boxes) for part in maps)
         return RegionReading(pooled, self.scores.class_logits(pooled), tf.reduce_mean(moves, axis=[2, 3]))
 
@@ -129,7 +129,7 @@ class PositionDetector:
     def detect_on(
         self, maps: tuple[tf.Tensor, tf.Tensor], scene: Scene, proposals: Proposals, score: float | None = None
     ) -> Detections:
-        """What `detect` makes of maps that are ready: all that is computed for each region."""
+        """Does the work of `detect` on finished maps: all that is computed for each region."""
         if not self.scores.masks:
             return self._scored(scene, proposals, self.read(maps, proposals.boxes), score)
         boxes, found = proposals.boxes, []
@@ -190,7 +190,7 @@ def joined(passes: Sequence[Voters]) -> Voters:
 
 
 class PositionMasks:
-    """The masks of boxes that are given; the detector's own have theirs. It learns with the detector.
+    """Masks for given boxes. The detector draws those of its own detections; this branch learns with it.
 
     Args:
         detector: whose maps it reads.

@@ -1,4 +1,4 @@
-"""FCIS' three losses, of all regions or of those that have the largest ones (Shrivastava et al. 2016)."""
+"""FCIS' three losses, of all regions or only of those with the largest losses (Shrivastava et al. 2016)."""
 
 from __future__ import annotations
 

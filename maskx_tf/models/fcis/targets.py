@@ -1,4 +1,4 @@
-"""What FCIS learns from: its choice of regions, and the masks that they should get, rounded as the reference does."""
+"""Targets of FCIS: its choice of regions, and their masks, rounded as in the reference."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class RegionView(NamedTuple):
     flip: bool
 
     def read(self, boxes: tf.Tensor, image_size: tf.Tensor) -> RegionReading:
-        """What these maps say of boxes [1, N, 4] in an image of size [1, 2], as if the view were not mirrored."""
+        """Reads these maps at boxes [1, N, 4] of an image of size [1, 2], as if the view were not mirrored."""
         own = resized(boxes, image_size, self.size)
         if not self.flip:
             return self.detector.read(self.maps, own)
@@ -87,7 +87,7 @@ def _read(
     valid: tf.Tensor,
     image_size: tf.Tensor,
 ) -> tuple[Voters, tf.Tensor]:
-    """What views of one scale say of boxes on average, and where they move the boxes."""
+    """Returns the mean readings of boxes by the views of one scale, and the moved boxes."""
     readings = [view.read(boxes, image_size) for view in views]
     scores = _mean([tf.nn.softmax(reading.logits) for reading in readings])
     best = best_classes(scores)

@@ -1,4 +1,4 @@
-"""What a server says of an image, as `Detections` in that image's pixels."""
+"""Converts a server's answer for an image to `Detections` in that image's pixels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OUTPUT_TYPES = {  # for JSON, which has one type of number
 
 
 class Answer(NamedTuple):
-    """What was found in one image.
+    """The detections in one image.
 
     Attributes:
         detections: best first, without padding: boxes [D, 4] in pixels of the image as people see it; classes are

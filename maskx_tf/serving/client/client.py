@@ -66,7 +66,7 @@ class Client:
         self._timeout, self._retries = timeout, retries
 
     def detect(self, image: Image, *, parts: Sequence[str] | None = None, timeout: float | None = None) -> Answer:
-        """What is in an image.
+        """Returns the detections in an image.
 
         Args:
             image: the bytes of a JPEG or PNG file, or uint8 [H, W, 3].

@@ -56,7 +56,7 @@ class Tls(NamedTuple):
 
 
 def persistently(attempt: Callable[[float], T], timeout: float, retries: int) -> T:
-    """Calls with the seconds that are left, again and ever more patiently while the server is unavailable."""
+    """Calls a function with the seconds that are left, with growing pauses while the server is unavailable."""
     end = time.monotonic() + timeout
     for number in range(retries + 1):
         try:

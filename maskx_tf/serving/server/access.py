@@ -18,7 +18,7 @@ LONGEST_ENTRY = 200  # letters of what the client chose
 
 
 class Record:
-    """A request on its way, whose line is written when it ends.
+    """A running request; its line of the log is written when it ends.
 
     Args:
         port: "grpc" or "rest".

@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Parameters(NamedTuple):
-    """What TF Serving's batching file sets, under the same names.
+    """The settings of TF Serving's batching file, under the same names.
 
     Attributes:
         max_batch_size: rows of a batch.

@@ -45,7 +45,7 @@ class Share:
         self._budget, self._held = budget, 0
 
     def set(self, count: int, *, refuse: bool = True) -> None:
-        """Holds so many bytes from now on, instead of those before.
+        """Sets the number of bytes that the request holds.
 
         Args:
             count: of the bytes.

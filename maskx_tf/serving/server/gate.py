@@ -1,4 +1,4 @@
-"""What every HTTP request passes: who may ask, security headers, the access log, errors as JSON, and the drain."""
+"""Steps that every HTTP request passes: access control, security headers, the access log, JSON errors, and draining."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class ServerMetrics:
-    """What a server counts and measures. Each server has a registry, so that two may run in one process.
+    """A server's counters and histograms. Each server has a registry, so that two may run in one process.
 
     Args:
         waiting: returns the number of images that wait.

@@ -111,7 +111,7 @@ class Predict:
 
 
 class _Work:
-    """What threads do for one request.
+    """The work of one request, done by threads.
 
     Args:
         service: that answers.

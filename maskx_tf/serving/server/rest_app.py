@@ -1,4 +1,4 @@
-"""What the HTTP port answers: TF Serving's JSON, health, figures for Prometheus, and a page for people."""
+"""Routes of the HTTP port: TF Serving's JSON, health, Prometheus' metrics, and a page for people."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads, but for a client that was turned away."""
+        """Reads data, unless the client was turned away."""
         if not self._is_refused:
             super().data_received(data)
 
@@ -78,7 +78,7 @@ class Connection(H11Protocol):
             self._reading_timer.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Says in JSON that a request is no HTTP."""
+        """Answers a request that is not valid HTTP with an error in JSON."""
         self._refuse(400, "this is no HTTP request")
 
     def _wait_for_header(self) -> None:

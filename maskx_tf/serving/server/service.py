@@ -1,4 +1,4 @@
-"""What both ports of the local server answer with: requests checked, cut into slices, run, and counted."""
+"""Answers requests of both ports: checks them, cuts them into slices, runs them, and counts them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OnTask = Callable[[Task], object]
 
 
 class Limits(NamedTuple):
-    """What a server takes.
+    """Limits of a server.
 
     Attributes:
         max_bytes: of a message, either way.
@@ -167,7 +167,7 @@ class Service:
 
 
 def check(version: Version, signature: str, inputs: Arrays, outputs: Iterable[str], max_images: int) -> None:
-    """Objects to inputs and names of outputs that the signature does not have, and to too many images.
+    """Raises an error for unknown inputs or outputs, and for too many images.
 
     Raises:
         ServingError: INVALID_ARGUMENT or RESOURCE_EXHAUSTED with what was expected.

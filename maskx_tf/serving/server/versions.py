@@ -1,4 +1,4 @@
-"""The versions of a model on disk, loaded as they come and dropped as they go, while requests are answered."""
+"""Loads the versions of a model as they appear on disk, and drops those that disappear, while requests are answered."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Version:
 
 
 class Snapshot(NamedTuple):
-    """What a folder holds at a moment.
+    """The contents of a folder at one moment.
 
     Attributes:
         files: names, sizes and times of all files and folders in it.
@@ -171,7 +171,7 @@ class Versions:
                 self._lock.notify_all()
 
     def states(self) -> dict[int, tuple[int, str]]:
-        """The versions that were ever looked at: state and what is wrong with them."""
+        """Returns the state and the problem of every version that was ever seen."""
         with self._lock:
             return dict(self._states)
 
@@ -241,7 +241,7 @@ def _numbered(base: Path) -> list[Path]:
 
 
 def _look(path: Path) -> Snapshot | None:
-    """What is in a folder; None while something in it appears or goes."""
+    """Returns the contents of a folder; None while something in it appears or disappears."""
     try:
         found = [(str(entry.relative_to(path)), entry.stat()) for entry in (path, *path.rglob("*"))]
     except OSError:
@@ -251,7 +251,7 @@ def _look(path: Path) -> Snapshot | None:
 
 
 def require_versions(base: Path) -> None:
-    """Objects to a folder that holds no version.
+    """Raises BadInput if a folder holds no version.
 
     Raises:
         BadInput: with what was expected.
@@ -265,6 +265,6 @@ def require_versions(base: Path) -> None:
 
 
 def _read_list(path: Path, name: str) -> list[Any]:
-    """What an asset lists; nothing for a SavedModel of another origin, which does not have it."""
+    """Reads the list in an asset; empty for a SavedModel of another program, which does not have it."""
     file = path / "assets" / name
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []

@@ -120,7 +120,7 @@ def _records(path: Path) -> Iterator[ImagePlace]:
 
 
 def sizes(items: Sequence[ImagePlace]) -> dict[str, int]:
-    """The sizes of the files of many, by which a later change is noticed."""
+    """Returns the sizes of container files, by which a later change is noticed."""
     files = {item.file for item in items if not item.has_own_file}
     return {file: os.stat(file).st_size for file in sorted(files)}
 

@@ -48,7 +48,7 @@ USUAL_OPTIONS = LabelOptions()
 
 
 class Labelled(NamedTuple):
-    """What was written.
+    """The result of labelling.
 
     Attributes:
         made: boxes that got a mask.
@@ -114,7 +114,7 @@ def _job(folder: Path, model: AnyPath, images: Path, annotations: Path, steps: M
 
 
 def write_labelled(job: BatchJob, out: Path, options: LabelOptions = USUAL_OPTIONS) -> Labelled:
-    """Writes the file of a job with the masks that it made; everything else stands in it as it did.
+    """Writes the file of a job with its new masks; everything else stays as it was.
 
     An annotation that gets a mask gets `segmentation`, `area`, `mask_source` and `mask_quality`. One whose mask is of
     low quality, and one that got none, gets `needs_review`.
@@ -153,7 +153,7 @@ def write_labelled(job: BatchJob, out: Path, options: LabelOptions = USUAL_OPTIO
 
 
 def _fields(mask: rle.Rle, tolerance: float | None, source: str, quality: float) -> Json:
-    """What an annotation gets; run lengths where polygons of this tolerance have no area."""
+    """Returns the fields of a labelled annotation; run lengths where polygons of this tolerance have no area."""
     polygons = [] if tolerance is None else outlines(rle.bitmap_of(mask), tolerance)
     written = [part.ravel().tolist() for part in polygons] or mask
     quality = round(quality, review.QUALITY_DIGITS)

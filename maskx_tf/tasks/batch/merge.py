@@ -1,4 +1,4 @@
-"""What the shards of a job have given: counted, and merged into one file."""
+"""Counts the results of a job's shards, and merges them into one file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def status(folder: AnyPath) -> Status:
 
 
 class Merged(NamedTuple):
-    """What was written.
+    """The result of a merge.
 
     Attributes:
         images: how many rows, each of another image.

@@ -49,7 +49,7 @@ class RayOptions:
 
 
 class _Worker:
-    """What an actor does."""
+    """An actor that runs shards."""
 
     def __init__(self, job: BatchJob, work: Work) -> None:
         self._job, self._work = job, work

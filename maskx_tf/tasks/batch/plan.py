@@ -53,7 +53,7 @@ class BoxFile(BaseModel):
 
 
 class BatchSettings(BaseModel):
-    """What the rows of a job depend on, but for its model and its images.
+    """The settings that a job's rows depend on, except for its model and its images.
 
     Attributes:
         score: see `Segmenter`.
@@ -83,7 +83,7 @@ USUAL_SETTINGS = BatchSettings()
 
 
 class _PlanFile(BaseModel):
-    """What plan.json holds."""
+    """The contents of plan.json."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -161,7 +161,7 @@ class BatchJob:
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:
-    """A checksum of all that a model answers with.
+    """Returns a checksum of everything that a model's answers depend on.
 
     Raises:
         BadInput: it is no model folder, run folder or exported version.

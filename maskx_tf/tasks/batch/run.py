@@ -21,7 +21,7 @@ from maskx_tf.tasks.progress import SILENT, Progress
 
 
 class Ran(NamedTuple):
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         done: shards that were written.
@@ -87,7 +87,7 @@ def waiting_shards(folder: AnyPath, part: tuple[int, int]) -> tuple[BatchJob, li
 
 
 def work_of(job: BatchJob) -> Work:
-    """What a job does. It may be pickled, and opens the model when it is first asked."""
+    """Returns the function that does a job's work. It can be pickled, and opens the model at its first call."""
     if job.settings.boxes is not None:
         return LabelWork(job.model, job.model_digest, job.settings.boxes, job.settings.steps)
     return SegmentWork(Segmenter(job.model, score=job.settings.score, batch=job.settings.batch), job.settings.column)
