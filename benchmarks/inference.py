@@ -1,4 +1,4 @@
-"""What a model costs to ask: `python -m benchmarks.inference [vocabulary|stages|keypoints|fcis]`.
+"""What a model costs to ask: `python -m benchmarks.inference [vocabulary|exported|stages|keypoints|fcis] [fp32|bf16]`.
 
 Mask^X R-CNN, ResNet-50-FPN, one image of 800x1216, 100 detections, random weights; the work does not depend on them,
 because every step has a fixed size. FCIS, ResNet-50, 608x1024, 300 proposals and 600 regions: its vote depends on what
@@ -9,7 +9,9 @@ of its own.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +20,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from benchmarks.measure import Cost, machine, measure, show
+from benchmarks.serving import export
 from maskx_tf.config import ModelConfig
 from maskx_tf.export.freeze import as_constants
 from maskx_tf.masks import paste as paste_ops
@@ -29,6 +32,7 @@ from maskx_tf.models.rcnn import RCNN
 from maskx_tf.names import COCO_KEYPOINTS
 from maskx_tf.ops import images as image_ops
 from maskx_tf.structures import Detections, Proposals
+from serving import load_test
 
 CANVAS = (800, 1216)
 FCIS_CANVAS = (608, 1024)
@@ -40,12 +44,33 @@ REPEAT = 5
 def vocabulary() -> None:
     """Prints the whole model at several numbers of classes beside its backbone and pyramid alone."""
     for precision in POLICIES:
-        costs = {"R50-FPN alone": measure(_stage, "features", precision, repeat=REPEAT)}
+        costs = {"R50-FPN alone": measure(stage_of, "features", precision, repeat=REPEAT)}
         for classes in VOCABULARIES:
-            costs[f"whole, {classes} classes, frozen"] = measure(_whole, classes, precision, True, repeat=REPEAT)
+            costs[f"whole, {classes} classes, frozen"] = measure(whole, classes, precision, True, repeat=REPEAT)
         for classes in VOCABULARIES:
-            costs[f"whole, {classes} classes, not frozen"] = measure(_whole, classes, precision, False, repeat=REPEAT)
+            costs[f"whole, {classes} classes, not frozen"] = measure(whole, classes, precision, False, repeat=REPEAT)
         show(f"From canvas to detections with masks, {precision}", costs, base="R50-FPN alone")
+
+
+def exported() -> None:
+    """Prints exported SavedModels, which also decode an image of 640x480, next to what Python has."""
+    for precision in POLICIES:
+        costs = {
+            "R50-FPN alone": measure(stage_of, "features", precision, repeat=REPEAT),
+            "R50-FPN alone, not frozen": measure(stage_of, "features", precision, False, repeat=REPEAT),
+            "whole, 80 classes, not frozen": measure(whole, 80, precision, False, repeat=REPEAT),
+        }
+        for classes in (VOCABULARIES[0], VOCABULARIES[-1]):
+            with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
+                folder = export(Path(scratch), classes, precision == "bf16")
+                costs[f"SavedModel, {classes} classes"] = measure(_loaded, folder, repeat=REPEAT)
+        show(f"From image to detections with masks, {precision}", costs, base="R50-FPN alone")
+
+
+def _loaded(folder: Path) -> Callable[[], Any]:
+    ask = tf.saved_model.load(str(folder / "1")).signatures["serving_default"]
+    image = tf.constant([load_test.example()])
+    return lambda: [value.numpy() for value in ask(image_bytes=image).values()]
 
 
 def stages() -> None:
@@ -53,7 +78,7 @@ def stages() -> None:
     for precision in POLICIES:
         costs: dict[str, Cost] = {"letterbox (640x480)": measure(_letterbox, repeat=REPEAT)}
         for stage in ("features", "proposals", "boxes", "masks"):
-            costs[stage] = measure(_stage, stage, precision, repeat=REPEAT)
+            costs[stage] = measure(stage_of, stage, precision, repeat=REPEAT)
         costs["paste 100 masks (NumPy)"] = measure(_paste, repeat=REPEAT)
         show(f"Parts, {precision}", costs, base="features")
 
@@ -118,7 +143,7 @@ def _fcis(part: str) -> Callable[[], Any]:
     return _frozen(detect, *detector.maps(features[-1]))
 
 
-def _model(classes: int, precision: str) -> RCNN:
+def _model(classes: int, precision: str, portable: bool = False) -> RCNN:
     keras.config.set_dtype_policy(POLICIES[precision])
     config = ModelConfig.model_validate(
         {
@@ -127,7 +152,7 @@ def _model(classes: int, precision: str) -> RCNN:
             "input": {"canvas": CANVAS, "short_side": 800, "long_side": 1216},
         }
     )
-    return build(config)
+    return build(config, portable=portable)
 
 
 def _inputs() -> tuple[tf.Tensor, tf.Tensor]:
@@ -135,16 +160,20 @@ def _inputs() -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(pixels), tf.constant([CANVAS], tf.float32)
 
 
-def _whole(classes: int, precision: str, freeze: bool) -> Callable[[], Any]:
-    predictor = Predictor(_model(classes, precision), CANVAS, freeze=freeze)
+def whole(classes: int, precision: str, freeze: bool, jit: bool = False) -> Callable[[], Any]:
+    """From canvas to detections with masks."""
+    predictor = Predictor(_model(classes, precision, portable=jit), CANVAS, freeze=freeze, jit=jit)
     images, sizes = _inputs()
-    return lambda: [part.numpy() for part in predictor.detect(images, sizes)]
+    return lambda: [part.numpy() for part in predictor.detect(images, sizes) if part is not None]
 
 
-def _stage(stage: str, precision: str) -> Callable[[], Any]:
-    """One part, with what the parts before it give as its input."""
+def stage_of(stage: str, precision: str, freeze: bool = True) -> Callable[[], Any]:
+    """One part, with what the parts before it give as its input; without freezing, the features alone."""
     model = _model(80, precision)
     images, sizes = _inputs()
+    if stage == "features" and not freeze:
+        run = tf.function(lambda images: model.features(images, sizes), autograph=False)
+        return lambda: [part.numpy() for part in run(images)]
     if stage == "features":
         return _frozen(lambda images: model.features(images, sizes), images)
     features = model.features(images, sizes)
@@ -232,9 +261,11 @@ def _paste() -> Callable[[], Any]:
     return lambda: paste_ops.paste(masks, boxes, *CANVAS)
 
 
-PARTS = {"vocabulary": vocabulary, "stages": stages, "keypoints": keypoints, "fcis": fcis}
+PARTS = {"vocabulary": vocabulary, "exported": exported, "stages": stages, "keypoints": keypoints, "fcis": fcis}
 
 if __name__ == "__main__":
     print(machine())
-    for part in sys.argv[1:] or PARTS:
+    if wanted := [text for text in sys.argv[1:] if text in POLICIES]:
+        POLICIES = {name: POLICIES[name] for name in wanted}
+    for part in [text for text in sys.argv[1:] if text not in wanted] or PARTS:
         PARTS[part]()

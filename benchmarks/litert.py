@@ -1,9 +1,10 @@
-"""LiteRT models of each precision next to the model they were made of: `python -m benchmarks.litert MODEL IMAGES`.
+"""A model in every form that runs on a device, next to the Python model: `python -m benchmarks.litert MODEL IMAGES`.
 
-MODEL is a model folder, IMAGES a folder of pictures. A COCO file may follow, names of precisions if not all are wanted,
-and settings such as model.rpn.post_nms_test=100. Printed are size, latency, and how much of what the Python model finds
-is found again: at IoU over .9 with the same class; with the COCO file, of its images alone, also the average precision
-of boxes and masks, in percent.
+MODEL is a model folder, IMAGES a folder of pictures. A COCO file may follow, names of forms if not all are wanted, and
+settings such as model.rpn.post_nms_test=100. Forms are LiteRT's precisions, onnx (ONNX Runtime), and python and bf16:
+TensorFlow with and without bfloat16. Printed are size, latency, and how much of what the Python model finds is found
+again: at IoU over .9 with the same class; with the COCO file, of its images alone, also the average precision of boxes
+and masks, in percent.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from maskx_tf.config.data import DataConfig, Source
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.evaluation.runner import Finder
-from maskx_tf.export import litert
+from maskx_tf.export import litert, onnx
 from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.masks.paste import paste
@@ -34,8 +35,10 @@ from maskx_tf.structures import Detections
 from maskx_tf.tasks.evaluation_data import EvaluationData, open_data, original_pixels
 from maskx_tf.tasks.images import find_images
 
+PYTHON: dict[str, list[str]] = {"python": [], "bf16": ["export.bf16=true"]}
+FORMS = (*PYTHON, *litert.PRECISIONS, "onnx")
 COLUMNS = (
-    "precision",
+    "form",
     "MB",
     "ms an image",
     "detections",
@@ -50,60 +53,59 @@ CALIBRATION = 40  # images that int8 looks at
 
 def main(model: str, images: str, *more: str) -> None:
     """Prints the table."""
-    precisions = [text for text in more if text in litert.PRECISIONS] or litert.PRECISIONS
+    forms = [text for text in more if text in FORMS] or FORMS
     annotations = [text for text in more if text.endswith(".json")]
     overrides = [text for text in more if "=" in text]
     plain = open_source(Path(model), overrides)
-    classes = plain.config.model.class_names
+    settings = plain.config.model
     files = list(find_images([images]))
     data = None
     if annotations:
-        data = open_data(DataConfig(val=(Source(images=images, annotations=annotations[0]),)), classes)
+        sources = (Source(images=images, annotations=annotations[0]),)
+        data = open_data(DataConfig(val=sources), settings.class_names)
         measured = {Path(image.file).name for image in data.dataset.images if isinstance(image.file, Path)}
         shown, files = [[one for one in files if (one.name in measured) is seen] for seen in (True, False)]
     pictures = [read_image(file) for file in (files if data is None else shown)]
-    predictor = ImagePredictor(plain.model, plain.config.model)
-    expected = [predictor(picture) for picture in pictures]
-    portable = open_source(Path(model), overrides, portable=True)
-    size = portable.config.model.input
-    sides = (size.canvas, size.short_side, size.long_side, size.rounding)
-    examples = [letterbox(read_image(file), *sides) for file in files[:CALIBRATION]]
-    table = Table(title=f"{model}, canvas {size.canvas}, {len(pictures)} images", title_justify="left")
+    python = ImagePredictor(plain.model, settings)
+    expected = [python(picture) for picture in pictures]
+    sizes = [picture.shape[:2] for picture in pictures]
+    table = Table(title=f"{model}, canvas {settings.input.canvas}, {len(pictures)} images", title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "precision" else "right")
-    if data is not None:
-        table.add_row("the Python model", *[""] * 6, *_precision(plain, data, predictor))
-    for precision in precisions:
+        table.add_column(column, justify="left" if column == "form" else "right")
+    for form in forms:
         with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder, "model")
-            given = examples if precision == "int8" else ()
-            facts = litert.write(portable, out, precision=precision, parts=False, images=given)
-            runner = Runner(out)
-            walls, found = _each(runner, pictures)
-            table.add_row(
-                precision,
-                f"{facts['megabytes']}",
-                f"{np.median(walls):.0f}",
-                f"{np.mean([len(one.boxes) for one in found]):.1f}",
-                *_agreement(
-                    found,
-                    expected,
-                    [picture.shape[:2] for picture in pictures],
-                    size_mode=portable.config.model.detections.paste,
-                ),
-                *([] if data is None else _precision(plain, data, runner)),
-            )
+            megabytes, find = _form(form, Path(model), overrides, Path(folder, "model"), files[:CALIBRATION])
+            walls, found = _each(find, pictures)
+            cells = [megabytes, f"{np.median(walls):.0f}", f"{np.mean([len(one.boxes) for one in found]):.1f}"]
+            agreement = _agreement(found, expected, sizes, size_mode=settings.detections.paste)
+            table.add_row(form, *cells, *agreement, *([] if data is None else _precision(plain, data, find)))
     print(machine())
     Console().print(table)
 
 
-def _each(runner: Runner, pictures: list[NDArray[np.uint8]]) -> tuple[list[float], list[Detections]]:
+def _form(form: str, model: Path, overrides: list[str], out: Path, calibration: list[Path]) -> tuple[str, Finder]:
+    """Megabytes of the written form, and what finds objects with it."""
+    if form in PYTHON:
+        source = open_source(model, [*overrides, *PYTHON[form]])
+        return "", ImagePredictor(source.model, source.config.model)
+    portable = open_source(model, overrides, portable=True)
+    if form == "onnx":
+        facts = onnx.write(portable, out)
+    else:
+        size = portable.config.model.input
+        sides = (size.canvas, size.short_side, size.long_side, size.rounding)
+        examples = [letterbox(read_image(file), *sides) for file in calibration] if form == "int8" else []
+        facts = litert.write(portable, out, precision=form, parts=False, images=examples)
+    return str(facts["megabytes"]), Runner(out)
+
+
+def _each(find: Finder, pictures: list[NDArray[np.uint8]]) -> tuple[list[float], list[Detections]]:
     """Milliseconds and detections of each picture, after a call that prepares the interpreter."""
-    runner(pictures[0])
+    find(pictures[0])
     walls, found = [], []
     for picture in pictures:
         start = time.perf_counter()
-        found.append(runner(picture))
+        found.append(find(picture))
         walls.append((time.perf_counter() - start) * 1e3)
     return walls, found
 

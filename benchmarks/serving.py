@@ -1,9 +1,11 @@
-"""What a server adds to a model: `python -m benchmarks.serving [latency|load] [--classes 80] [--bf16]`.
+"""What a server adds to a model: `python -m benchmarks.serving [latency|load|batches] [--classes 80] [--bf16]`.
 
 Mask^X R-CNN, ResNet-50-FPN, canvas 800x1216, random weights, a score threshold of 0 so that 100 detections are sent.
 
 latency  the SavedModel called in this process beside the same one behind `maskx serve`, over gRPC and REST, in turn
 load     requests at random moments (serving/load_test.py), without and with batching
+batches  images a second, on a canvas of 384x512: the SavedModel in this process, several images at a time, and `maskx
+         serve` as it is by default, asked by one and by two at a time
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,17 +39,20 @@ from maskx_tf.serving.client import Client
 from serving import load_test
 
 CANVAS = (800, 1216)
+SMALL = (384, 512)
+BATCHES = (1, 2, 4, 8)
+IN_A_ROW = 4
 REPEAT = 9
 BATCHING = Path(__file__).resolve().parents[1] / "serving" / "batching.txt"
 
 
-def export(folder: Path, classes: int, bf16: bool) -> Path:
+def export(folder: Path, classes: int, bf16: bool, canvas: tuple[int, int] = CANVAS) -> Path:
     """Writes the model, and returns the folder of its versions."""
     config = ModelConfig.model_validate(
         {
             "family": "mask_x_rcnn",
             "class_names": [f"class {number}" for number in range(classes)],
-            "input": {"canvas": CANVAS, "short_side": CANVAS[0], "long_side": CANVAS[1]},
+            "input": {"canvas": canvas, "short_side": canvas[0], "long_side": canvas[1]},
             "detections": {"score": 0.0},
         }
     )
@@ -112,10 +118,40 @@ def load(folder: Path, rate: float, seconds: float) -> None:
             print(f"{name}, {rate} requests/s for {seconds:.0f} s: {figures}", flush=True)
 
 
+def batches(folder: Path) -> None:
+    """Prints images a second by how many are asked about at a time."""
+    image = load_test.example()
+    ask = tf.saved_model.load(str(folder / "1")).signatures["serving_default"]
+    rates: dict[str, float] = {}
+    for size in BATCHES:
+        images = tf.constant([image] * size)
+        walls = [_seconds(ask, images) for _ in range(IN_A_ROW + 1)]
+        rates[f"{size} in this process"] = size / float(np.median(walls[1:]))
+    for callers in (1, 2):
+        with server(folder) as (address, _), Client(address) as client, ThreadPoolExecutor(callers) as pool:
+            list(pool.map(client.detect, [image] * callers))
+            many = [image] * (4 * IN_A_ROW)
+            start = time.perf_counter()
+            list(pool.map(client.detect, many))
+            rates[f"served, {callers} at a time"] = len(many) / (time.perf_counter() - start)
+    table = Table(title="Images of 640x480 on a canvas of 384x512", title_justify="left")
+    for column in ("", "images/s", "share of the best"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:.2f}", f"{rate / max(rates.values()):.2f}")
+    Console().print(table)
+
+
+def _seconds(ask: Callable[..., Any], images: tf.Tensor) -> float:
+    start = time.perf_counter()
+    ask(image_bytes=images)["num_detections"].numpy()
+    return time.perf_counter() - start
+
+
 def main() -> None:
     """Runs the parts that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=["all", "latency", "load"], default="all")
+    parser.add_argument("part", nargs="?", choices=["all", "latency", "load", "batches"], default="all")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rate", type=float, default=0.3)
@@ -123,6 +159,10 @@ def main() -> None:
     options = parser.parse_args()
     print(machine(), f"{options.classes} classes", "bf16" if options.bf16 else "fp32", flush=True)
     with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
+        if options.part in ("all", "batches"):
+            batches(export(Path(scratch, "small"), options.classes, options.bf16, SMALL))
+        if options.part == "batches":
+            return
         folder = export(Path(scratch), options.classes, options.bf16)
         if options.part != "load":
             latency(folder)

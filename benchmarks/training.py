@@ -31,22 +31,24 @@ def step() -> None:
     for precision in PRECISIONS:
         costs: dict[str, Cost] = {ALONE: measure(_alone, precision, repeat=REPEAT)}
         for family in ("faster_rcnn", "mask_rcnn", "mask_x_rcnn"):
-            costs[family] = measure(_whole, family, 80, precision, 1, repeat=REPEAT)
-        costs["fcis, hard examples"] = measure(_whole, "fcis", 80, precision, 1, repeat=REPEAT)
+            costs[family] = measure(whole_step, family, 80, precision, 1, repeat=REPEAT)
+        costs["fcis, hard examples"] = measure(whole_step, "fcis", 80, precision, 1, repeat=REPEAT)
         show(f"A training step, {precision}", costs, base=ALONE)
 
 
 def vocabulary() -> None:
     """Prints Mask^X R-CNN's step with more and more classes."""
     costs = {
-        f"{count} classes": measure(_whole, "mask_x_rcnn", count, "fp32", 1, repeat=REPEAT) for count in (80, 3000)
+        f"{count} classes": measure(whole_step, "mask_x_rcnn", count, "fp32", 1, repeat=REPEAT) for count in (80, 3000)
     }
     show("A training step of Mask^X R-CNN, fp32", costs, base="80 classes")
 
 
 def replicas() -> None:
     """Prints the step of one device, and of two that share this machine's cores: what mirroring itself costs."""
-    costs = {f"{count} replica(s)": measure(_whole, "mask_rcnn", 80, "fp32", count, repeat=REPEAT) for count in (1, 2)}
+    costs = {
+        f"{count} replica(s)": measure(whole_step, "mask_rcnn", 80, "fp32", count, repeat=REPEAT) for count in (1, 2)
+    }
     show("A training step of Mask R-CNN, the same 2 images, fp32", costs, base="1 replica(s)")
 
 
@@ -75,7 +77,8 @@ def _config(family: str, classes: int, precision: str) -> Config:
     )
 
 
-def _whole(family: str, classes: int, precision: str, count: int) -> Callable[[], Any]:
+def whole_step(family: str, classes: int, precision: str, count: int) -> Callable[[], Any]:
+    """A training step on so many devices."""
     if count > 1:
         device = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * count)
