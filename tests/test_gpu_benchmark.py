@@ -36,7 +36,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert "Made up, TensorFlow" in said
     assert len(asked) == 2 * len(gpu.ROWS)
     assert said.count("fp32") == said.count("bf16") == len(gpu.ROWS)
-    assert said.count("1.00") == said.count("250.00") == len(inference.POLICIES)
+    assert said.count("1.00") == said.count("250.0") == len(inference.POLICIES)
 
 
 def test_a_row_measures_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
