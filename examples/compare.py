@@ -1,4 +1,4 @@
-r"""Draws the truth beside what models find: the picture of README.md, and of any data set of yours.
+r"""Draws the truth next to what models find: the picture of README.md, and of any data set of yours.
 
     python examples/compare.py runs/agnostic runs/mask_x --images data/synthetic/test \
         --annotations data/synthetic/instances_test.json --masks-b data/synthetic/masks_b_test.json --out compare.webp
@@ -28,7 +28,7 @@ CELL = 400  # side of the place for a picture, in pixels
 
 def main() -> None:
     """Reads the command line, draws, and writes."""
-    parser = argparse.ArgumentParser(description="Draw the truth beside what models find.")
+    parser = argparse.ArgumentParser(description="Draw the truth next to what models find.")
     parser.add_argument("models", nargs="+", help="run folders")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--annotations", type=Path, required=True)
