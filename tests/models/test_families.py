@@ -554,10 +554,10 @@ def recipes() -> dict[str, ModelConfig]:
 
 
 def cases_of_recipes() -> list[Any]:
-    """The recipes; by default the first of each family, trunk and mask head."""
+    """The recipes; by default the first of each family, neck and kind of heads."""
     cases: dict[tuple[Any, ...], list[Any]] = {}
     for name, settings in recipes().items():
-        key = settings.family, settings.backbone.name, settings.backbone.neck, settings.mask.head, settings.keypoint.use
+        key = settings.family, settings.backbone.neck, settings.mask.head, settings.keypoint.use
         others = cases.setdefault(key, [])
         others.append(pytest.param(settings, id=name, marks=[pytest.mark.slow] if others else []))
     return [case for group in cases.values() for case in group]
