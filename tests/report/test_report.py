@@ -88,7 +88,7 @@ def write_model(folder: Path, reads: str = "cls_box") -> dict[str, np.ndarray]:
 
 def test_the_report_of_a_run_and_an_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", "run", "eval/metrics.json", "--out", "report.html", "--pictures", "1", "--score", "0.4"]) == 0
-    assert capsys.readouterr().out.startswith("wrote report.html: 2 in ")
+    assert capsys.readouterr().out.startswith("wrote report.html: 2 models and evaluations, ")
     text = Path("report.html").read_text(encoding="utf-8")
     parsed = assert_self_contained(text)
     told = " ".join(parsed.words)
