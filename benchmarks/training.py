@@ -1,4 +1,4 @@
-"""What a training step costs: `python -m benchmarks.training [step|vocabulary|replicas]`.
+"""What a training step costs: `python -m benchmarks.training [step|vocabulary|replicas|fcis]`.
 
 Mask R-CNN, ResNet-50-FPN, 512x512, 2 images, 10 instances each, 512 RoIs an image of which the first 128 go through the
 mask head, whether positive or not; stem and res2 frozen. Beside it the train step of the backbone and its pyramid
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from benchmarks.measure import Cost, machine, measure, show
 from maskx_tf.config import Config
+from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import distribute, dry
 from maskx_tf.training.fit import compiled
 from maskx_tf.training.optimizer import SGD
@@ -50,6 +51,15 @@ def replicas() -> None:
         f"{count} replica(s)": measure(whole_step, "mask_rcnn", 80, "fp32", count, repeat=REPEAT) for count in (1, 2)
     }
     show("A training step of Mask R-CNN, the same 2 images, fp32", costs, base="1 replica(s)")
+
+
+def fcis() -> None:
+    """Prints the step of FCIS beside that of its maps alone, with all that they are computed from."""
+    costs = {
+        "up to the maps": measure(_maps_of_fcis, repeat=REPEAT),
+        "fcis, hard examples": measure(whole_step, "fcis", 80, "fp32", 1, repeat=REPEAT),
+    }
+    show("A training step of FCIS, fp32", costs, base="up to the maps")
 
 
 # On one map of stride 16, with 300 proposals and the truth, all of which are pooled, and 128 of them learn.
@@ -95,17 +105,34 @@ def whole_step(family: str, classes: int, precision: str, count: int) -> Callabl
 
 def _alone(precision: str) -> Callable[[], Any]:
     model = compiled(_config("faster_rcnn", 80, precision))
-    batch = dry.made_up(_config("faster_rcnn", 80, precision), 2)
+    return _step_of(model, [model.backbone, model.neck], lambda features: features)
+
+
+def _maps_of_fcis() -> Callable[[], Any]:
+    model = compiled(_config("fcis", 80, "fp32"))
+    heads = [model.rpn.head, *model.box.layers()]
+
+    def maps(features: list[tf.Tensor]) -> list[tf.Tensor]:
+        return tf.nest.flatten([model.rpn.head(features), model.box.layers()[0](features[-1])])
+
+    return _step_of(model, [model.backbone, model.neck, *heads], maps)
+
+
+def _step_of(
+    model: RCNN, layers: list[keras.layers.Layer], outputs: Callable[[list[tf.Tensor]], list[tf.Tensor]]
+) -> Callable[[], Any]:
+    """A step of some layers, whose loss is the mean square of what is computed from the features."""
+    batch = dry.made_up(_config("faster_rcnn", 80, "fp32"), 2)
     images, sizes = tf.constant(batch["images"]), tf.constant(batch["image_sizes"])
-    variables = [*model.backbone.trainable_variables, *model.neck.trainable_variables]
+    variables = [variable for layer in layers for variable in layer.trainable_variables]
     optimizer = SGD(1e-4, momentum=0.9, weight_decay=1e-4)
     optimizer.build(variables)
 
     @tf.function
     def train() -> tf.Tensor:
         with tf.GradientTape() as tape:
-            maps = model.features(images, sizes, training=True)
-            loss = tf.add_n([tf.reduce_mean(tf.square(tf.cast(level, tf.float32))) for level in maps])
+            parts = outputs(model.features(images, sizes, training=True))
+            loss = tf.add_n([tf.reduce_mean(tf.square(tf.cast(part, tf.float32))) for part in parts])
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss
@@ -113,7 +140,7 @@ def _alone(precision: str) -> Callable[[], Any]:
     return lambda: float(train())
 
 
-PARTS = {"step": step, "vocabulary": vocabulary, "replicas": replicas}
+PARTS = {"step": step, "vocabulary": vocabulary, "replicas": replicas, "fcis": fcis}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(PARTS)
