@@ -43,7 +43,7 @@ def main() -> None:
     import_tensorflow()  # without its notes about the machine
     from maskx_tf.prediction.images import read_image
 
-    dataset = readers.for_evaluation([readers.Source(asked.images, asked.annotations, masks_b=asked.masks_b)])
+    dataset = readers.for_evaluation([readers.DataFiles(asked.images, asked.annotations, masks_b=asked.masks_b)])
     files = {Path(str(record.file)).name: record for record in dataset.images}
     unknown = [name for name in asked.pick or () if name not in files]
     if unknown:
