@@ -24,16 +24,19 @@ class Runner:
     Args:
         folder: written by `litert.write` or `onnx.write`.
         threads: of the interpreter.
+        openvino: run an ONNX model with OpenVINO rather than ONNX Runtime.
 
     Raises:
-        BadInput: the folder is none, or ai-edge-litert or onnxruntime is missing.
+        BadInput: the folder is none, or ai-edge-litert, onnxruntime or openvino is missing.
     """
 
-    def __init__(self, folder: Path, threads: int = 2) -> None:
+    def __init__(self, folder: Path, threads: int = 2, *, openvino: bool = False) -> None:
         try:
             self.facts: Json = read_json(folder / DESCRIPTION)
             self.labels: list[Json] = read_json(folder / "labels.json")
-            read = _read_onnx if self.facts["form"] == "onnx" else _read_litert
+            read = _read_litert
+            if self.facts["form"] == "onnx":
+                read = _read_openvino if openvino else _read_onnx
             # The interpreters have to outlive the runners of their signatures.
             self._interpreters = {name: read(folder / name, threads) for name in self.facts["graphs"]}
         except ImportError as error:
@@ -107,6 +110,34 @@ class _Session:
     def __call__(self, **inputs: np.ndarray) -> NamedArrays:
         names = [one.name for one in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+def _read_openvino(path: Path, threads: int) -> _Compiled:
+    from openvino import Core
+
+    # In float32, as the others: by itself OpenVINO computes in bfloat16 where the processor can.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    try:
+        return _Compiled(Core().compile_model(f"{path}.onnx", "CPU", settings))
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
+class _Compiled:
+    """A model that OpenVINO compiled, called as LiteRT's runners are."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def get_signature_runner(self) -> _Compiled:
+        return self
+
+    def get_input_details(self) -> list[str]:
+        """Returns the names of the inputs."""
+        return [name for one in self._model.inputs for name in one.names]
+
+    def __call__(self, **inputs: np.ndarray) -> NamedArrays:
+        return {name: values for output, values in self._model(inputs).items() for name in output.names}
 
 
 def letterbox(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -45,5 +46,25 @@ def _converted(graph: litert.Graph) -> bytes:
         raise BadInput("tf2onnx is missing: pip install 'maskx_tf[onnx]'") from None
     function = tf.function(litert.frozen_graph(graph), autograph=False)
     proto, _ = tf2onnx.convert.from_function(function, list(graph.specs.values()), opset=OPERATORS)
+    give_loops_outputs(proto.graph)
     model: bytes = proto.SerializeToString()
     return model
+
+
+def give_loops_outputs(graph: Any) -> None:
+    """Lets no loop of a graph return one of its inputs as it is, which OpenVINO reads wrongly or refuses.
+
+    Args:
+        graph: `onnx.GraphProto`, which is changed.
+    """
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                give_loops_outputs(attribute.g)
+        if node.op_type == "Loop":
+            body = node.attribute[0].g
+            inputs = {value.name for value in body.input}
+            for value in body.output:
+                if value.name in inputs:
+                    body.node.add(op_type="Identity", input=[value.name], output=[f"{value.name}/same"])
+                    value.name += "/same"

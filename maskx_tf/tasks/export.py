@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,8 @@ def export_onnx(
         out: a folder that is not there yet.
         overrides: see `export_saved_model`.
         metrics: see `export_saved_model`.
-        check: files, folders or patterns of images on which ONNX Runtime's answers are compared with the model's.
+        check: files, folders or patterns of images on which the answers of ONNX Runtime, and of OpenVINO where it is
+            installed, are compared with the model's.
 
     Returns:
         What lite.json says of the model, and how far answers are apart.
@@ -120,12 +122,24 @@ def export_onnx(
     source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
     pictures = list(find_images(check))
     facts = onnx.write(source, Path(out))
-    return {**facts, "check": _compare(source, Path(out), pictures)} if pictures else facts
+    if not pictures:
+        return facts
+    facts["check"] = _compare(source, Runner(Path(out)), pictures, f"{out}")
+    if find_spec("openvino") is not None:
+        facts["check_openvino"] = _compare(source, Runner(Path(out), openvino=True), pictures, f"{out} in OpenVINO")
+    return facts
 
 
-def _compare(source: ExportModel, folder: Path, pictures: Sequence[Path]) -> Json:
-    """How far the answers of an exported model are from the model's own: the number of detections, largest errors."""
-    runner, predictor = Runner(folder), ImagePredictor(source.model, source.config.model)
+def _compare(source: ExportModel, runner: Runner, pictures: Sequence[Path], folder: str) -> Json:
+    """Measures how far the answers of a runner are from the model's own.
+
+    Returns:
+        The number of detections, and the largest error of each kind.
+
+    Raises:
+        BadInput: answers differ; the message begins with `folder`.
+    """
+    predictor = ImagePredictor(source.model, source.config.model)
     count, errors = 0, dict.fromkeys(LARGEST_ERRORS, 0.0)
     for file in pictures:
         pixels = read_image(file)
@@ -135,6 +149,8 @@ def _compare(source: ExportModel, folder: Path, pictures: Sequence[Path]) -> Jso
         count += len(found.classes)
         for name, most in LARGEST_ERRORS.items():
             values = getattr(found, name), getattr(expected, name)
+            if (values[0] is None) != (values[1] is None):
+                raise BadInput(f"{folder}: {name} on one side alone, on {file}")
             if values[0] is None or not len(values[0]):
                 continue
             errors[name] = max(errors[name], float(np.abs(values[0] - values[1]).max()))

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from maskx_tf import cli
 from maskx_tf.errors import BadInput
-from maskx_tf.export import device
+from maskx_tf.export import device, onnx
+from maskx_tf.ops import nms
 from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.tasks import export
 from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
@@ -46,6 +48,39 @@ def test_detections_are_those_of_the_python_model() -> None:
         assert_same_detections(runner(pixels), predictor(pixels), pixels=0.5, tolerance=1 / 255)
 
 
+def test_no_loop_hands_an_input_on() -> None:
+    """OpenVINO refuses such loops, or runs them once; ONNX Runtime finds the same with and without them."""
+    tf2onnx = pytest.importorskip("tf2onnx.convert", reason="tf2onnx (the extra onnx) is missing")
+    from onnxruntime import InferenceSession
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 30, 4], name="boxes"), tf.TensorSpec([None, 30], name="scores")])
+    def suppress(boxes: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        groups = tf.zeros_like(scores, tf.int32)
+        return nms.nms(boxes, scores, groups, scores >= 0.0, iou_threshold=0.5, limit=5)
+
+    proto, _ = tf2onnx.from_function(suppress, suppress.input_signature, opset=onnx.OPERATORS)
+    bodies = [node.attribute[0].g for node in proto.graph.node if node.op_type == "Loop"]
+
+    def handed_on() -> list[str]:
+        return [one.name for body in bodies for one in body.output if one.name in {each.name for each in body.input}]
+
+    assert handed_on()
+    onnx.give_loops_outputs(proto.graph)
+    assert not handed_on()
+    generator = np.random.default_rng(0)
+    boxes = np.sort(100 * generator.random((2, 30, 2, 2)), axis=2).reshape(2, 30, 4).astype(np.float32)
+    inputs = {"boxes": boxes, "scores": generator.random((2, 30)).astype(np.float32)}
+    found = InferenceSession(proto.SerializeToString()).run(None, inputs)
+    for ours, theirs in zip(suppress(**inputs), found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_openvino_finds_the_same() -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    assert written()[1]["check_openvino"]["detections"] == written()[1]["check"]["detections"]
+
+
 @pytest.mark.slow
 def test_a_batch_equals_single_images() -> None:
     (session,) = device.Runner(written()[0])._graphs.values()
@@ -66,7 +101,7 @@ def test_a_model_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyPat
     source = export.open_source(model_folder(), portable=True)
     monkeypatch.setitem(export.LARGEST_ERRORS, "boxes", -1.0)
     with pytest.raises(BadInput, match=r"boxes differ by .* on .*png, expected at most -1.0"):
-        export._compare(source, path, [photo])
+        export._compare(source, device.Runner(path), [photo], "model")
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
