@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from maskx_tf.config import ModelConfig
 from maskx_tf.models.boxes import DetectionFilter
 from maskx_tf.models.fcis.head import PositionDetector
-from maskx_tf.models.fcis.views import RegionView, detect_in_views, resized
+from maskx_tf.models.fcis.views import RegionView, detect_in_views
+from maskx_tf.ops import images as image_ops
 from maskx_tf.ops.detections import Candidates
 from maskx_tf.prediction.images import ImagePredictor, View
 from maskx_tf.structures import Detections, Proposals
@@ -79,7 +80,7 @@ def _voted(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
         features, size = seen[look]
         model = look.predictor.model
         found = model.rpn.test.choose(model.rpn.outputs(features), size)
-        proposed.append(found._replace(boxes=resized(found.boxes, size, image_size)))
+        proposed.append(found._replace(boxes=image_ops.to_original(found.boxes, size, image_size)))
     scales: dict[float, list[RegionView]] = {}
     for look in looks:
         features, size = seen[look]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskx_tf.models.branch import Scene
 from maskx_tf.models.fcis.views import RegionView, detect_in_views
 from maskx_tf.prediction.images import ImagePredictor, View
 from maskx_tf.prediction.views import Look, agreed
@@ -76,6 +77,19 @@ def test_region_reads_the_scale_that_suits_it(model) -> None:
     large = found.boxes[0, :, 2].numpy() - found.boxes[0, :, 0].numpy() > 80
     assert set(found.classes[0].numpy()[kept & large]) == {1}
     assert set(found.classes[0].numpy()[kept & ~large]) == {2}
+
+
+def test_small_region_that_grows_votes_as_in_one_view(model) -> None:
+    """It is too small to vote in the first pass, and reads the maps again where the first has moved it."""
+    scores, _ = maps_of(model, 1)
+    growth = np.array([0.0, 0.0, 5.0, 5.0], np.float32)  # with weights of 2: exp(2.5) times as large
+    maps = scores, tf.constant(np.tile(growth, [1, CELLS, CELLS, model.box.pool.group**2]))
+    proposals = Proposals(tf.constant([[[60.0, 60, 60.9, 60.9]]]), tf.ones([1, 1]), tf.ones([1, 1], tf.bool))
+    one = model.box.detect_on(maps, Scene(tf.zeros([1, 128, 128, 3]), SIZE, []), proposals)
+    several = detect_in_views([[RegionView(model.box, maps, SIZE, flip=False)]], proposals, SIZE)
+    assert one.valid.numpy().any()
+    for name in ("boxes", "scores", "classes", "valid", "masks"):
+        np.testing.assert_allclose(getattr(several, name), getattr(one, name), atol=1e-5, err_msg=name)
 
 
 def test_views_are_averaged(model) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from maskx_tf.models.fcis.head import PositionDetector, RegionReading, best_classes, joined
 from maskx_tf.models.fcis.voting import Voters
 from maskx_tf.ops import boxes as box_ops
+from maskx_tf.ops import images as image_ops
 from maskx_tf.structures import Detections, Proposals
 
 BEST_SIDE = 224.0  # a region reads the scale in which its area is nearest to the square of this
@@ -32,7 +33,7 @@ class RegionView(NamedTuple):
 
     def read(self, boxes: tf.Tensor, image_size: tf.Tensor) -> RegionReading:
         """Reads these maps at boxes [1, N, 4] of an image of size [1, 2], as if the view were not mirrored."""
-        own = resized(boxes, image_size, self.size)
+        own = image_ops.to_original(boxes, image_size, self.size)
         if not self.flip:
             return self.detector.read(self.maps, own)
         left, top, right, bottom = tf.unstack(own, axis=-1)
@@ -56,20 +57,16 @@ def detect_in_views(
     detector = scales[0][0].detector
     boxes, valid, found = proposals.boxes, proposals.valid, []
     for _ in range(detector.passes):
+        read = [own for own in zip(scales, _by_scale(scales, boxes, image_size), strict=True) if len(own[1])]
+        kept = [tf.gather(valid, own, axis=1) for _, own in read]
         passed = [
-            _read(detector, views, tf.gather(boxes, own, axis=1), tf.gather(valid, own, axis=1), image_size)
-            for views, own in zip(scales, _by_scale(scales, boxes, image_size), strict=True)
-            if len(own)
+            _read(detector, views, tf.gather(boxes, own, axis=1), flags, image_size)
+            for (views, own), flags in zip(read, kept, strict=True)
         ]
         found += [voters for voters, _ in passed]
-        boxes = tf.concat([moved for _, moved in passed], axis=1)
-        valid = tf.concat([voters.valid for voters, _ in passed], axis=1)
+        # Not the voters' own flags: a region that is too small to vote may be large enough once it has moved.
+        boxes, valid = tf.concat([moved for _, moved in passed], axis=1), tf.concat(kept, axis=1)
     return detector.vote(joined(found), image_size, score)
-
-
-def resized(boxes: tf.Tensor, size: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """Boxes [1, N, 4] in an image of size [1, 2], height and width, where they are if it has the other size."""
-    return boxes * tf.tile((other / size)[:, None, ::-1], [1, 1, 2])
 
 
 def _by_scale(scales: Sequence[Sequence[RegionView]], boxes: tf.Tensor, image_size: tf.Tensor) -> list[tf.Tensor]:
