@@ -16,6 +16,7 @@ from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.files import Json, read_json
 from maskx_tf.prediction.images import ImagePredictor, read_image
+from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import find_images
 
 # What an exported model may be off by: pixels of the image, and shares.
@@ -124,14 +125,16 @@ def export_onnx(
     facts = onnx.write(source, Path(out))
     if not pictures:
         return facts
-    facts["check"] = _compare(source, Runner(Path(out)), pictures, f"{out}")
+    predictor = ImagePredictor(source.model, source.config.model)
+    answers = [(file, predictor(read_image(file))) for file in pictures]
+    facts["check"] = _compare(answers, Runner(Path(out)), f"{out}")
     if find_spec("openvino") is not None:
-        facts["check_openvino"] = _compare(source, Runner(Path(out), openvino=True), pictures, f"{out} in OpenVINO")
+        facts["check_openvino"] = _compare(answers, Runner(Path(out), openvino=True), f"{out} in OpenVINO")
     return facts
 
 
-def _compare(source: ExportModel, runner: Runner, pictures: Sequence[Path], folder: str) -> Json:
-    """Measures how far the answers of a runner are from the model's own.
+def _compare(answers: Sequence[tuple[Path, Detections]], runner: Runner, folder: str) -> Json:
+    """Measures how far the answers of a runner are from the model's own, of which `answers` has one for each image.
 
     Returns:
         The number of detections, and the largest error of each kind.
@@ -139,11 +142,9 @@ def _compare(source: ExportModel, runner: Runner, pictures: Sequence[Path], fold
     Raises:
         BadInput: answers differ; the message begins with `folder`.
     """
-    predictor = ImagePredictor(source.model, source.config.model)
     count, errors = 0, dict.fromkeys(LARGEST_ERRORS, 0.0)
-    for file in pictures:
-        pixels = read_image(file)
-        found, expected = runner(pixels), predictor(pixels)
+    for file, expected in answers:
+        found = runner(read_image(file))
         if not np.array_equal(found.classes, expected.classes):
             raise BadInput(f"{folder}: other detections than the model's on {file}")
         count += len(found.classes)
@@ -156,7 +157,7 @@ def _compare(source: ExportModel, runner: Runner, pictures: Sequence[Path], fold
             errors[name] = max(errors[name], float(np.abs(values[0] - values[1]).max()))
             if errors[name] > most:
                 raise BadInput(f"{folder}: {name} differ by {errors[name]:.3g} on {file}, expected at most {most}")
-    return {"images": len(pictures), "detections": count, **{name: float(f"{e:.2g}") for name, e in errors.items()}}
+    return {"images": len(answers), "detections": count, **{name: float(f"{e:.2g}") for name, e in errors.items()}}
 
 
 def _with_metrics(source: ExportModel, metrics: Path | None) -> ExportModel:
