@@ -1,6 +1,6 @@
 """What a model costs on a GPU: `python -m benchmarks.gpu`, one table of inference and training.
 
-The models and images of `benchmarks.inference` and `benchmarks.training`. Each row runs in a process of its own; the
+The models and images of `benchmarks.inference` and `benchmarks.training`. Each row runs in a new process; the
 peak is that of TensorFlow's allocator on the device. Ends with code 2 where TensorFlow sees no GPU.
 """
 
