@@ -17,27 +17,17 @@ from maskx_tf.checkpoints.variables import named
 from maskx_tf.config import Config
 from maskx_tf.layers import applications
 from maskx_tf.models.rcnn import RCNN
+from tests.small_backbone import SMALL_NETWORK
 
 CLASSES = ("ape", "bee", "cat", "dog", "eel", "fox", "gnu")
 WIDTH, CHANNELS = 6, 4
 
 
-def _network(*, weights: None, include_top: bool, input_shape: tuple[int | None, ...]) -> keras.Model:
-    assert (weights, include_top) == (None, False)
-    inputs = keras.Input(input_shape)
-    outputs = keras.layers.Conv2D(2, 3, strides=2, padding="same", name="stem")(inputs)
-    for level in range(2, 6):
-        outputs = keras.layers.Conv2D(level, 3, strides=2, padding="same", name=f"level{level}")(outputs)
-        outputs = keras.layers.BatchNormalization(name=f"level{level}_bn")(outputs)
-    return keras.Model(inputs, outputs)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def quick_backbone() -> Iterator[None]:
-    """In modules that import this, mobilenet_v2 is the network above: Keras takes most of a second for the real one."""
+    """In modules that import this, mobilenet_v2 is a small network: Keras takes most of a second for the real one."""
     with pytest.MonkeyPatch.context() as patch:
-        taps = ("level2_bn", "level3_bn", "level4_bn", "level5_bn")
-        patch.setitem(applications.NETWORKS, "mobilenet_v2", applications.Network(_network, taps))
+        patch.setitem(applications.NETWORKS, "mobilenet_v2", SMALL_NETWORK)
         yield
 
 

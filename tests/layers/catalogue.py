@@ -179,16 +179,24 @@ CASES: dict[str, Case] = {
     ),
     "NonLocal": Case(lambda: non_local(8), lambda: (normal(2, 5, 6, 8),)),
     "ResNet": Case(
+        lambda: ResNet("resnet_small", frozen_stages=2, dilate_last=True, stem_pool="ceil"),
+        lambda: (normal(2, 64, 64, 3),),
+        rounding=0.1,
+    ),
+    "ResNet of 50 layers": Case(
         lambda: ResNet("resnet50", frozen_stages=2, dilate_last=True, stem_pool="ceil"),
         lambda: (normal(2, 64, 64, 3),),
         rounding=0.1,
     ),
     # applications
-    "Application": Case(lambda: Application("mobilenet_v2"), lambda: (normal(2, 64, 64, 3),), rounding=0.1),
+    "Application": Case(lambda: Application("small"), lambda: (normal(2, 64, 64, 3),), rounding=0.1),
     "Application batch": Case(
-        lambda: Application("mobilenet_v2", frozen_norm=False, frozen_stages=2),
+        lambda: Application("small", frozen_norm=False, frozen_stages=2),
         lambda: (normal(2, 64, 64, 3),),
         rounding=0.1,
+    ),
+    "Application MobileNetV2": Case(
+        lambda: Application("mobilenet_v2", frozen_stages=2), lambda: (normal(2, 64, 64, 3),), rounding=0.1
     ),
     # rpn
     "RPNHead": Case(lambda: RPNHead(3, channels=8), lambda: (maps(8),), outputs=FLOAT32),
@@ -211,21 +219,21 @@ CASES: dict[str, Case] = {
     "FullyConnectedHead": on_regions(lambda: FullyConnectedHead(16)),
     "FullyConnectedHead of three": on_regions(lambda: FullyConnectedHead(8, layers=3)),
     "FullyConnectedHead without layers": on_regions(lambda: FullyConnectedHead(128, layers=0)),
-    "Res5Head": Case(lambda: Res5Head("resnet50"), lambda: (normal(2, 3, 4, 4, 64),), run=both_forms, rounding=0.1),
+    "Res5Head": Case(lambda: Res5Head("resnet_small"), lambda: (normal(2, 3, 4, 4, 64),), run=both_forms, rounding=0.1),
     "Res5Head group": Case(
-        lambda: Res5Head("resnet50", stride_in_1x1=True, norm="group"),
+        lambda: Res5Head("resnet_small", stride_in_1x1=True, norm="group"),
         lambda: (normal(2, 3, 4, 4, 64),),
         run=both_forms,
         rounding=0.1,
     ),
     "Res5Pool": Case(
-        lambda: Res5Pool(RoiPooler(4, strides=(16,)), Res5Head("resnet50")),
+        lambda: Res5Pool(RoiPooler(4, strides=(16,)), Res5Head("resnet_small")),
         lambda: (maps(64, (4,)), boxes()),
         compiled=False,
         rounding=0.1,
     ),
     "Res5Pool gather": Case(
-        lambda: Res5Pool(RoiPooler(4, strides=(16,), gather=True), Res5Head("resnet50")),
+        lambda: Res5Pool(RoiPooler(4, strides=(16,), gather=True), Res5Head("resnet_small")),
         lambda: (maps(64, (4,)), boxes()),
         rounding=0.1,
     ),

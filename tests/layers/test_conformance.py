@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -13,29 +14,45 @@ import pytest
 import tensorflow as tf
 
 import maskx_tf.layers.norm
+from maskx_tf.layers import applications
 from maskx_tf.layers.norm import ConvNorm
 from maskx_tf.layers.parts import dtype_policy
 from maskx_tf.layers.roi_pool import RoiPooler
 from tests.layers import catalogue
 from tests.layers.catalogue import CASES, Case
+from tests.small_backbone import SMALL_NETWORK
 
 # Starting at 0 or 1, these would hide a mistake: every test gives them numbers of their own.
 STATISTICS = {"gamma", "beta", "mean", "variance", "moving_mean", "moving_variance"}
 POSITIVE = {"gamma", "variance", "moving_variance"}
 
 
-# Tens of millions of weights or hundreds of operations, in a variant that says little more than its neighbour.
-LARGE = ("Application batch", "Res5Head group", "Res5Pool gather", "Stage group", "Stage ResNeXt")
+# Tens of millions of weights or hundreds of layers; a small case of the same layer runs by default.
+LARGE = ("Application MobileNetV2", "ResNet of 50 layers")
 # All but the first case of each layer: for what does not depend on a layer's options.
 VARIANTS = tuple(
     name for place, name in enumerate(CASES) if name.split()[0] in {one.split()[0] for one in [*CASES][:place]}
 )
 
+# What compiles as the first case of its layer does: all but kinds of convolutions and of pooling.
+COMPILED_ALIKE = tuple(
+    name
+    for name in VARIANTS
+    if not name.startswith("ConvNorm") and name not in ("RoiPooler gather", "RoiPooler pool", "RoiPooler warp")
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(applications.NETWORKS, "small", SMALL_NETWORK)
+        yield
+
 
 def cases(*, spared: tuple[str, ...] = ()) -> Any:
-    """Every case of the catalogue; `spared` names those for --slow alone."""
-    assert set(spared) <= set(CASES)
-    marks = {name: [pytest.mark.slow] for name in spared}
+    """Every case of the catalogue; `spared` names those for --slow alone, in addition to the large ones."""
+    assert {*spared, *LARGE} <= set(CASES)
+    marks = {name: [pytest.mark.slow] for name in (*spared, *LARGE)}
     return pytest.mark.parametrize("name", [pytest.param(name, marks=marks.get(name, [])) for name in CASES])
 
 
@@ -68,6 +85,12 @@ def shared(name: str) -> tuple[Case, keras.layers.Layer, list[tf.Tensor]]:
     case = CASES[name]
     layer = made(case)
     return case, layer, outputs_of(case, layer)
+
+
+@functools.cache
+def trained(name: str) -> keras.layers.Layer:
+    """A second layer of a case, whose statistics and `trainable` tests may change."""
+    return made(CASES[name])
 
 
 def assert_same(results: list[tf.Tensor], expected: list[tf.Tensor], tolerance: float = 0.0) -> None:
@@ -142,7 +165,7 @@ def test_configuration(name) -> None:
     assert_same(outputs_of(case, again), expected)
 
 
-@cases(spared=(*VARIANTS, "ResNet"))
+@cases(spared=VARIANTS)
 def test_the_policy_travels_with_the_configuration(name) -> None:
     case = CASES[name]
     layer = made(case, precision="mixed_bfloat16")
@@ -186,7 +209,7 @@ def test_eager_is_graph(name) -> None:
     assert [output.shape[1:] for output in outputs] == [output.shape[1:] for output in expected]
 
 
-@cases(spared=LARGE)
+@cases(spared=COMPILED_ALIKE)
 def test_eager_is_xla(name) -> None:
     case, layer, expected = shared(name)
     compiled = tf.function(lambda *values: case.run(layer, *values), autograph=False, jit_compile=True)
@@ -230,7 +253,7 @@ def test_mixed_precision_leaves_boxes_alone(options) -> None:
 
 
 @pytest.mark.slow
-@cases(spared=LARGE)
+@cases()
 def test_export(name, tmp_path) -> None:
     """A SavedModel of any batch gives the same."""
     case, layer, expected = shared(name)
@@ -250,8 +273,7 @@ def test_export(name, tmp_path) -> None:
 
 @cases()
 def test_gradients_reach_what_learns(name) -> None:
-    case, layer, _ = shared(name)
-    layer = made(case)  # batch norm changes its statistics
+    case, layer = CASES[name], trained(name)
     inputs = tensors(case)
     trains = "training" in inspect.signature(type(layer).call).parameters
     with tf.GradientTape() as tape:
@@ -269,7 +291,7 @@ def test_gradients_reach_what_learns(name) -> None:
 
 @cases()
 def test_frozen_statistics_stay_frozen(name) -> None:
-    layer = made(CASES[name])
+    layer = trained(name)
     learns_norm = {"norm": layer.get_config().get("norm"), "frozen": layer.get_config().get("frozen_norm", True)}
     if learns_norm["norm"] in ("batch", "group", "fixed_batch") or not learns_norm["frozen"]:
         assert trainable_names(layer) & {"gamma", "beta"}
