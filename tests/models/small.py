@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "family": "mask_x_rcnn",
     "class_names": CLASSES,
     "input": {"canvas": (SIDE, SIDE), "short_side": SIDE, "long_side": SIDE},
-    "backbone": {"name": "mobilenet_v2", "fpn_channels": 32},
+    "backbone": {"name": "resnet_small", "fpn_channels": 32},
     "rpn": {"pre_nms_test": 40, "post_nms_test": 20, "pre_nms_train": 40, "post_nms_train": 20, "samples": 1024},
     "box": {"width": 32, "rois": 16, "positive_fraction": 0.5},
     "mask": {"channels": 32, "convs": 2, "mlp_width": 32},

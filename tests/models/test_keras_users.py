@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -85,20 +85,36 @@ FORMS: dict[str, Callable[[], Any]] = {
 }
 
 
+class Answers(NamedTuple):
+    """What Keras' methods return of the two batches, one at a time."""
+
+    steps: list[dict[str, float]]
+    tests: list[dict[str, float]]
+    means: list[np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def answers() -> Answers:
+    model, batches = compiled(), (toy.batch(4), toy.batch(3))
+    return Answers(
+        steps=[model.train_on_batch(one, return_dict=True) for one in batches],
+        tests=[model.test_on_batch(one, return_dict=True) for one in batches],
+        means=[model.predict_on_batch(one)["means"] for one in batches],
+    )
+
+
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # how Keras notices the end of a generator
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_data_gives_the_same(form: str) -> None:
-    model, expected = compiled(), compiled()
-    steps = [expected.train_on_batch(one, return_dict=True) for one in (toy.batch(4), toy.batch(3))]
+def test_every_form_of_data_gives_the_same(form: str, answers: Answers) -> None:
+    model = compiled()
     history = model.fit(FORMS[form](), shuffle=False, verbose=0).history
     assert set(history) == {"loss", "loss_shift", "loss_size", "gradient_norm"}
     for name, values in history.items():
-        np.testing.assert_allclose(values, np.mean([step[name] for step in steps]), rtol=1e-5, err_msg=name)
-    tests = [expected.test_on_batch(one, return_dict=True) for one in (toy.batch(4), toy.batch(3))]
+        np.testing.assert_allclose(values, np.mean([step[name] for step in answers.steps]), rtol=1e-5, err_msg=name)
     for name, value in model.evaluate(FORMS[form](), verbose=0, return_dict=True).items():
-        np.testing.assert_allclose(value, np.mean([test[name] for test in tests]), rtol=1e-5, err_msg=name)
-    means = [expected.predict_on_batch(one)["means"] for one in (toy.batch(4), toy.batch(3))]
-    np.testing.assert_allclose(model.predict(FORMS[form](), verbose=0)["means"], np.concatenate(means), rtol=1e-5)
+        np.testing.assert_allclose(value, np.mean([test[name] for test in answers.tests]), rtol=1e-5, err_msg=name)
+    found = model.predict(FORMS[form](), verbose=0)["means"]
+    np.testing.assert_allclose(found, np.concatenate(answers.means), rtol=1e-5)
 
 
 def test_arrays_are_cut_into_batches() -> None:
@@ -237,7 +253,7 @@ def test_a_whole_model_goes_through_a_file_of_keras(config: Config, batch: Array
     with dtype_policy("mixed_bfloat16"):
         model = fresh(config)
     model.learn(["box", "mask"])
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), run_eagerly=True)
     model.fit(batch, epochs=1, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
