@@ -95,6 +95,11 @@ class TrainConfig(Section):
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="The type of the computation; weights stay float32, float16 scales its loss."
     )
+    jit: Flag = Field(
+        default=False,
+        description="Compile the losses and their gradients with XLA: the first step takes half a minute more, and "
+        "the same seed draws other regions.",
+    )
     ema: Annotated[Float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="Decay of a running average of the weights, which is then evaluated; null: none."
     )

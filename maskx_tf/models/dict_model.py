@@ -50,7 +50,7 @@ class DictModel(keras.Model):
                 f"dtype policy: expected float32, mixed_float16 or mixed_bfloat16, which keep weights in float32, "
                 f"found {policy.name}"
             )
-        self.supports_jit = False  # crop_and_resize is not for XLA; Keras would choose it on a GPU
+        self.supports_jit = False  # Keras would choose XLA on a GPU; `Learning.jit` does, for models built portable
 
     def fit(
         self,

@@ -163,7 +163,8 @@ class MaskBranch:
         order = sampling.flagged_first(teaches)
         ordered = RegionTargets(*(tf.gather(values, order, batch_dims=1) for values in chosen))
         most = tf.reduce_max(tf.reduce_sum(tf.cast(teaches, tf.int32), axis=1))
-        sizes = region_sizes(order.shape[1])
+        # XLA wants what a branch keeps for its gradient to have one shape.
+        sizes = [order.shape[1]] if self.portable else region_sizes(order.shape[1])
 
         def of_first(size: int) -> dict[str, Loss]:
             first = RegionTargets(*(values[:, :size] for values in ordered))

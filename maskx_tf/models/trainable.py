@@ -34,6 +34,7 @@ class Learning(NamedTuple):
         clip_norm: the largest norm of the whole gradient of all devices, or None.
         normaliser: "global" or "device": see the configuration.
         warm_up: losses whose weight rises from 0 to 1, and over how many steps.
+        jit: compile the losses and their gradients with XLA, for models built portable.
     """
 
     seed: int = 0
@@ -41,6 +42,7 @@ class Learning(NamedTuple):
     clip_norm: float | None = None
     normaliser: str = "global"
     warm_up: tuple[tuple[str, int], ...] = ()
+    jit: bool = False
 
 
 class DeviceShare(NamedTuple):
@@ -209,7 +211,10 @@ class Trainable(DictModel):
         self, share: DeviceShare, context: tf.distribute.ReplicaContext
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns this device's part of the weighted loss and of each loss; the sums over devices are the losses."""
-        losses = self.batch_losses(share.batch, share.seeds)
+        compute = self.batch_losses
+        if self.learning.jit:
+            compute = tf.function(compute, autograph=False, jit_compile=True)
+        losses = compute(share.batch, share.seeds)
         totals = tf.where(share.any_images, tf.stack([loss.total for loss in losses.values()]), 0.0)
         counts = tf.where(share.any_images, tf.stack([loss.count for loss in losses.values()]), 0.0)
         if self.learning.normaliser == "global":

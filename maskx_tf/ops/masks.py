@@ -58,25 +58,18 @@ def mask_targets(
     Returns:
         float32 [B, N, M, M] in 0..1.
     """
-    batch, instances, side = tf.shape(masks)[0], tf.shape(masks)[1], masks.shape[-1]
-    count = regions.shape[1]
+    side = masks.shape[-1]
     boxes = tf.gather(mask_boxes, matches, batch_dims=1)
-    # Regions in the coordinates of their mask's grid, where the centre of cell i is at i + 1: a border of zeros
-    # stands around each grid, because the mask ends there.
+    # Regions in cells of their mask's grid: the centre of cell i is at i, and beyond the last cells the mask is 0.
     scale = side / tf.maximum(boxes[..., 2:] - boxes[..., :2], box_ops.MIN_SIDE)
-    start = (regions[..., :2] - boxes[..., :2]) * scale + 0.5
-    stop = (regions[..., 2:] - boxes[..., :2]) * scale + 0.5
-    points = size * samples
-    inset = 0.5 * (stop - start) / points
-    normal = tf.concat([start + inset, stop - inset], axis=-1) / (side + 1.0)
-    grids = tf.pad(tf.reshape(masks, [-1, side, side, 1]), [[0, 0], [1, 1], [1, 1], [0, 0]])
-    index = matches + tf.range(batch)[:, None] * instances
-    crops = tf.image.crop_and_resize(
-        grids, box_ops.swap_xy(tf.reshape(normal, [-1, 4])), tf.reshape(index, [-1]), [points, points]
-    )
-    if samples > 1:
-        crops = tf.nn.avg_pool2d(crops, samples, samples, "VALID")
-    return tf.reshape(crops, [batch, count, size, size])
+    start, stop = ((edges - boxes[..., :2]) * scale - 0.5 for edges in (regions[..., :2], regions[..., 2:]))
+    fractions = (tf.range(size * samples, dtype=tf.float32) + 0.5) / (size * samples)
+    points = start[..., None] + (stop - start)[..., None] * fractions  # [B, N, 2, points]
+    weights = bilinear_weights(points, tf.range(side, dtype=tf.float32))
+    shape = [tf.shape(regions)[0], regions.shape[1], 2, size, samples, side]
+    weights = tf.reduce_mean(tf.reshape(weights, shape), axis=4)
+    columns, rows = weights[:, :, 0], weights[:, :, 1]  # each [B, N, M, S]
+    return tf.matmul(tf.matmul(rows, tf.gather(masks, matches, batch_dims=1)), columns, transpose_b=True)
 
 
 def cells_inside(regions: tf.Tensor, boxes: tf.Tensor, *, size: int) -> tf.Tensor:

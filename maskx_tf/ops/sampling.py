@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 
+# `match` compares about this many pairs of a box and a truth at a time: few rounds, in the cache of a core.
+PAIRS_A_ROUND = 2**18
+
 
 class Matches(NamedTuple):
     """The truth that each box overlaps most.
@@ -24,7 +27,7 @@ class Matches(NamedTuple):
 
 
 def match(boxes: tf.Tensor, truths: tf.Tensor, valid: tf.Tensor) -> Matches:
-    """Finds each box's truth, one truth at a time, so that memory does not grow with their number.
+    """Finds each box's truth, some truths at a time, so that memory does not grow with their number.
 
     Args:
         boxes: float32 [B, A, 4], or [1, A, 4] for the same boxes in every image.
@@ -33,26 +36,29 @@ def match(boxes: tf.Tensor, truths: tf.Tensor, valid: tf.Tensor) -> Matches:
     """
     count = truths.shape[1]
     shape = [tf.shape(truths)[0], boxes.shape[1] or tf.shape(boxes)[1]]
-    last = tf.reduce_max(tf.where(valid, tf.range(1, count + 1), 0))
-
-    def overlap(index: tf.Tensor) -> tf.Tensor:
-        """IoU [B, A] of every box with truth `index`; -1 where it does not count."""
-        here = tf.gather(valid, index, axis=1)[:, None]
-        pair = box_ops.iou(boxes, tf.gather(truths, index, axis=1)[:, None, :])[..., 0]
-        return tf.where(here, pair, -1.0)
+    together = min(max(PAIRS_A_ROUND // max(boxes.shape[1] or PAIRS_A_ROUND, 1), 1), max(count, 1))
+    missing = -count % together
+    truths = tf.pad(truths, [[0, 0], [0, missing], [0, 0]])
+    valid = tf.pad(valid, [[0, 0], [0, missing]])
+    last = tf.reduce_max(tf.where(valid, tf.range(1, count + missing + 1), 0))
 
     def look(
-        index: tf.Tensor, matched: tf.Tensor, best: tf.Tensor, marked: tf.Tensor
+        first: tf.Tensor, matched: tf.Tensor, best: tf.Tensor, marked: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        pair = overlap(index)
-        better = pair > best
-        top = tf.reduce_max(pair, axis=1, keepdims=True)
-        marked |= (pair == top) & (top > 0.0)
-        return index + 1, tf.where(better, index, matched), tf.where(better, pair, best), marked
+        some, here = tf.slice(truths, [0, first, 0], [-1, together, 4]), tf.slice(valid, [0, first], [-1, together])
+        pairs = tf.where(here[..., None], box_ops.iou(some, boxes), -1.0)  # [B, together, A]
+        top = tf.reduce_max(pairs, axis=2, keepdims=True)
+        marked |= tf.reduce_any((pairs == top) & (top > 0.0), axis=1)
+        overlap = tf.reduce_max(pairs, axis=1)
+        places = first + tf.range(together)[:, None]
+        own = tf.reduce_min(tf.where(pairs == overlap[:, None], places, count), axis=1)
+        better = overlap > best
+        return first + together, tf.where(better, own, matched), tf.where(better, overlap, best), marked
 
     start = (tf.constant(0), tf.zeros(shape, tf.int32), tf.fill(shape, -1.0), tf.zeros(shape, tf.bool))
+    rounds = (count + missing) // together
     _, matched, best, marked = tf.while_loop(
-        lambda index, *_: index < last, look, start, parallel_iterations=1, maximum_iterations=count
+        lambda first, *_: first < last, look, start, parallel_iterations=1, maximum_iterations=rounds
     )
     return Matches(matched, tf.maximum(best, 0.0), marked)
 
@@ -95,8 +101,9 @@ def sample(
         seed: int32 [2], or [B, 2] with one for each image; the same seed picks the same.
     """
     # One column at least, for the gathers below, even where none is wanted.
-    first, first_valid = _choose(foreground & (foreground_limit > 0), max(foreground_limit, 1), fold_in(seed, 0))
-    second, second_valid = _choose(background, size, fold_in(seed, 1))
+    keys = random_keys(tf.shape(foreground), seed, 2)
+    first, first_valid = _choose(foreground & (foreground_limit > 0), max(foreground_limit, 1), keys[0])
+    second, second_valid = _choose(background, size, keys[1])
     count = tf.reduce_sum(tf.cast(first_valid, tf.int32), axis=1, keepdims=True)  # [B, 1]
     # Slot j takes foreground j, or else background j - count: both lists hold their valid entries first.
     slots = tf.range(size)[None, :]
@@ -130,19 +137,26 @@ def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.map_fn(draw, seed, fn_output_signature=tf.float32)
 
 
-def random_keys(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Whole numbers from 0 up, int32 of `shape`, whose first dimension is B; seed int32 [2] or [B, 2]."""
+def random_keys(shape: tf.Tensor, seed: tf.Tensor, sets: int) -> list[tf.Tensor]:
+    """Sets of whole numbers from 0 up, each int32 of `shape`, whose first dimension is B; seed int32 [2] or [B, 2]."""
 
-    def draw(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def draw(shape: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # Whole numbers of a named algorithm: XLA's default differs from TensorFlow's, and so do its random floats.
-        return tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg="philox")
+        return tuple(
+            tf.random.stateless_uniform(shape, fold_in(seed, number), None, None, tf.int32, alg="philox")
+            for number in range(sets)
+        )
 
-    keys = draw(shape, seed) if seed.shape.rank == 1 else tf.map_fn(lambda one: draw(shape[1:], one), seed)
-    return tf.bitwise.bitwise_and(keys, 0x7FFFFFFF)
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape.rank == 1:
+        keys = draw(shape, seed)
+    else:
+        specs = (tf.TensorSpec(None, tf.int32),) * sets
+        keys = tf.map_fn(lambda one: draw(shape[1:], one), seed, fn_output_signature=specs)
+    return [tf.bitwise.bitwise_and(some, 0x7FFFFFFF) for some in keys]
 
 
-def _choose(candidates: tf.Tensor, limit: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """At most `limit` of the candidates [B, A], all equally likely: their indices and validity, [B, min(limit, A)]."""
-    keys = random_keys(tf.shape(candidates), seed)
+def _choose(candidates: tf.Tensor, limit: int, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The candidates [B, A] of the highest keys, at most `limit`: indices and validity, [B, min(limit, A)]."""
     best, indices = tf.math.top_k(tf.where(candidates, keys, -1), min(limit, candidates.shape[1]))
     return indices, best >= 0

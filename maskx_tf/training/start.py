@@ -60,7 +60,7 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
     """
     keras.utils.set_random_seed(config.train.seed)
     with precision(config):
-        model = build(config.model)
+        model = build(config.model, portable=config.train.jit)
     if config.train.weights is not None:
         _load(model, config, config.train.weights, say)
     model.learn(parts_of(config.train.stage, model))
@@ -75,6 +75,7 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         train.clip_norm,
         train.normaliser,
         warm_up=warm_up,
+        jit=train.jit,
     )
     return model
 

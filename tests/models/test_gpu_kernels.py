@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+from tensorflow.python.ops import while_loop
 
 from maskx_tf.config import Config
 from maskx_tf.models.build import build
@@ -66,3 +67,24 @@ def test_a_training_step(family: str, on_a_gpu: None) -> None:
     specs = {key: tf.TensorSpec([None, *value.shape[1:]], value.dtype) for key, value in batch.items()}
     step = tf.function(model.train_step, autograph=False).get_concrete_function(specs)
     assert without_kernel(step) == set()
+
+
+@pytest.mark.slow
+def test_few_loops_of_a_training_step(on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round of a loop launches each of its kernels again. Two images with five levels of anchors each."""
+    rounds = tf.Variable(0)
+    original = while_loop.while_loop
+
+    def counting(cond: Any, body: Any, loop_vars: Any, **arguments: Any) -> Any:
+        def counted(*state: Any) -> Any:
+            rounds.assign_add(1)
+            return body(*state)
+
+        return original(cond, counted, loop_vars, **arguments)
+
+    monkeypatch.setattr(while_loop, "while_loop", counting)
+    config = Config(model=small.config(), data={"max_instances": 4}, train={"batch": 2, "strategy": "one"})
+    model, batch = compiled(config), dry.made_up(config, 2)
+    model.train_on_batch(batch)
+    levels, matching, draws = 2 * 5, 2, 2 * 5
+    assert int(rounds) == levels + matching + draws

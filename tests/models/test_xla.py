@@ -1,7 +1,4 @@
-"""The losses of a portable model and their gradients, compiled by XLA, against the plain model's without it.
-
-Those of masks do not compile yet: `ops.masks.mask_targets` calls CropAndResize, which XLA lacks.
-"""
+"""One step of training compiled by XLA, against the same step without it."""
 
 from __future__ import annotations
 
@@ -9,49 +6,44 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from maskx_tf.config import Config
-from maskx_tf.models.build import build
-from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import dry
+from maskx_tf.training.fit import compiled
 from tests.models import small
 
+# All regions are taken, because XLA would draw others than TensorFlow.
+ALL = {"rois": 64, "positive_fraction": 0.5}
+MODELS: dict[str, dict[str, Any]] = {
+    "detector": {"family": "faster_rcnn"},
+    "masks": {"family": "mask_rcnn"},
+    "masks from boxes": {"mask": {**small.DEFAULTS["mask"], "box_losses": ("projection", "pairwise")}},
+    "keypoints": {"family": "faster_rcnn", "keypoint": {"use": True, "names": ("head", "tail"), "classes": ("cat",)}},
+}
 
-def learned(model: RCNN, batch: dict[str, tf.Tensor], *, jit: bool) -> tuple[Any, Any]:
-    """The losses, and their gradient towards each variable."""
 
-    @tf.function(autograph=False, jit_compile=jit)
-    def step(batch: dict[str, tf.Tensor]) -> Any:
-        with tf.GradientTape() as tape:
-            losses = model.batch_losses(batch, tf.constant([3, 5]))
-            values = {name: tf.math.divide_no_nan(*loss) for name, loss in losses.items()}
-            total = tf.add_n(list(values.values()))
-        return values, tape.gradient(total, [variable.value for variable in model.trainable_variables])
-
-    return step(batch)
+def after_a_step(config: Config) -> tuple[dict[str, float], list[np.ndarray]]:
+    """The losses of a step, and how it changed each weight."""
+    model, batch = compiled(config), dry.made_up(config, 2)
+    small.enliven(model, 0)
+    before = [weight.numpy() for weight in model.trainable_variables]
+    losses = model.train_on_batch(batch)
+    changes = [weight.numpy() - old for weight, old in zip(model.trainable_variables, before, strict=True)]
+    return losses, changes
 
 
 @pytest.mark.slow
-def test_a_step_of_training_compiles() -> None:
-    """Every region is taken, for of some XLA draws others than TensorFlow does."""
-    settings = small.config(
-        family="faster_rcnn",
-        backbone={"name": "resnet_small", "frozen_stages": 0},
-        box={"rois": 64, "positive_fraction": 0.5},
-    )
-    plain, portable = small.small_model(settings), build(settings, portable=True)
-    portable.set_weights(plain.get_weights())
-    config = Config(model=settings, data={"max_instances": 4}, train={"batch": 2, "strategy": "one"})
-    batch = {name: tf.constant(value) for name, value in dry.made_up(config, 2).items()}
-    expected, gradients = learned(plain, batch, jit=False)
-    losses, compiled = learned(portable, batch, jit=True)
-    assert losses.keys() == expected.keys()
-    for name, value in losses.items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
-    for variable, one, other in zip(plain.trainable_variables, compiled, gradients, strict=True):
-        assert (one is None) == (other is None), variable.path
-        if one is not None:
-            one, other = tf.convert_to_tensor(one), tf.convert_to_tensor(other)
-            scale = float(tf.reduce_max(tf.abs(other)))
-            np.testing.assert_allclose(one, other, atol=1e-3 * scale + 1e-7, err_msg=variable.path)
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_step_of_training(kind: str) -> None:
+    backbone = {"name": "resnet_small", "frozen_stages": 0}
+    settings = small.config(**{"backbone": backbone, "box": ALL, **MODELS[kind]})
+    train = {"batch": 2, "strategy": "one", "rate": 0.5, "warm_up": {"steps": 0}}
+    both = [
+        after_a_step(Config(model=settings, data={"max_instances": 4}, train={**train, "jit": jit}))
+        for jit in (False, True)
+    ]
+    (expected, changes), (losses, compiled_changes) = both
+    # A cell of a mask whose share is just .5 may round either way, which moves the mask's loss.
+    assert losses == pytest.approx(expected, rel=1e-3)
+    for one, other in zip(compiled_changes, changes, strict=True):
+        assert np.linalg.norm(one - other) <= 0.02 * np.linalg.norm(other)

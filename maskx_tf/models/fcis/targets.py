@@ -49,8 +49,7 @@ class PositionSampler(NamedTuple):
         else:
             lowest, highest = self.background_iou
             background = (matches.overlaps >= lowest) & (matches.overlaps < highest) & usable & ~foreground
-            shape = tf.shape(foreground)
-            keys = [sampling.random_keys(shape, sampling.fold_in(seed, number)) for number in range(3)]
+            keys = sampling.random_keys(tf.shape(foreground), seed, 3)
             limit = round(self.size * self.foreground_fraction)
             chosen = choose_regions(foreground, background, usable, keys, size=self.size, foreground_limit=limit)
         return targets_of_choice(boxes, matches, chosen, truth, weights=self.weights)
