@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
+import pytest
 import yaml
 
 from maskx_tf import cli
+from maskx_tf.models.trainable import Trainable
 from maskx_tf.synthetic import generate
 from maskx_tf.synthetic.parameters import Recipe
 
@@ -87,6 +90,16 @@ class KilledOnce(keras.callbacks.Callback):
         if batch == 2 and list(self.run.glob("stages/1_*/summary.json")) and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes models take their steps without a graph: to trace one takes longer than the few steps of a test."""
+    plain = Trainable.compile
+
+    def compile_eagerly(self: Trainable, *arguments: Any, **options: Any) -> None:
+        plain(self, *arguments, **options, run_eagerly=True)
+
+    monkeypatch.setattr(Trainable, "compile", compile_eagerly)
 
 
 def learned_by_heart(

@@ -45,7 +45,8 @@ def test_model_gives_the_same_answers(old: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(given.masks, old["segment/masks"], atol=1e-3)
 
 
-def test_run_goes_on_as_it_did(old: dict[str, np.ndarray]) -> None:
+def test_run_goes_on_as_it_did(old: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.train_eagerly(monkeypatch)
     runs.scenes(Path("data"))
     settings = ["train.stage=mask", "train.weights=start", "train.steps=4", "train.checkpoint_every=2", "train.keep=5"]
     settings += ["train.log_every=1", "train.batch=4"]

@@ -17,10 +17,12 @@ import tensorflow as tf
 from maskx_tf import cli
 from maskx_tf.checkpoints import io
 from maskx_tf.config import load
+from maskx_tf.layers.applications import NETWORKS
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import dry, fit, guard, states
 from maskx_tf.training.callbacks import averaged
 from tests import disk
+from tests.small_backbone import SMALL_NETWORK
 from tests.training import runs
 
 LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask", "gradient_norm"}
@@ -128,6 +130,12 @@ def digests(state: states.State) -> dict[str, str]:
     return {name: files[name] for name in ("weights.npz", "optimizer.npz")}
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.train_eagerly(monkeypatch)
+
+
+@pytest.mark.usefixtures("eager")
 def test_run_goes_on_from_the_newest_whole_checkpoint(run: Path, recipe: Path, capfd: pytest.CaptureFixture) -> None:
     copy = run.parent / "copy"
     shutil.copytree(run, copy)
@@ -204,6 +212,7 @@ def test_run_in_the_way_is_one_line(
     assert (run / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.usefixtures("eager")
 def test_interrupt_saves_and_stops(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = keras.callbacks.Callback.on_train_batch_begin
 
@@ -232,6 +241,7 @@ def test_a_full_disk_ends_the_run_in_a_line(recipe: Path, tmp_path: Path, capfd:
     assert {"config.yaml", "log.csv", "versions.json"} <= set(names)
 
 
+@pytest.mark.usefixtures("eager")
 def test_loss_that_is_not_finite_is_explained_and_kept(
     recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
@@ -357,7 +367,10 @@ def test_masks_are_learned_from_boxes_alone_where_the_recipe_says_so(recipe: Pat
     assert io.load(tmp_path / "run" / fit.MODEL).meta["a_classes"] == []
 
 
-def test_run_that_could_not_begin_is_not_in_the_way(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_run_that_could_not_begin_is_not_in_the_way(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, "mobilenet_v2", SMALL_NETWORK)
     network = "model.backbone={name: mobilenet_v2, norm: frozen_batch, frozen_stages: 0, weights: nowhere.h5}"
     for _ in range(2):
         assert cli.run(["train", str(recipe), network, "--out", str(tmp_path / "run")]) == 2

@@ -34,7 +34,9 @@ def named(recipe: Path, *overrides: str) -> Config:
 @pytest.fixture(scope="module")
 def model(recipe: Path) -> RCNN:
     """Decay is switched off, which would shrink weights without a gradient."""
-    return fit.compiled(named(recipe, "train.weight_decay=0"))
+    model = fit.compiled(named(recipe, "train.weight_decay=0"))
+    model.run_eagerly = True
+    return model
 
 
 def moved(model: RCNN, batch: dict[str, Any], steps: int = 2) -> dict[str, bool]:
@@ -64,8 +66,11 @@ def test_boxes_alone_change_no_mask_weight(model: RCNN, recipe: Path) -> None:
     assert all(with_masks[name] for name in with_masks if of_masks(name))
 
 
-def test_mask_stage_changes_the_mask_branch_alone(recipe: Path, tmp_path: Path) -> None:
+def test_mask_stage_changes_the_mask_branch_alone(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the command, on a detector that another run trained, which has no mask branch."""
+    runs.train_eagerly(monkeypatch)
     detector, masks = tmp_path / "detector", tmp_path / "masks"
     few = ["train.steps=2", "train.batch=2"]
     assert cli.run(["train", str(recipe), "model.family=faster_rcnn", *few, "--out", str(detector)]) == 0
