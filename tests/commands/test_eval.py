@@ -20,6 +20,7 @@ from maskx_tf.data.formats.readers import read
 from maskx_tf.models.build import build
 from maskx_tf.tasks.evaluate import classes_a
 from tests.data.samples import coco, coco_data, write_json
+from tests.models.small import predict_eagerly
 
 SETTINGS = {
     "model": {
@@ -43,6 +44,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text(json.dumps(SETTINGS))
     return tmp_path
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    predict_eagerly(monkeypatch)
 
 
 def evaluated(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[list[str], str]:
@@ -76,6 +82,7 @@ def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(json.loads(Path("m.json").read_text())["groups"]["box"]) == {"all"}
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_data_that_a_run_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("names.yml").write_text("dog: hound")
     data = {"val": [{"images": "images", "annotations": "instances.json"}], "names": "names.yml"}
@@ -101,6 +108,7 @@ def test_the_data_that_a_run_names(here: Path, capsys: pytest.CaptureFixture[str
         assert capsys.readouterr().err == f"maskx: error: {said}\n"
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_rules_of_lvis(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(Path("instances.json").read_text())
     assert run(["eval", "recipe.yaml", *WHERE, "--metric", "lvis"]) == 2
@@ -136,6 +144,7 @@ def found(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[list, str]
     return json.loads(Path("out/results.json").read_text()), capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("eager")
 def test_an_ensemble_of_a_model_with_itself_finds_what_the_model_finds(here, capsys) -> None:
     """Through the images' own pixels, a union and a mean."""
     save_model()

@@ -16,7 +16,7 @@ from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.prediction.segmenter import Segmenter
 from maskx_tf.serving.client import answers
 from tests.export.exported import CATEGORY_IDS, SIZES, detections, encoded, folder, picture
-from tests.models.small import assert_same_detections
+from tests.models.small import assert_same_detections, predict_eagerly
 from tests.models.small_fcis import fcis_config, fcis_model
 
 PICTURES = [picture(*size, seed) for seed, size in enumerate(SIZES)]
@@ -29,13 +29,15 @@ def fcis_folder() -> str:
     return str(path)
 
 
-def test_a_saved_model_gives_the_masks_of_the_vote(fcis_folder) -> None:
+def test_a_saved_model_gives_the_masks_of_the_vote(fcis_folder, monkeypatch) -> None:
+    predict_eagerly(monkeypatch)
     out = folder() / "fcis-saved"
-    assert cli.run(["export", "saved-model", fcis_folder, "--out", str(out)]) == 0
+    settings = ["export.signatures=[serving_default, segment_boxes]", "export.warmup=0"]
+    assert cli.run(["export", "saved-model", fcis_folder, "--out", str(out), *settings]) == 0
     signatures = tf.saved_model.load(str(out / "1")).signatures
     outputs = signatures["serving_default"](image_bytes=tf.constant([encoded(pixels) for pixels in PICTURES]))
     loaded = checkpoints.load(fcis_folder)
-    predictor = ImagePredictor(loaded[0], loaded[1].model)
+    predictor, segmenter = ImagePredictor(loaded[0], loaded[1].model), Segmenter(out / "1")
     for index, pixels in enumerate(PICTURES):
         expected = predictor(pixels)
         assert len(expected.boxes) > 0
@@ -44,7 +46,7 @@ def test_a_saved_model_gives_the_masks_of_the_vote(fcis_folder) -> None:
         assert answer.paste == "replicate"
         drawn = paste(expected.masks, expected.boxes, *pixels.shape[:2], mode="replicate")
         assert (answer.pasted() == drawn).mean() > 0.999
-        (row,) = Segmenter(out / "1")([("x", encoded(pixels))])
+        (row,) = segmenter([("x", encoded(pixels))])
         assert (np.array([bitmap_of(mask) for mask in row.masks]) == drawn).mean() > 0.999
     boxes = tf.constant([[[0.1, 0.1, 0.7, 0.6]]])
     given = signatures["segment_boxes"](image_bytes=tf.constant([encoded(PICTURES[0])]), boxes=boxes)

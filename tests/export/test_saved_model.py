@@ -39,7 +39,7 @@ from tests.export.exported import (
     picture,
     signatures,
 )
-from tests.models.small import assert_same_detections, config, small_model
+from tests.models.small import assert_same_detections, config, predict_eagerly, small_model
 
 PICTURES = [picture(*size, seed) for seed, size in enumerate(SIZES)]
 FILES = [encoded(pixels) for pixels in PICTURES]
@@ -51,24 +51,33 @@ def assert_same_answer(outputs, index, expected) -> None:
     assert_same_detections(found, expected, pixels=1e-2, tolerance=1.01 / 255)
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    predict_eagerly(monkeypatch)
+
+
+@pytest.mark.usefixtures("eager")
 def test_detections_are_those_of_the_python_model() -> None:
     predictor = ImagePredictor(*model())
     outputs = signatures()["serving_default"](image_bytes=tf.constant(FILES))
     assert set(outputs["image_status"].numpy()) == {b"ok"}
     for index, pixels in enumerate(PICTURES):
-        assert_same_answer(outputs, index, predictor(pixels))
+        expected = predictor(pixels)
+        assert_same_answer(outputs, index, expected)
         np.testing.assert_allclose(outputs["image_info"][index][:2], pixels.shape[:2])
         pixels_of = signatures()["image_tensor"](input_tensor=tf.constant(pixels[None]))
-        assert_same_answer(pixels_of, 0, predictor(pixels))
+        assert_same_answer(pixels_of, 0, expected)
     names = dict(zip((0, *CATEGORY_IDS), (b"", b"cat", b"dog", b"horse"), strict=True))
     classes = outputs["detection_classes"].numpy()
     np.testing.assert_array_equal(np.vectorize(names.get)(classes), outputs["detection_class_names"])
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_mask_head_that_reads_pixels_and_a_full_answer() -> None:
     """The answer of a model with 64 x 64 masks is the Python model's; 100 detections stay below half a megabyte."""
     out = folder() / "fine-saved"
-    assert cli.run(["export", "saved-model", str(fine_folder()), "--out", str(out)]) == 0
+    settings = ["export.signatures=[serving_default]", "export.warmup=0"]
+    assert cli.run(["export", "saved-model", str(fine_folder()), "--out", str(out), *settings]) == 0
     ask = tf.saved_model.load(str(out / "1")).signatures["serving_default"]
     outputs = ask(image_bytes=tf.constant(FILES[:1]))
     assert outputs["detection_masks"].shape == (1, 100, 64, 64)
@@ -98,6 +107,7 @@ def test_a_bad_image_harms_nobody() -> None:
     assert_same_answer(outputs, 3, detections(ask(image_bytes=tf.constant([FILES[0]])), 0))
 
 
+@pytest.mark.usefixtures("eager")
 def test_given_boxes_get_masks() -> None:
     ask = signatures()["segment_boxes"]
     found = signatures()["serving_default"](image_bytes=tf.constant(FILES))
@@ -325,7 +335,8 @@ def test_resnet_with_the_oracles_weights(tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def source() -> ExportModel:
-    return open_source(model_folder())
+    """The model with one entry point, which is enough for writing to fail."""
+    return open_source(model_folder(), ("export.signatures=[image_tensor]",))
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(source: ExportModel, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from maskx_tf.config.model import MAPS, ModelConfig
 from maskx_tf.layers.applications import Application
 from maskx_tf.models.build import build
+from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import Detections, Targets
 
@@ -86,6 +88,11 @@ def loss_inputs(targets: Targets | None = None) -> tuple[tf.Tensor, tf.Tensor, T
     """What `losses_of` is called with."""
     asked = inputs()
     return asked["images"], asked["image_sizes"], truth() if targets is None else targets, tf.constant([3, 4])
+
+
+def predict_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes predictors call their model without a graph: to trace one takes longer than a few images do."""
+    monkeypatch.setattr(Predictor, "_compile", lambda self, function, specs: function)
 
 
 def enliven(model: RCNN, seed: int = 0) -> None:
