@@ -9,9 +9,9 @@ better box of its group is above the threshold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
@@ -20,6 +20,8 @@ from maskx_tf.ops import boxes as box_ops
 NEVER = -1.0
 # `top_scores` looks for the best entries among the best blocks of this many.
 BLOCK = 64
+# `nms` decides about this many boxes together.
+TOGETHER = 128
 
 
 def nms(
@@ -27,7 +29,9 @@ def nms(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Keeps the best boxes, none of which overlaps a better one of its group.
 
-    Costs `limit` rounds over N boxes, whatever the number of groups.
+    Goes through blocks of boxes, best first. In a block, a box stays unless it overlaps a better one that was kept or
+    stays. Rounds apply this rule to all boxes of the block at once until nothing changes: as many as there are boxes
+    in the longest chain that suppress one another, and one more.
 
     Args:
         boxes: float32 [B, N, 4].
@@ -40,12 +44,50 @@ def nms(
     Returns:
         Indices into N, int32 [B, D], best first (0 in padding), and their validity, bool [B, D].
     """
+    images, total = tf.shape(boxes)[0], boxes.shape[1]
+    indices, slots = tf.zeros([images, limit], tf.int32), tf.range(limit)[None, :]
+    if total == 0:
+        return indices, tf.zeros([images, limit], tf.bool)
+    size = min(TOGETHER, total)
+    best, order = tf.math.top_k(tf.where(valid, scores, NEVER), total)
+    padding = [[0, 0], [0, -total % size]]
+    usable = tf.pad(best >= 0.0, padding)
+    order = tf.pad(order, padding)
+    boxes, groups = (tf.gather(values, order, batch_dims=1) for values in (boxes, groups))
+    # Row i of a block looks at the boxes that are kept, and at the boxes of the block before it.
+    before = np.concatenate([np.ones([size, limit], bool), np.tri(size, k=-1, dtype=bool)], axis=1)
 
-    def suppressed(remaining: tf.Tensor, overlap: tf.Tensor) -> tf.Tensor:
-        return tf.where(overlap > iou_threshold, NEVER, remaining)
+    def look(
+        start: tf.Tensor, stays: tf.Tensor, places: tf.Tensor, count: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """One round for the block [B, size] at `start`; places [B, D] of boxes that are kept, count [B, 1] of them."""
+        block = start + tf.range(size)
+        compared = tf.concat([places, tf.broadcast_to(block, tf.shape(stays))], axis=1)  # [B, D + size]
+        own, others = tf.gather(boxes, block, axis=1), tf.gather(boxes, compared, batch_dims=1)
+        own_group, other_groups = tf.gather(groups, block, axis=1), tf.gather(groups, compared, batch_dims=1)
+        rivals = (box_ops.iou(own, others) > iou_threshold) & (own_group[..., None] == other_groups[:, None])
+        present = tf.concat([slots < count, stays], axis=1)[:, None]
+        left = tf.gather(usable, block, axis=1) & ~tf.reduce_any(rivals & present & before, axis=-1)
+        settled = tf.reduce_all(left == stays)
+        to = tf.where(left & settled, count + tf.cumsum(tf.cast(left, tf.int32), axis=1) - 1, limit)
+        filled = to[:, None] == slots[..., None]  # [B, D, size]
+        new = tf.reduce_max(tf.where(filled, block, -1), axis=-1)
+        return (
+            tf.where(settled, start + size, start),
+            left | settled,  # at first, all boxes of the next block
+            tf.where(new >= 0, new, places),
+            count + tf.reduce_sum(tf.cast(new >= 0, tf.int32), axis=1, keepdims=True),
+        )
 
-    indices, kept, _ = _best_in_turn(boxes, scores, groups, valid, suppressed, limit)
-    return indices, kept
+    def unfinished(start: tf.Tensor, stays: tf.Tensor, places: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        here = tf.gather(usable, tf.minimum(start, total - 1), axis=1)
+        return (start < total) & tf.reduce_any(here[:, None] & (count < limit))
+
+    state = (tf.constant(0), tf.ones([images, size], tf.bool), indices, tf.zeros([images, 1], tf.int32))
+    rounds = -(-total // size) * (size + 1)
+    _, _, places, count = tf.while_loop(unfinished, look, state, parallel_iterations=1, maximum_iterations=rounds)
+    kept = slots < count
+    return tf.where(kept, tf.gather(order, places, batch_dims=1), 0), kept
 
 
 def soft_nms(
@@ -82,27 +124,6 @@ def soft_nms(
             remaining *= tf.where(overlap > iou_threshold, 1.0 - overlap, 1.0)
         return tf.where(remaining > least, remaining, NEVER)
 
-    return _best_in_turn(boxes, scores, groups, valid, lowered, limit)
-
-
-def _best_in_turn(
-    boxes: tf.Tensor,
-    scores: tf.Tensor,
-    groups: tf.Tensor,
-    valid: tf.Tensor,
-    left_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    limit: int,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Takes the best box, changes the scores of its group, and so on; see `nms` and `soft_nms`.
-
-    Args:
-        boxes: see `nms`.
-        scores: see `nms`.
-        groups: see `nms`.
-        valid: see `nms`.
-        left_of: scores [B, N] and the IoU of each box with the one that was taken, to the scores that are left.
-        limit: see `nms`.
-    """
     count, first = tf.shape(boxes)[0], tf.where(valid, scores, NEVER)
     kinds = (tf.int32, tf.bool, first.dtype)
     start = (tf.constant(0), first, *(tf.zeros([count, limit], kind) for kind in kinds))
@@ -127,7 +148,7 @@ def _best_in_turn(
         height = tf.minimum(bottom, of_best(bottom)) - tf.maximum(top, of_best(top))
         shared = tf.maximum(width, 0.0) * tf.maximum(height, 0.0)
         overlap = tf.math.divide_no_nan(shared, area + of_best(area) - shared)
-        remaining = tf.where(groups == of_best(groups), left_of(remaining, overlap), remaining)
+        remaining = tf.where(groups == of_best(groups), lowered(remaining, overlap), remaining)
         remaining = tf.where(positions == best[:, None], NEVER, remaining)
         here = (slots == step) & alive  # [B, D]
         return (

@@ -100,6 +100,17 @@ def test_nms_of_degenerate_boxes() -> None:
     assert kept_of(result, 0) == [0, 1, 2, 3]
 
 
+def test_nms_of_a_chain() -> None:
+    """Each box overlaps the next one alone: every second box stays, whichever block it is in."""
+    left = 6.0 * np.arange(300, dtype=np.float32)
+    boxes = np.stack([left, 0 * left, left + 10, 0 * left + 10], axis=-1)[None]
+    scores = np.linspace(1, 0, 300, dtype=np.float32)[None]
+    result = nms_ops.nms(
+        boxes, scores, np.ones([1, 300], np.int32), np.ones([1, 300], bool), iou_threshold=0.2, limit=200
+    )
+    assert kept_of(result, 0) == list(range(0, 300, 2))
+
+
 def test_nms_with_3000_classes() -> None:
     """As a loop over the classes, at pixels where an offset by the class id would move boxes by an eighth."""
     rng = np.random.default_rng(3)
