@@ -68,12 +68,13 @@ def test_pixels_are_those_that_prediction_sees(tmp_path: Path) -> None:
 
 
 def test_broken_image_is_named_and_nothing_hangs(dataset: Dataset, tmp_path: Path) -> None:
-    for name, data in (("torn.png", Path(str(dataset.images[1].file)).read_bytes()[:200]), ("text.png", b"hello")):
+    torn = Path(str(dataset.images[1].file)).read_bytes()[:200]
+    for name, data, config in (("torn.png", torn, VARIED), ("text.png", b"hello", PLAIN)):
         broken = tmp_path / name
         broken.write_bytes(data)
         records = (*dataset.images[:3], dataset.images[3]._replace(file=broken), *dataset.images[4:])
         seen = examples.from_dataset(dataset._replace(images=records))
-        for made in (pipeline.training(seen, VARIED, INPUT, batch=2), pipeline.evaluation(seen, PLAIN, INPUT, batch=2)):
+        for made in (pipeline.training(seen, config, INPUT, batch=2), pipeline.evaluation(seen, PLAIN, INPUT, batch=2)):
             with pytest.raises(BadInput, match=f"^{broken}: image 103 of scenes: expected ") as caught:
                 take(made, 30)
             assert "\n" not in str(caught.value)

@@ -20,6 +20,7 @@ from maskx_tf.models.build import build
 from maskx_tf.tasks.models import load
 from tests.commands.test_eval import SETTINGS, WHERE
 from tests.masks.test_grabcut import scene
+from tests.models.small import predict_eagerly
 
 pytest.importorskip("cv2", reason="the extra grabcut is not installed")
 BALL = np.array([[36, 111, 84, 159]])
@@ -29,6 +30,7 @@ CUT = ["data", "pseudo", *WHERE, "--grabcut"]
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set of one picture: a disc with a wrong mask, one of another class without, and a crowd."""
+    predict_eagerly(monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
     image, _ = scene()

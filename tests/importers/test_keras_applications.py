@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def names(tmp_path: Path) -> Path:
     return tmp_path / "names.txt"
 
 
+@functools.cache
 def network(make: Any, top: bool = False) -> keras.Model:
     """A network whose every variable has numbers of its own."""
     model: keras.Model = make(weights=None, include_top=top, input_shape=(224, 224, 3) if top else (SIDE, SIDE, 3))

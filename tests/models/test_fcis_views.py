@@ -102,7 +102,8 @@ def test_views_are_averaged(model) -> None:
     np.testing.assert_allclose(found.scores[0].numpy()[kept], 0.5, atol=1e-3)
 
 
-def test_agreed_votes_over_views_and_models(model, settings) -> None:
+def test_agreed_votes_over_views_and_models(model, settings, monkeypatch) -> None:
+    small.predict_eagerly(monkeypatch)
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     models = [ImagePredictor(one, settings) for one in (model, fcis_model(settings, seed=1))]
     alone = agreed([Look(models[0], View())], image)
