@@ -107,7 +107,8 @@ class Evaluation(NamedTuple):
 
 def predictor_of(network: RCNN, config: Config) -> Predictor:
     """Finds what an evaluation counts: detections with a score above `evaluate.score`."""
-    return Predictor(network, config.model.input.canvas, score=config.evaluate.score)
+    compiled = network.learning.jit  # as it learns
+    return Predictor(network, config.model.input.canvas, score=config.evaluate.score, jit=compiled)
 
 
 def score(
