@@ -30,7 +30,8 @@ KEYPOINT = {"use": True, "names": NAMES, "flip": (NAMES[1:],), "classes": ("cat"
 
 
 def settings(**keypoint: Any) -> ModelConfig:
-    return config(family="mask_rcnn", keypoint={**KEYPOINT, **keypoint}, roi={"keypoint_size": 6})
+    backbone = {"norm": "group"}  # so that features, and with them heat maps, have a usual size
+    return config(family="mask_rcnn", backbone=backbone, keypoint={**KEYPOINT, **keypoint}, roi={"keypoint_size": 6})
 
 
 @pytest.fixture(scope="module")
