@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.checkpoints.variables import named
 from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import Imported, convert
@@ -30,10 +31,11 @@ LOSSES = {
 @functools.cache
 def torchvision_model(*overrides: str, portable: bool = False, file: Path = oracle.FILE) -> RCNN:
     """The oracle's model, with settings of its own where it was run with others than torchvision's."""
-    imported = _imported(*overrides, file=file)
-    if not portable:
+    imported = _imported(file=file)
+    if not (overrides or portable):
         return imported.model
-    model = build(imported.config.model, portable=True)
+    config = resolve(imported.config.model_dump(mode="json"), overrides)
+    model = build(config.model, portable=portable)
     sources = named(imported.model)
     for name, variable in named(model).items():
         variable.assign(sources[name])
@@ -61,9 +63,9 @@ def letterboxed(image: str, file: Path = oracle.FILE) -> tuple[tf.Tensor, tf.Ten
 
 
 @functools.cache
-def _imported(*overrides: str, file: Path = oracle.FILE) -> Imported:
+def _imported(file: Path = oracle.FILE) -> Imported:
     with tempfile.TemporaryDirectory() as folder:
-        return convert("torchvision", ImportRequest(_weights(Path(folder), file), (*size(file), *overrides)))
+        return convert("torchvision", ImportRequest(_weights(Path(folder), file), size(file)))
 
 
 def _weights(folder: Path, file: Path) -> Path:
