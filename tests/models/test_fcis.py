@@ -51,8 +51,9 @@ def test_traced_and_alone_it_finds_the_same(model) -> None:
     small.assert_same_detections(alone, small.of_image(expected, 1))
 
 
-def test_masks_of_given_boxes(model) -> None:
+def test_masks_of_given_boxes(model, monkeypatch) -> None:
     """The mask of a given box is that of its own maps, without a vote; the class is the likeliest if none is given."""
+    small.predict_eagerly(monkeypatch)
     asked = small.inputs()
     boxes = tf.constant([[[4.0, 6.0, 30.0, 38.0], [20.0, 10.0, 50.0, 45.0]]] * 2)
     predictor = Predictor(model, (small.SIDE, small.SIDE))

@@ -13,6 +13,7 @@ from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.models.build import build
 from maskx_tf.models.inference import Predictor
 from maskx_tf.study import cells, run, scoring
+from tests.models.small import predict_eagerly
 from tests.study import small
 
 CUT = MaskSteps(grabcut=True)
@@ -20,6 +21,7 @@ CUT = MaskSteps(grabcut=True)
 
 def test_boxes_are_cut_once_for_all_divisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2", reason="needs opencv-python-headless")
+    predict_eagerly(monkeypatch)
     study, places = small.load(tmp_path), cells.Places(tmp_path / "out")
     cell = cells.cells_of(study)[0]
     run.prepare_data(run.Group(study, cell, places, lambda text: None))
