@@ -26,7 +26,7 @@ VALUES: list[Any] = [
 FUZZED = {**SAMPLES, "coco_keypoints": coco_keypoints}
 ROUNDS, SLOW_ROUNDS = 5, 150  # by default and in all, of each
 OTHER_ROUNDS = {"coco_keypoints": (7, 200)}
-SECONDS = 20
+SECONDS = 60  # generous, for machines that have much else to do
 
 
 def _nodes(data: Any) -> Iterator[tuple[Any, Any]]:
