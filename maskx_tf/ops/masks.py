@@ -120,7 +120,9 @@ def cut_margin(masks: tf.Tensor, margin: float) -> tf.Tensor:
     at = (centres + margin) / (1.0 + 2.0 * margin) * side - 0.5  # in cells of the mask, the first centre at 0
     weights = np.maximum(1.0 - np.abs(at[:, None] - np.arange(side)), 0.0)
     weights = tf.constant(weights, masks.dtype)
-    return tf.einsum("xj,...yj->...yx", weights, tf.einsum("yi,...ij->...yj", weights, masks))
+    flat = tf.reshape(masks, [-1, side, side])  # ONNX's converter knows no dots in an equation
+    cut = tf.einsum("xj,nyj->nyx", weights, tf.einsum("yi,nij->nyj", weights, flat))
+    return tf.reshape(cut, tf.shape(masks))
 
 
 def bilinear_weights(places: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from maskx_tf import cli
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device, onnx
-from maskx_tf.ops import nms
+from maskx_tf.ops import masks, nms
 from maskx_tf.prediction.images import ImagePredictor, read_image
 from maskx_tf.tasks import export
 from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
@@ -112,3 +112,19 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(BadInput, match="expected the folder of a LiteRT or ONNX model"):
         device.Runner(tmp_path)
+
+
+def test_masks_with_a_margin_convert_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    """tf2onnx logs the traceback of an equation that it cannot read, and goes on."""
+    tf2onnx = pytest.importorskip("tf2onnx.convert", reason="tf2onnx (the extra onnx) is missing")
+    from onnxruntime import InferenceSession
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3, 8, 8], name="masks")])
+    def cut(wide: tf.Tensor) -> tf.Tensor:
+        return masks.cut_margin(wide, 0.1)
+
+    proto, _ = tf2onnx.from_function(cut, cut.input_signature, opset=onnx.OPERATORS)
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    wide = np.random.default_rng(0).random((2, 3, 8, 8)).astype(np.float32)
+    (found,) = InferenceSession(proto.SerializeToString()).run(None, {"masks": wide})
+    np.testing.assert_allclose(found, cut(wide), atol=1e-6)
