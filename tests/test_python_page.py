@@ -21,6 +21,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.tasks.predict import predict_files
 from maskx_tf.tasks.progress import Progress
 from tests.documents import markdown
+from tests.models.small import predict_eagerly
 from tests.training import runs
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
@@ -42,6 +43,9 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     names: dict[str, Any] = {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        # The page trains, evaluates and predicts: to trace a graph for each takes most of its time.
+        runs.train_eagerly(patch)
+        predict_eagerly(patch)
         for block in markdown.split(markdown.read(PAGE))[1]:
             if block.language == "python":
                 exec(compile("\n" * (block.line - 1) + block.text, str(PAGE), "exec"), names)
