@@ -24,7 +24,7 @@ IMAGES = pytest.mark.parametrize("image", ["a", pytest.param("b", marks=pytest.m
 # whose logits differ by no more than `tie`, and the share of keypoints with a tie is below `ties`.
 NOISE = {"features": 1e-3, "logits": 1e-3, "boxes": 0.05, "scores": 3e-3, "own": 3e-3, "tie": 0.03, "ties": 0.01}
 DEEPER = 2.0  # how much more the trunk of a ResNet-101 amplifies rounding
-GIVEN = 24  # boxes whose keypoints are asked for; those of all detections are compared as well
+GIVEN = 24  # boxes whose keypoints are asked for; --slow compares those of all detections as well
 CLEAR = 0.05  # the margin of a peak from which its place is compared
 
 
@@ -59,18 +59,21 @@ def test_oracle_keypoint_heads(file: Path, image: str) -> None:
 
 @FILES
 @IMAGES
-def test_oracle_keypoint_detections(file: Path, image: str) -> None:
+@pytest.mark.parametrize("count", [GIVEN, pytest.param(100, marks=pytest.mark.slow)])
+def test_oracle_keypoint_detections(file: Path, image: str, count: int) -> None:
+    """Of the `count` best detections."""
     model, stored = torchvision_model(file=file), outputs(file)
     pixels, sizes = letterboxed(image, file)
     assert model.outputs == {"boxes", "keypoints", "keypoint_scores"}
-    found = model({"images": pixels, "image_sizes": sizes})
+    best = np.sort(stored[f"{image}/scores"])[::-1]
+    found = model.infer(pixels, sizes, model.prepare(), None if count >= len(best) else float(best[count]))
     valid = found.valid[0].numpy()
     boxes, scores, classes, _, _, points, point_scores = (
         None if part is None else np.asarray(part[0])[valid] for part in found
     )
     labels, expected_boxes = stored[f"{image}/labels"], stored[f"{image}/det_boxes_resized"]
     ours, theirs = matched_pairs(boxes, expected_boxes, classes, labels)
-    assert len(ours) >= 0.97 * len(labels)
+    assert len(ours) >= int(0.97 * min(count, len(best)))
     np.testing.assert_allclose(scores[ours], stored[f"{image}/scores"][theirs], atol=noise(file, "scores"))
     np.testing.assert_allclose(boxes[ours], expected_boxes[theirs], atol=noise(file, "boxes"))
 
