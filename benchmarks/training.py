@@ -2,8 +2,8 @@
 
 Mask R-CNN, ResNet-50-FPN, 512x512, 2 images, 10 instances each, 512 RoIs an image of which up to 128 go through the
 mask head, as many as the foreground needs; stem and res2 frozen. Beside it the train step of the backbone and its
-pyramid alone, with the same freezing and optimizer, whose loss is the mean square of its maps. Each row runs in a process of
-its own.
+pyramid alone, with the same freezing and optimizer, whose loss is the mean square of its maps. Each row runs in a
+new process.
 """
 
 from __future__ import annotations
