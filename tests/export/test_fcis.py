@@ -29,6 +29,7 @@ def fcis_folder() -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_masks_of_the_vote(fcis_folder, monkeypatch) -> None:
     predict_eagerly(monkeypatch)
     out = folder() / "fcis-saved"
