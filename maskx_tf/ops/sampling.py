@@ -39,8 +39,8 @@ def match(boxes: tf.Tensor, truths: tf.Tensor, valid: tf.Tensor) -> Matches:
     together = min(max(PAIRS_A_ROUND // max(boxes.shape[1] or PAIRS_A_ROUND, 1), 1), max(count, 1))
     missing = -count % together
     truths = tf.pad(truths, [[0, 0], [0, missing], [0, 0]])
+    last = tf.reduce_max(tf.where(valid, tf.range(1, count + 1), 0))
     valid = tf.pad(valid, [[0, 0], [0, missing]])
-    last = tf.reduce_max(tf.where(valid, tf.range(1, count + missing + 1), 0))
 
     def look(
         first: tf.Tensor, matched: tf.Tensor, best: tf.Tensor, marked: tf.Tensor

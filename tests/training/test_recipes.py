@@ -55,5 +55,5 @@ def test_small_recipe_takes_a_step(capsys: pytest.CaptureFixture, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [pytest.param(path, id=path.stem) for path in LARGE])
 def test_recipe_takes_a_step(recipe: Path) -> None:
-    # In a process of its own: TensorFlow keeps so much of sixty models of full width that they fill the memory.
+    # Each in a new process, because TensorFlow does not free the memory of a model: sixty at full width would fill it.
     assert_learned(runs.finished(runs.python("-m", "maskx_tf", *arguments(recipe))))
