@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -156,6 +157,19 @@ def test_nobody_works_for_who_has_gone(batcher_of) -> None:
     with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
         answer(late)
     assert model.batches == [[0], [3]]
+
+
+def test_an_idle_thread_holds_nothing(batcher_of) -> None:
+    batcher, _, _ = batcher_of()
+    key, one = threading.Event(), task(1)  # any object that a weak reference can have
+    held = [weakref.ref(key), weakref.ref(one)]
+    batcher.submit(key, one)
+    assert answer(one) == [2]
+    del key, one
+    until = time.monotonic() + 5
+    while any(reference() for reference in held) and time.monotonic() < until:
+        time.sleep(0.001)
+    assert [reference() for reference in held] == [None, None]
 
 
 def test_closing_finishes_what_was_taken(batcher_of) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gc
 import gzip
 import json
@@ -77,6 +78,21 @@ def test_a_request_that_fails_takes_its_slices_back(service) -> None:
     while one.batcher.waiting() and time.monotonic() < until:
         time.sleep(0.01)
     assert len(rows) <= 2
+
+
+def test_requests_that_are_late_in_the_queue_stop_no_thread(service, monkeypatch) -> None:
+    one, _ = service
+    opened, run = threading.Event(), Version.run
+    monkeypatch.setattr(Version, "run", lambda self, *given: run(self, *given) if opened.wait(30) else {})
+    ask = functools.partial(one.predict, "grpc", ("toy", None), "", x(1.0), ())
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(ask) for _ in range(2)]  # one for each thread
+        for _ in range(2):
+            with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+                ask(seconds=0.05)
+        opened.set()
+        answers = [*(each.result() for each in slow), ask(seconds=5)]
+    assert [float(outputs["y"][0, 0]) for _, outputs in answers] == [2.0, 2.0, 2.0]
 
 
 def test_a_request_that_failed_leaves_nothing_in_memory(service) -> None:

@@ -151,16 +151,21 @@ class Batcher:
         return sum(task.rows if together else 1 for _, queue in self._queues.values() for task in queue)
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not (batch := self._take())[1]:
-                    if self._closing and not self._queues:
-                        return
-                    self._changed.wait(batch[2])
-            key, tasks, _ = batch
-            alive = [task for task in tasks if _is_wanted(task)]
-            if alive:
-                self._answer(key, alive)
+        while self._run_batch():
+            pass
+
+    def _run_batch(self) -> bool:
+        """Waits for a batch and runs it; False if there will be none. An idle thread holds no request and no model."""
+        with self._changed:
+            while not (batch := self._take())[1]:
+                if self._closing and not self._queues:
+                    return False
+                self._changed.wait(batch[2])
+        key, tasks, _ = batch
+        alive = [task for task in tasks if _is_wanted(task)]
+        if alive:
+            self._answer(key, alive)
+        return True
 
     def _take(self) -> tuple[Any, list[Task], float | None]:
         """A batch that is ready, or none and the seconds until one may be."""
@@ -191,6 +196,11 @@ class Batcher:
         try:
             joined = {name: np.concatenate([task.inputs[name] for task in tasks]) for name in names}
             outputs = self._run(key, _padded(joined, sum(rows), self._parameters.allowed_batch_sizes))
+            ends = np.cumsum(rows)
+            answers = [
+                {name: value[end - count : end] for name, value in outputs.items()}
+                for end, count in zip(ends, rows, strict=True)
+            ]
         except Exception as error:
             if len(tasks) > 1:  # one of them is at fault, and the others shall not pay for it
                 for task in tasks:
@@ -199,18 +209,18 @@ class Batcher:
                 tasks[0].result.set_exception(error.copy() if isinstance(error, ServingError) else error)
             return
         self._observe(sum(rows))
-        start = 0
-        for task in tasks:
-            task.result.set_result({name: value[start : start + task.rows] for name, value in outputs.items()})
-            start += task.rows
+        for task, answer in zip(tasks, answers, strict=True):
+            task.result.set_result(answer)
 
 
 def _is_wanted(task: Task) -> bool:
     """Whether somebody still waits for the answer; from then on the task cannot be taken back."""
+    if not task.result.set_running_or_notify_cancel():
+        return False
     if time.monotonic() > task.deadline:
         task.result.set_exception(ServingError(DEADLINE_EXCEEDED, "the deadline passed in the queue"))
         return False
-    return task.result.set_running_or_notify_cancel()
+    return True
 
 
 def _padded(inputs: Arrays, rows: int, allowed: tuple[int, ...]) -> Arrays:
