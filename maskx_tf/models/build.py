@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from maskx_tf.config import ModelConfig
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, listed
 from maskx_tf.layers.applications import NETWORKS, Application
 from maskx_tf.layers.box_head import BoxPredictor, FullyConnectedHead, Res5Head, Res5Pool
 from maskx_tf.layers.fpn import FPN, LastMap
@@ -189,6 +189,8 @@ def _keypoints(config: ModelConfig, box: BoxBranch, portable: bool) -> tuple[Key
         return ()
     if not settings.names:
         raise BadInput("model.keypoint.names is empty, expected the names of the keypoints")
+    if unknown := set(settings.classes).difference(config.class_names):
+        raise BadInput(f"model.keypoint.classes: expected classes of model.class_names, found {listed(unknown)}")
     branch = KeypointBranch(
         pool=_head_pool(config, config.roi.keypoint_size, box, portable, "keypoint"),
         head=KeypointHead(len(settings.names), channels=settings.channels, convs=settings.convs, name="keypoint_head"),

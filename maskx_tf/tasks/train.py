@@ -30,7 +30,7 @@ from maskx_tf.training.callbacks import Hooks
 
 MADE_UP_CLASSES, VG3K_CLASSES = 80, 3001  # of a dry run, which does not look at the data
 PICTURES = 4  # on a sheet
-BOX_STAGES = ("detector", "rpn", "rpn_head")  # which learn no masks
+BOX_STAGES = ("detector", "rpn", "rpn_head")  # which learn no more than boxes
 SHOWN = 0.5  # the score from which a sheet shows a detection
 
 
@@ -106,7 +106,7 @@ def _run(config: Config, out: Path, batches: fit.BatchesFrom, meta: Json, resume
 
 def _require_masks(config: Config, known: bool) -> None:
     """Raises BadInput where a model is to learn masks from data that have none."""
-    learns_masks = "masks" in config.model.outputs and config.train.stage not in BOX_STAGES
+    learns_masks = "masks" in config.model.outputs and config.train.stage not in (*BOX_STAGES, "keypoint")
     if learns_masks and not known and not config.model.mask.box_losses:
         what = f"expected masks of some class for family {config.model.family}, found none"
         ways = "model.mask.box_losses learns masks from boxes, train.stage=detector learns boxes alone"
@@ -164,11 +164,10 @@ def _in_stages(config: Config, out: Path, images: tf.data.Dataset | None, resume
         folder = out
         if number < len(stages):
             folder = out / fit.STAGES / f"{number}_{stage}"
-            quiet = {"every": 0}
             one = one.model_copy(
                 update={
                     "data": one.data.model_copy(update={"val": ()}),
-                    "evaluate": one.evaluate.model_copy(update=quiet),
+                    "evaluate": one.evaluate.model_copy(update={"every": 0}),
                     "train": one.train.model_copy(update={"pictures_every": 0}),
                 }
             )
@@ -264,7 +263,8 @@ class Watcher:
             self._refreshed(model), config, self._data, None if is_all else self._classes_a, options
         )
         figures = metrics.flat()
-        return figures, figures.get("mask/all/AP", figures.get("box/all/AP"))
+        kinds = sorted(("mask", "box", "keypoint"), key=lambda kind: kind != config.train.stage)
+        return figures, next((figures[name] for kind in kinds if (name := f"{kind}/all/AP") in figures), None)
 
     def picture(self, model: RCNN) -> NDArray[np.uint8]:
         """The first images of the data with what the model finds in them, uint8 [h, w, 3]."""
@@ -292,8 +292,9 @@ def dry_run(config: Config) -> dry.Trial:
     """
     if not config.model.class_names:
         from_vg = any(source.format.startswith("visual_genome") for source in config.data.train)
-        names = tuple(f"class {number}" for number in range(1, (VG3K_CLASSES if from_vg else MADE_UP_CLASSES) + 1))
-        config = config.with_classes(names)
+        count = VG3K_CLASSES if from_vg else MADE_UP_CLASSES
+        names = [*config.model.keypoint.classes, *(f"class {number}" for number in range(1, count + 1))]
+        config = config.with_classes(tuple(names[:count]))
     if config.model.keypoint.use and not config.model.keypoint.names:
         config = config.with_keypoints(COCO_KEYPOINTS, COCO_SKELETON, COCO_FLIP)
     return dry.trial(config)

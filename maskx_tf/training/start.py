@@ -35,7 +35,6 @@ OF_CLASSES: tuple[str, ...] = (
     "mask_head/predictor/",
     "mask_head/rows",
     "mask_head/bias",
-    "table",
 )
 
 
@@ -65,7 +64,7 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         _load(model, config, config.train.weights, say)
     model.learn(parts_of(config.train.stage, model))
     if config.train.proposals is not None:
-        model.proposer = proposer(config.train.proposals)
+        model.proposer = proposer(config.train.proposals, portable=config.train.jit)
     train = config.train
     rising = max(round(train.box_warm_up * train.steps), 1)
     warm_up = tuple((name, rising) for name in RISING)
@@ -95,13 +94,17 @@ def parts_of(stage: str, model: RCNN) -> tuple[str, ...]:
     return parts.get(stage, (stage,))
 
 
-def proposer(path: str) -> Callable[[tf.Tensor, tf.Tensor], Proposals]:
+def proposer(path: str, *, portable: bool) -> Callable[[tf.Tensor, tf.Tensor], Proposals]:
     """Returns the function that proposes regions for canvases and sizes with the model in a folder, as in training.
+
+    Args:
+        path: of the folder.
+        portable: see `models.build.build`.
 
     Raises:
         BadInput: there is no such model.
     """
-    model = io.open_model(path).model
+    model = io.open_model(path, portable=portable).model
 
     def propose(images: tf.Tensor, image_sizes: tf.Tensor) -> Proposals:
         return model.rpn.train.choose(model.rpn.outputs(model.features(images, image_sizes)), image_sizes)
@@ -141,13 +144,13 @@ def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None])
         there = set(archive.names)
         if missing := [name for name in needed if name not in there]:
             raise BadInput(f"{path}: expected a tensor {listed(missing)}, found none")
-        others = () if same_classes else OF_CLASSES
+        others: tuple[str, ...] = (folder.TABLE,) if same_classes else (folder.TABLE, *OF_CLASSES)
         if source.model.keypoint.names != config.model.keypoint.names:
             others += ("keypoint_head/deconv",)
         kept = [name for name in variables if name in there and not name.startswith(others)]
         taken = [name for name in kept if name in needed or archive.header(name).shape == tuple(variables[name].shape)]
         assign(variables, archive, taken)
-        fresh = [name for name in variables if name not in taken]
+        fresh = [name for name in variables if name not in (*taken, folder.TABLE)]
     parts = dict.fromkeys(name.rpartition("/")[0] for name in fresh)
     say(f"started from {weights}" + (f"; fresh: {', '.join(parts)}" if parts else ""))
 

@@ -182,6 +182,12 @@ def test_names_are_needed() -> None:
         build(config(keypoint={"use": True}))
 
 
+def test_a_class_that_the_model_does_not_have_is_refused() -> None:
+    """The data may name the classes after the configuration was checked."""
+    with pytest.raises(BadInput, match=r"model\.keypoint\.classes: expected classes of .*class_names, found horse"):
+        build(settings().model_copy(update={"class_names": ("cat", "dog")}))
+
+
 def test_keypoints_are_learned_by_heart() -> None:
     """The branch alone, on features that stand still: what is decoded afterwards lies where the truth is."""
     learner = small_model(settings(channels=32))

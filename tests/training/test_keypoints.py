@@ -9,13 +9,50 @@ import pytest
 
 from maskx_tf import cli
 from maskx_tf.checkpoints import io
-from maskx_tf.config import load
+from maskx_tf.config import Config, TrainConfig, load
+from maskx_tf.errors import BadInput
+from maskx_tf.evaluation.metrics import Metrics
 from maskx_tf.synthetic import generate
 from maskx_tf.synthetic.parameters import Recipe
+from maskx_tf.tasks import train
+from maskx_tf.tasks.progress import SILENT
 from maskx_tf.training import fit
 from tests.training import runs
 
 KEYPOINT = "model.keypoint={use: true, convs: 1, channels: 16}"
+
+
+POINTS = {"keypoint": {"use": True, "names": ["tip"]}}
+
+
+def test_keypoint_stage_needs_no_masks() -> None:
+    config = Config(model=POINTS, train={"stage": "keypoint", "weights": "detector"})
+    train._require_masks(config, known=False)
+    with pytest.raises(BadInput, match=r"data\.train: expected masks of some class"):
+        train._require_masks(config.model_copy(update={"train": TrainConfig()}), known=False)
+
+
+@pytest.mark.parametrize(
+    ("stage", "known", "best"),
+    [
+        ("keypoint", {"box": 0.1, "mask": 0.2, "keypoint": 0.3}, 0.3),
+        ("all", {"box": 0.1, "mask": 0.2, "keypoint": 0.3}, 0.2),
+        ("all", {"box": 0.1, "keypoint": 0.3}, 0.1),
+        ("all", {"keypoint": 0.3}, 0.3),
+        ("all", {}, None),
+    ],
+)
+def test_the_figure_that_says_which_checkpoint_is_best(
+    stage: str, known: dict[str, float], best: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics(1, "detected", {kind: {"all": {"AP": value}} for kind, value in known.items()}, {}, {})
+    monkeypatch.setattr(train.evaluation_data, "open_data", lambda *_: None)
+    monkeypatch.setattr(train.evaluate, "predictor_of", lambda *_: None)
+    monkeypatch.setattr(train.evaluate, "score", lambda *_: metrics)
+    config = Config(model=POINTS, train={"stage": stage, "weights": "detector"})
+    figures, found = train.Watcher(config, frozenset(), SILENT).evaluate(None)
+    assert found == best
+    assert len(figures) == len(known)
 
 
 @pytest.mark.slow

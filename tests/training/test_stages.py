@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from maskx_tf import cli
 from maskx_tf.checkpoints import io
+from maskx_tf.config import Config
 from maskx_tf.structures import Proposals
 from maskx_tf.training import start
 from tests.models import small
@@ -43,6 +45,31 @@ def test_regions_come_from_the_proposer() -> None:
     assert loss() == given
     other.rpn.head.deltas.bias.assign_add(np.ones(other.rpn.head.deltas.filters))
     assert loss() != given
+
+
+def test_a_proposer_is_made_of_what_xla_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = small.config(backbone={"name": "resnet_small", "frozen_stages": 0}, family="faster_rcnn")
+    io.save(small.small_model(settings), Config(model=settings), tmp_path / "model")
+    train = {"stage": "regions", "proposals": str(tmp_path / "model"), "jit": True}
+    model = start.make(Config(model=settings, train=train))
+    monkeypatch.setattr(tf.image, "combined_non_max_suppression", None)  # which XLA does not have
+    assert model.proposer is not None
+    assert model.proposer(*small.loss_inputs()[:2]).valid.numpy().any()
+
+
+def test_a_table_is_that_of_the_configuration(tmp_path: Path) -> None:
+    """Weights that a run starts from bring theirs, of the same classes and size, in vain."""
+    tables = [np.full([len(small.CLASSES), 5], value, np.float32) for value in (1, 2)]
+    configs = []
+    for number, table in enumerate(tables):
+        np.save(tmp_path / f"{number}.npy", table)
+        transfer = {"input": "embedding", "embedding": str(tmp_path / f"{number}.npy")}
+        configs.append(small.config(backbone={"name": "resnet_small", "frozen_stages": 0}, transfer=transfer))
+    io.save(small.small_model(configs[0]), Config(model=configs[0]), tmp_path / "model")
+    said: list[str] = []
+    model = start.make(Config(model=configs[1], train={"weights": str(tmp_path / "model")}), said.append)
+    np.testing.assert_array_equal(model.table, tables[1])
+    assert said == [f"started from {tmp_path / 'model'}"]
 
 
 @pytest.mark.slow
