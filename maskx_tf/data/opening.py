@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskx_tf.config import recipes
+from maskx_tf.config import Config, recipes
 from maskx_tf.config.data import DataConfig, Source
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.formats import readers
 from maskx_tf.data.formats.join import Renaming, ordered, read_names
 from maskx_tf.errors import BadInput
+from maskx_tf.structures import KeypointSet
 
 if TYPE_CHECKING:
     from maskx_tf.data.pipeline.examples import Examples
@@ -31,10 +32,10 @@ def training_set(data: DataConfig, class_names: Sequence[str] = ()) -> Dataset:
     if not data.train:
         raise BadInput("data.train: expected data sets to learn from, found none")
     dataset = readers.for_training(_sources(data.train), policy_of(data), _names(data), class_names)
-    return _with_keypoints(dataset, data.min_keypoints)
+    return _with_enough_keypoints(dataset, data.min_keypoints)
 
 
-def _with_keypoints(dataset: Dataset, least: int) -> Dataset:
+def _with_enough_keypoints(dataset: Dataset, least: int) -> Dataset:
     """The images with so many keypoints at least."""
 
     def count(image: ImageRecord) -> int:
@@ -44,6 +45,30 @@ def _with_keypoints(dataset: Dataset, least: int) -> Dataset:
     if not images:
         raise BadInput(f"data.min_keypoints: expected images of {dataset.name} with {least} keypoints, found none")
     return dataset._replace(images=images)
+
+
+def with_keypoints(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
+    """Returns both with the keypoints that the model learns: those of the data, or none.
+
+    Raises:
+        BadInput: the data have none, or others than `model.keypoint` names.
+    """
+    settings, known = config.model.keypoint, dataset.keypoints
+    if not settings.use:
+        return config, dataset._replace(keypoints=None)
+    if known is None:
+        raise BadInput("data.train: expected keypoints for model.keypoint.use, found none")
+    if settings.names not in ((), known.names):
+        raise BadInput(
+            f"data.train: expected the keypoints of model.keypoint.names, such as {settings.names[0]}, "
+            f"found {', '.join(known.names[:3])}"
+        )
+    skeleton, flip = (
+        tuple((known.names[first], known.names[second]) for first, second in pairs)
+        for pairs in (known.skeleton, known.flip)
+    )
+    chosen = known.names, settings.skeleton or skeleton, settings.flip or flip
+    return config.with_keypoints(*chosen), dataset._replace(keypoints=KeypointSet.of_names(*chosen))
 
 
 def training_examples(data: DataConfig, dataset: Dataset) -> Examples:

@@ -80,7 +80,7 @@ def train(
     known = fit.classes_of(out) if resume else ()
     dataset = opening.training_set(config.data, known or start.classes(config, ()))
     config = config.with_classes(known or start.classes(config, dataset.class_names))
-    config, dataset = with_keypoints(config, dataset)
+    config, dataset = opening.with_keypoints(config, dataset)
     if "points" in config.model.mask.box_losses and not any(field.name == "clicks" for field in dataset.points):
         raise BadInput("data.train: expected annotations with points for model.mask.box_losses: [points], found none")
     classes_a = a_classes(config, dataset)
@@ -179,30 +179,6 @@ def _in_stages(config: Config, out: Path, images: tf.data.Dataset | None, resume
         if ended.stopped_by:
             break
     return ended._replace(run=out)
-
-
-def with_keypoints(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
-    """Returns both with the keypoints that the model learns: those of the data, or none.
-
-    Raises:
-        BadInput: the data have none, or others than `model.keypoint` names.
-    """
-    settings, known = config.model.keypoint, dataset.keypoints
-    if not settings.use:
-        return config, dataset._replace(keypoints=None)
-    if known is None:
-        raise BadInput("data.train: expected keypoints for model.keypoint.use, found none")
-    if settings.names not in ((), known.names):
-        raise BadInput(
-            f"data.train: expected the keypoints of model.keypoint.names, such as {settings.names[0]}, "
-            f"found {', '.join(known.names[:3])}"
-        )
-    skeleton, flip = (
-        tuple((known.names[first], known.names[second]) for first, second in pairs)
-        for pairs in (known.skeleton, known.flip)
-    )
-    config = config.with_keypoints(known.names, settings.skeleton or skeleton, settings.flip or flip)
-    return config, dataset._replace(keypoints=keypoints_of(config.model))
 
 
 def a_classes(config: Config, dataset: Dataset) -> frozenset[str]:

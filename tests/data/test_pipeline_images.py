@@ -115,7 +115,9 @@ def test_nothing_to_learn_from_is_refused(dataset: Dataset, images: examples.Exa
 def test_masks_are_cut_once_as_far_as_memory_goes(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     cut: list[int] = []
     arrays = examples.instance_arrays
-    monkeypatch.setattr(examples, "instance_arrays", lambda data, place: cut.append(place) or arrays(data, place))
+    monkeypatch.setattr(
+        examples, "instance_arrays", lambda data, place, points: cut.append(place) or arrays(data, place, points)
+    )
     for memory, times in ((1, 10), (0, 18)):  # two images have no instances, which takes no memory
         cut.clear()
         seen = examples.from_dataset(dataset, cache_mib=memory)
@@ -134,7 +136,7 @@ def test_boxes_beyond_the_image_are_cut_and_empty_masks_count_as_none(dataset: D
             Instance((0.0, 0.0, 50.0, 50.0), 3, False, rle.encode(np.arange(4800).reshape(80, 60) == 4799)),
         )
     )
-    found = examples.instance_arrays(dataset._replace(images=(record,)), 0)
+    found = examples.instance_arrays(dataset._replace(images=(record,)), 0, ())
     np.testing.assert_array_equal(found["boxes"], [[0, 0, 20, 20], [50, 10, 60, 40], [0, 0, 50, 50]])
     np.testing.assert_array_equal(found["classes"], [1, 1, 3])
     np.testing.assert_array_equal(found["has_mask"], [0, 0, 0])

@@ -164,7 +164,7 @@ def test_points_outside_of_their_image_are_not_there(dataset: Dataset) -> None:
     box = (5.0, 5.0, 25.0, 25.0)
     points = np.array([[-1, 5, 1], [25, 5, 2], [5, 99, 1], [25, 25, 0]], np.float32)
     record = dataset.images[0]._replace(instances=(Instance(box, 1, keypoints=points), Instance(box, 1)))
-    found = examples.instance_arrays(dataset._replace(images=(record,)), 0)
+    found = examples.instance_arrays(dataset._replace(images=(record,)), 0, dataset.points)
     np.testing.assert_array_equal(found["keypoints"], [[[0] * 3, [25, 5, 2], [0] * 3, [0] * 3], np.zeros([4, 3])])
     np.testing.assert_array_equal(found["has_keypoints"], [True, False])
 
@@ -181,6 +181,15 @@ def test_records_keep_points(dataset: Dataset, tmp_path: Path) -> None:
     for other in (dataset._replace(images=images), dataset._replace(keypoints=None)):
         with pytest.raises(BadInput, match="found others"):
             tfrecords_write.open_written(other, tmp_path / "out")
+
+
+def test_all_instances_are_looked_at_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each image, which took the square of their number."""
+    looks: list[str] = []
+    points = dataset.points
+    monkeypatch.setattr(Dataset, "points", property(lambda one: looks.append(one.name) or points))
+    take(pipeline.evaluation(examples.from_dataset(dataset, cache_mib=0), PLAIN, INPUT, batch=5))
+    assert len(looks) == 1
 
 
 def test_batches_without_points_do_not_have_them(dataset: Dataset) -> None:

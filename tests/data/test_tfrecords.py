@@ -15,6 +15,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from maskx_tf.checkpoints import folder
 from maskx_tf.commands.data import records as data_records
 from maskx_tf.config import load
 from maskx_tf.config.data import DataConfig
@@ -83,7 +84,7 @@ def test_shards_are_tfrecords_with_a_true_index(dataset: Dataset, written: Path)
         data = path.read_bytes()
         for record, offset, length in zip(found, shard["offsets"], shard["lengths"], strict=True):
             assert data[offset : offset + length] == record
-            numbers.append(int(tfrecords.parse(tf.constant(record), examples.fields_of(dataset))[0]))
+            numbers.append(int(tfrecords.parse(tf.constant(record), examples.fields_with(()))[0]))
     assert numbers == list(range(100, 110))
 
 
@@ -277,6 +278,43 @@ def test_command_writes_and_goes_on(tmp_path: Path) -> None:
             opening.training_examples(other, opening.training_set(other))
     with pytest.raises(BadInput, match="found others; write them again"):
         opening.training_examples(config, opening.training_set(config, ("traffic light", "dog")))
+
+
+@pytest.mark.parametrize("use", [False, True])
+def test_command_writes_the_keypoints_that_the_model_learns(tmp_path: Path, use: bool) -> None:
+    """None unless it learns some; and pairs to exchange in a mirror, which the recipe may name, are no part of them."""
+    app = typer.Typer()
+    app.command()(data_records.records)
+    source = samples.coco_keypoints(tmp_path / "data")
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "records"
+    recipe.write_text(f"data: {{train: [{{images: {source.images}, annotations: {source.annotations}}}]}}")
+    pairs = "{names: [head, left_hand, right_hand, foot], flip: [[head, foot]], use: true}"
+    settings = [f"model.keypoint={pairs if use else '{use: false}'}"]
+    CliRunner().invoke(
+        app, [str(recipe), *settings, "--out", str(out), "--workers", "1", "--per-shard", "1"], catch_exceptions=False
+    )
+    config = load(str(recipe), [*settings, f"data.records={out}"])
+    read = opening.training_set(config.data)
+    config, dataset = opening.with_keypoints(config, read)
+    assert opening.training_examples(config.data, dataset).total == len(dataset.images)
+    if not use:
+        with pytest.raises(BadInput, match="found others"):
+            opening.training_examples(config.data, read)
+
+
+def test_command_takes_the_classes_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer()
+    app.command()(data_records.records)
+    source = samples.coco(tmp_path / "data")
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "records"
+    recipe.write_text(
+        f"data: {{train: [{{images: {source.images}, annotations: {source.annotations}}}]}}\n"
+        "train: {stage: heads, weights: somewhere}"
+    )
+    config = load(str(recipe), [f"data.records={out}"])
+    monkeypatch.setattr(folder, "open_config", lambda path: (config.with_classes(("traffic light", "dog", "cat")), {}))
+    CliRunner().invoke(app, [str(recipe), "--out", str(out), "--workers", "1"], catch_exceptions=False)
+    assert tfrecords.open_records(out).class_names == ("traffic light", "dog", "cat")
 
 
 @disk.each_error

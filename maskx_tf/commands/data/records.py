@@ -40,9 +40,12 @@ def records(
     if not 0 <= workers <= 256:
         raise BadInput(f"--workers {workers}: expected 0 to 256")
     config = load(config_file, overrides or [])
-    dataset = opening.training_set(config.data, config.model.class_names)
     import_tensorflow()
     from maskx_tf.data.pipeline import tfrecords_write
+    from maskx_tf.training import start
+
+    dataset = opening.training_set(config.data, start.classes(config, ()))
+    _, dataset = opening.with_keypoints(config, dataset)
 
     with progress("writing") as bar:
         figures = tfrecords_write.write(

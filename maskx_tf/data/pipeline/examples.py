@@ -53,10 +53,9 @@ def from_dataset(dataset: Dataset, cache_mib: int = CACHE_MIB) -> Examples:
         cache_mib: memory for packed masks. What is full stays as it is: a data set is read round and round, where a
             cache that makes room for the newest would hold nothing that is asked for next.
     """
-    numbers = image_numbers(dataset)
-    crops = _Crops(dataset, cache_mib << 20)
-
-    fields = fields_of(dataset)
+    numbers, points = image_numbers(dataset), dataset.points
+    crops = _Crops(dataset, points, cache_mib << 20)
+    fields = fields_with(points)
 
     def load(index: NDArray[np.int64]) -> tuple[Any, ...]:
         place = int(index)
@@ -72,9 +71,9 @@ def from_dataset(dataset: Dataset, cache_mib: int = CACHE_MIB) -> Examples:
     return Examples(dataset.name, dataset.class_names, len(dataset.images), fields, read)
 
 
-def fields_of(dataset: Dataset) -> tuple[Field, ...]:
-    """Returns the fields of an instance of a data set, with their flags."""
-    return with_flags((*COMMON_FIELDS, *dataset.points))
+def fields_with(points: Sequence[Field]) -> tuple[Field, ...]:
+    """Returns the fields of an instance of a data set whose `points` are these, with their flags."""
+    return with_flags((*COMMON_FIELDS, *points))
 
 
 def image_numbers(dataset: Dataset) -> list[int]:
@@ -98,11 +97,16 @@ def pixels(dataset: Dataset, place: int) -> NDArray[np.uint8]:
         raise BadInput(f"{file}image {record.id} of {dataset.name}: {problem}") from None
 
 
-def instance_arrays(dataset: Dataset, place: int) -> InstanceArrays:
+def instance_arrays(dataset: Dataset, place: int, points: Sequence[Field]) -> InstanceArrays:
     """The n instances of an image, in its own pixels, cut at its border.
 
     What is unknown is zero, and what is zero counts as unknown: a mask that leaves no cell of its grid half covered
     says nothing, so its instance counts as known by its box alone.
+
+    Args:
+        dataset: the data set, or a part of one.
+        place: of the image.
+        points: `Dataset.points` of the whole data set, which all its images have to share.
 
     Raises:
         BadInput: a mask cannot be read.
@@ -114,10 +118,10 @@ def instance_arrays(dataset: Dataset, place: int) -> InstanceArrays:
         "classes": [one.label for one in instances],
         "crowd": [one.crowd for one in instances],
         "masks": [_packed(dataset.name, record, one) for one in instances],
-        **{field.name: [_points(field, record, one) for one in instances] for field in dataset.points},
+        **{field.name: [_points(field, record, one) for one in instances] for field in points},
     }
     arrays: InstanceArrays = {}
-    for field in (*COMMON_FIELDS, *dataset.points):
+    for field in (*COMMON_FIELDS, *points):
         array = np.array(values[field.name], field.dtype).reshape(-1, *field.shape)
         arrays[field.name] = array
         if field.flag:
@@ -152,8 +156,8 @@ def _grid(name: str, record: ImageRecord, one: Instance) -> NDArray[np.bool_]:
 class _Crops:
     """The instances of each image, worked out once as far as the memory goes."""
 
-    def __init__(self, dataset: Dataset, limit: int) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Dataset, points: Sequence[Field], limit: int) -> None:
+        self._dataset, self._points = dataset, points
         self._left = limit
         self._kept: dict[int, InstanceArrays] = {}
         self._lock = threading.Lock()
@@ -162,7 +166,7 @@ class _Crops:
         known = self._kept.get(place)
         if known is not None:
             return known
-        found = instance_arrays(self._dataset, place)
+        found = instance_arrays(self._dataset, place, self._points)
         size = sum(array.nbytes for array in found.values())
         with self._lock:
             if size <= self._left and place not in self._kept:

@@ -13,7 +13,7 @@ from maskx_tf.config.detector import InputConfig
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.pipeline import batches
-from maskx_tf.data.pipeline.examples import Examples, fields_of, instance_arrays
+from maskx_tf.data.pipeline.examples import Examples, fields_with, instance_arrays
 from maskx_tf.data.pipeline.sample import as_sample
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
@@ -62,11 +62,11 @@ def training(
     check(images)
     share = batches.share_of(batch, 0, devices, "devices")
     empty = Dataset(STREAM, class_names, tuple(range(1, len(class_names) + 1)), ())
-    fields = fields_of(empty)
+    fields = fields_with(())
 
     def arrays(number: np.int64, image: NDArray[Any], *values: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         record = _record(int(number), image, values, len(class_names))
-        found = instance_arrays(splits.apply(empty._replace(images=(record,)), policy), 0)
+        found = instance_arrays(splits.apply(empty._replace(images=(record,)), policy), 0, ())
         return tuple(found[field.name] for field in fields)
 
     def one(number: tf.Tensor, element: dict[str, tf.Tensor]) -> batches.Batch:

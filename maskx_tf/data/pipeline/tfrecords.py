@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from maskx_tf import files
 from maskx_tf.data.formats import records
 from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.pipeline.examples import Examples
+from maskx_tf.data.pipeline.examples import Examples, fields_with
 from maskx_tf.data.pipeline.sample import Sample, as_sample
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, JsonView
-from maskx_tf.structures import COMMON_FIELDS, MASK_SIDE, Field, with_flags
+from maskx_tf.structures import MASK_SIDE, Field
 
 RECORDS_VERSION = 1
 INDEX = "index.json"
@@ -53,7 +53,7 @@ def open_records(folder: Path, points: Sequence[Field] = ()) -> Examples:
         np.concatenate([np.array(shard[key], np.int64) for shard in index["shards"]] or [np.zeros(0, np.int64)])
         for key in LISTS
     )
-    fields = with_flags((*COMMON_FIELDS, *points))
+    fields = fields_with(points)
 
     def fetch(place: NDArray[np.int64]) -> NDArray[np.object_]:
         at = int(place)

@@ -1,4 +1,4 @@
-"""Writes the TFRecord files that `data.tfrecords` reads: in several processes, again and again until all are there."""
+"""Writes the TFRecord files that `data.pipeline.tfrecords` reads, in several processes; a stopped writing goes on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from maskx_tf.data.dataset import Dataset, MaskFile
 from maskx_tf.data.formats import records
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.pipeline import tfrecords
-from maskx_tf.data.pipeline.examples import Examples, InstanceArrays, fields_of, image_numbers, instance_arrays, pixels
+from maskx_tf.data.pipeline.examples import (
+    Examples,
+    InstanceArrays,
+    fields_with,
+    image_numbers,
+    instance_arrays,
+    pixels,
+)
 from maskx_tf.data.pipeline.tfrecords import INDEX, LISTS, RECORDS_VERSION
 from maskx_tf.data.pipeline.workers import in_processes, nothing
 from maskx_tf.errors import BadInput
@@ -31,11 +38,12 @@ RECORD_HEAD, RECORD_FOOT = 12, 4  # bytes around a record: its length and that n
 
 
 class _ShardTask(NamedTuple):
-    """One shard: where it goes, what it holds, and a checksum of that."""
+    """One shard: where it goes, what it holds, the points of the whole data set, and a checksum of all that."""
 
     path: Path
     dataset: Dataset
     numbers: tuple[int, ...]
+    points: tuple[Field, ...]
     fingerprint: str
 
 
@@ -115,32 +123,33 @@ def open_written(dataset: Dataset, folder: Path) -> Examples:
 
 def _tasks(dataset: Dataset, out: Path, per_shard: int) -> list[_ShardTask]:
     numbers = image_numbers(dataset)
+    points = tuple(field._replace(mirror=()) for field in dataset.points)  # reading, not writing, depends on the mirror
     starts = range(0, len(numbers), per_shard)
     tasks = []
     for place, start in enumerate(starts):
         part = dataset._replace(images=dataset.images[start : start + per_shard])
         own = tuple(numbers[start : start + per_shard])
         path = out / f"records-{place:05d}-of-{len(starts):05d}.tfrecord"
-        tasks.append(_ShardTask(path, part, own, _fingerprint(part, own)))
+        tasks.append(_ShardTask(path, part, own, points, _fingerprint(part, own, points)))
     return tasks
 
 
-def _fingerprint(dataset: Dataset, numbers: tuple[int, ...]) -> str:
+def _fingerprint(dataset: Dataset, numbers: tuple[int, ...], points: tuple[Field, ...]) -> str:
     """A checksum of all that decides what stands in a shard, but for the pixels of the images."""
     digest = hashlib.sha256()
 
     def add(*values: object) -> None:
         digest.update(repr(values).encode() + b"\n")
 
-    add(RECORDS_VERSION, MASK_SIDE, dataset.class_names, dataset.category_ids, *dataset.points)
+    add(RECORDS_VERSION, MASK_SIDE, dataset.class_names, dataset.category_ids, *points)
     for number, image in zip(numbers, dataset.images, strict=True):
         file = hashlib.sha256(image.file).hexdigest() if isinstance(image.file, bytes) else str(image.file)
         add(number, file, image.width, image.height)
         for one in image.instances:
             add(one.box, one.label, one.crowd)
-            for points in (one.keypoints, one.clicks):
-                if points is not None:
-                    digest.update(points.tobytes())
+            for known in (one.keypoints, one.clicks):
+                if known is not None:
+                    digest.update(known.tobytes())
             form = one.segmentation
             if isinstance(form, tuple):
                 for polygon in form:
@@ -193,11 +202,12 @@ def _write_shard(task: _ShardTask, step: Callable[[], None]) -> Json:
     """Writes one shard and what the index is to say of it."""
     totals = dict.fromkeys(("images", "instances", "with_masks", "bytes"), 0)
     lists: dict[str, list[int]] = {key: [] for key in LISTS}
+    fields = fields_with(task.points)
     with files.new_file(task.path) as unfinished:
         with tf.io.TFRecordWriter(str(unfinished)) as writer:
             for place, number in enumerate(task.numbers):
-                found = instance_arrays(task.dataset, place)
-                record = _serialised(number, _encoded(task.dataset, place), fields_of(task.dataset), found)
+                found = instance_arrays(task.dataset, place, task.points)
+                record = _serialised(number, _encoded(task.dataset, place), fields, found)
                 writer.write(record)
                 lists["offsets"].append(totals["bytes"] + RECORD_HEAD)
                 lists["lengths"].append(len(record))
