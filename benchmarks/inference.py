@@ -42,7 +42,7 @@ REPEAT = 5
 
 
 def vocabulary() -> None:
-    """Prints the whole model at several numbers of classes beside its backbone and pyramid alone."""
+    """Prints the whole model at several numbers of classes next to its backbone and pyramid alone."""
     for precision in POLICIES:
         costs = {"R50-FPN alone": measure(stage_of, "features", precision, repeat=REPEAT)}
         for classes in VOCABULARIES:

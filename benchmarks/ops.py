@@ -1,7 +1,7 @@
 """What the operations cost: `python -m benchmarks.ops [roi_align|nms|paste]`.
 
-RoIAlign's forms stand beside the same mathematics written bare, NMS at 80, 1000 and 3000 classes beside TensorFlow's
-own kernel, and pasting beside resizing every mask to the whole image.
+RoIAlign's forms are compared with the same mathematics written bare, NMS at 80, 1000 and 3000 classes with
+TensorFlow's own kernel, and pasting with resizing every mask to the whole image.
 """
 
 from __future__ import annotations

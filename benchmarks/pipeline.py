@@ -1,8 +1,8 @@
 """What the input pipeline delivers: `python -m benchmarks.pipeline [source ...]`, sources of SOURCES.
 
-Images a second beside decoding and resizing alone, over JPEG photos of 640 x 480 with seven instances each, made on the
-fly, resized to 800 x 1066 on a canvas of 800 x 1088. The first epoch of a data set, in which masks are cut to their
-grids, stands beside later ones, in which they are known.
+Compares images a second with those of decoding and resizing alone, over JPEG photos of 640 x 480 with seven instances
+each, made on the fly, resized to 800 x 1066 on a canvas of 800 x 1088. The first epoch of a data set, in which masks
+are cut to their grids, is compared with later ones, in which the grids are known.
 """
 
 from __future__ import annotations

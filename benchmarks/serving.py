@@ -2,7 +2,7 @@
 
 Mask^X R-CNN, ResNet-50-FPN, canvas 800x1216, random weights, a score threshold of 0 so that 100 detections are sent.
 
-latency  the SavedModel called in this process beside the same one behind `maskx serve`, over gRPC and REST, in turn
+latency  the SavedModel called in this process next to the same one behind `maskx serve`, over gRPC and REST, in turn
 load     requests at random moments (serving/load_test.py), without and with batching
 batches  images a second, on a canvas of 384x512: the SavedModel in this process, several images at a time, and `maskx
          serve` as it is by default, asked by one and by two at a time

@@ -28,7 +28,7 @@ ALONE = "R50-FPN alone"
 
 
 def step() -> None:
-    """Prints the whole step beside its backbone's."""
+    """Prints the whole step next to its backbone's."""
     for precision in PRECISIONS:
         costs: dict[str, Cost] = {ALONE: measure(_alone, precision, repeat=REPEAT)}
         for family in ("faster_rcnn", "mask_rcnn", "mask_x_rcnn"):
@@ -54,7 +54,7 @@ def replicas() -> None:
 
 
 def fcis() -> None:
-    """Prints the step of FCIS beside that of its maps alone, with all that they are computed from."""
+    """Prints the step of FCIS next to that of its maps alone, with all that they are computed from."""
     costs = {
         "up to the maps": measure(_maps_of_fcis, repeat=REPEAT),
         "fcis, hard examples": measure(whole_step, "fcis", 80, "fp32", 1, repeat=REPEAT),

@@ -1,12 +1,12 @@
 """The `maskx` command: the frame around every subcommand.
 
-A subcommand lives in `maskx_tf/commands/`, one file for each or for each group (`maskx data synth` in `data.py`), and
-is registered below: so this file stays short. Those files import typer alone at their top and everything heavy inside
-the functions, so that `maskx --help` answers at once.
+Subcommands live in `maskx_tf/commands/`, a file for each command, and a folder for each group (`maskx data synth` is in
+`data/__init__.py`). They are registered below, so this file stays short. They import typer alone at their top, and all
+that loads slowly inside their functions, so that `maskx --help` answers at once.
 
-What a subcommand owes: a docstring of one line, an example, `--json` where it prints figures, `BadInput` for whatever
-the user can fix. The frame does this: exit code 0, 2 with one line for bad input, 130 for Ctrl-C, 1 with a traceback
-for a bug.
+A subcommand has a docstring of one line, an example, `--json` if it prints figures, and `BadInput` for each error that
+the user can fix. The frame sets the exit code: 0; 2 with one line for bad input; 130 for Ctrl-C; 1 with a traceback for
+a bug.
 """
 
 from __future__ import annotations

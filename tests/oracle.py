@@ -14,7 +14,7 @@ import pytest
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "oracle"
 FOLDER = Path(os.environ.get("MASKX_ORACLE") or BESIDE)
 FILE = FOLDER / "torchvision_mask_rcnn_r50.npz"
-needs_oracle = pytest.mark.skipif(not FILE.exists(), reason="the oracle is not beside the project (../shared/oracle)")
+needs_oracle = pytest.mark.skipif(not FILE.exists(), reason="the oracle is not next to the project (../shared/oracle)")
 
 
 def each_file(pattern: str, key: str = "") -> pytest.MarkDecorator:

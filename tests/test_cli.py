@@ -173,7 +173,7 @@ def test_a_command_may_choose_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("arguments", [["config", "recipe.yaml"], ["--help"]])
-def test_a_reader_that_leaves_is_no_error(arguments: list[str], recipe: str) -> None:
+def test_a_closed_pipe_is_not_an_error(arguments: list[str], recipe: str) -> None:
     command = subprocess.Popen([*RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert command.stdout is not None
     assert command.stderr is not None

@@ -42,7 +42,7 @@ def test_a_lock_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path: Pa
     assert disk.names_in(tmp_path) == []
 
 
-def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_lock_file_is_locked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, flock, calls = tmp_path / ".lock", fcntl.flock, []
 
     def slow(file: Any, flags: int) -> None:

@@ -455,7 +455,7 @@ def test_contact_sheets_that_cannot_be_made(columns: int, cell: tuple[int, int],
         contact_sheet([plain(8, 8)], columns, cell, captions)
 
 
-@pytest.mark.skipif(not PHOTOS.exists(), reason="the photographs are not beside the project (../shared/data/ccp)")
+@pytest.mark.skipif(not PHOTOS.exists(), reason="the photographs are not next to the project (../shared/data/ccp)")
 def test_on_a_photograph_nothing_changes_far_from_boxes_and_labels(labels: list[Any]) -> None:
     data = json.loads((PHOTOS / "instances_val.json").read_text())
     record = data["images"][0]
@@ -481,7 +481,7 @@ def test_drawing_needs_no_tensorflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_names_of_any_length_cost_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_names_are_cut_before_they_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     plain = ImageFont.FreeTypeFont.getlength
 

@@ -29,11 +29,11 @@ def eval_(
     ],
     images: Annotated[
         Path | None,
-        typer.Option("--images", metavar="DIR", help="Their folder; the run's data.val if not given."),
+        typer.Option("--images", metavar="DIR", help="The images' folder; the run's data.val if not given."),
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option("--annotations", metavar="PATH", help="Their annotations: a file or a folder."),
+        typer.Option("--annotations", metavar="PATH", help="The images' annotations: a file or a folder."),
     ] = None,
     form: Format = "coco",
     masks_b: MasksB = None,
@@ -42,7 +42,7 @@ def eval_(
         str | None,
         typer.Option(
             metavar="POLICY",
-            help="The classes A; else what the model's training noted, or those with masks in the annotations.",
+            help="The classes A; else those of the model folder, of its configuration, or with masks (--masks-b).",
         ),
     ] = None,
     out: Annotated[

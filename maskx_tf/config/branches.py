@@ -91,7 +91,7 @@ class MaskConfig(Section):
 
 
 class KeypointConfig(Section):
-    """The keypoint head, which any family may have in addition."""
+    """The keypoint head, which any family but fcis may have."""
 
     use: Flag = Field(default=False, description="The model has a keypoint head.")
     names: tuple[Text, ...] = Field(

@@ -186,8 +186,8 @@ class RoiConfig(Section):
     )
     samples: Literal[0, 1, 2] = Field(
         default=2,
-        description="Samples along each side of a bin, for align and warp; 0: as many as the bin is cells long, "
-        "rounded up, which is detectron2's default and Detectron's.",
+        description="Samples along each side of a bin, for align and warp; 0: the length of the bin in cells, rounded "
+        "up, which is the default of detectron2 and Detectron.",
     )
     reduce: Literal["average", "max"] = Field(
         default="average", description="How the samples of a bin become one value, for align and warp."
@@ -233,6 +233,6 @@ class BoxConfig(Section):
     def _thresholds(self) -> BoxConfig:
         low, high = self.background_iou
         if not low < high <= self.positive_iou:
-            expected = f"two rising numbers of at most positive_iou, which is {self.positive_iou}"
+            expected = f"two ascending numbers of at most positive_iou, which is {self.positive_iou}"
             raise impossible("background_iou", expected, list(self.background_iou))
         return self

@@ -124,9 +124,9 @@ class TrainConfig(Section):
 
     @field_validator("drops")
     @classmethod
-    def _rising(cls, drops: tuple[int, ...]) -> tuple[int, ...]:
+    def _ascending(cls, drops: tuple[int, ...]) -> tuple[int, ...]:
         if any(later <= earlier for earlier, later in itertools.pairwise(drops)):
-            raise impossible("", "steps in rising order", list(drops))
+            raise impossible("", "steps in ascending order", list(drops))
         return drops
 
     @model_validator(mode="after")

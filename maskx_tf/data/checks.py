@@ -99,8 +99,8 @@ def check(
         advance()
     _check_forms(dataset, findings)
     # Training sees the masks that are kept apart under one policy alone.
-    learnt = dataset if policy == "oracle" else known
-    _check_classes(learnt, kept, policy in ("all", "oracle"), findings)
+    learned = dataset if policy == "oracle" else known
+    _check_classes(learned, kept, policy in ("all", "oracle"), findings)
     return dataset, findings
 
 
@@ -172,7 +172,7 @@ def _check_keypoints(one: Instance, image: ImageRecord, where: str, report: Repo
 
 
 def _check_forms(dataset: Dataset, findings: Findings) -> None:
-    """Whether so many boxes leave their images that they must be written in another form than their format has."""
+    """Reports boxes that leave their images so often that they must be written in another form than the format's."""
     boxes = sum(len(image.instances) for image in dataset.images)
     outside = findings.counts["box_beyond"] + findings.counts["box_empty"]
     if boxes >= FEW and outside > MOST_BEYOND * boxes:
@@ -181,7 +181,10 @@ def _check_forms(dataset: Dataset, findings: Findings) -> None:
 
 
 def _check_classes(dataset: Dataset, kept: frozenset[str], is_open: bool, findings: Findings) -> None:
-    """Whether there is something to learn of each class; an open policy promises no masks of any class."""
+    """Reports classes without instances, classes of A without masks, and data without any mask.
+
+    Where `is_open` (policies `all` and `oracle`), single classes without masks are not reported.
+    """
     if not dataset.images or not dataset.class_names:
         found = f"{len(dataset.images)} images and {len(dataset.class_names)} classes"
         findings(Problem("nothing", dataset.name, f"expected images and classes, found {found}"))

@@ -66,13 +66,13 @@ PROBLEM_KINDS: dict[str, ProblemKind] = {
     "rectangle_mask": ProblemKind(
         "masks that are just their box",
         False,
-        "they are learnt as masks; if they are stand-ins, delete the segmentation or keep the class out of A",
+        "they are learned as masks; if they are stand-ins, delete the segmentation or keep the class out of A",
     ),
     "mask_fit": ProblemKind("masks whose extent differs from their box", False, "they are cut to their box"),
-    "same_box": ProblemKind("instances of one class with equal boxes", False, "both are learnt"),
-    "keypoint_beyond": ProblemKind("keypoints outside of their image", False, "they are not learnt"),
+    "same_box": ProblemKind("instances of one class with equal boxes", False, "both are learned"),
+    "keypoint_beyond": ProblemKind("keypoints outside of their image", False, "they are not learned"),
     "keypoints_elsewhere": ProblemKind(
-        "instances all of whose keypoints lie outside of their box", False, "their keypoints are not learnt"
+        "instances all of whose keypoints lie outside of their box", False, "their keypoints are not learned"
     ),
     "keypoint_count": ProblemKind(
         "num_keypoints that is not the number of keypoints", False, "those with the label 1 or 2 count"
@@ -80,14 +80,14 @@ PROBLEM_KINDS: dict[str, ProblemKind] = {
     "unnamed_keypoints": ProblemKind(
         "keypoints of categories that name none in categories[].keypoints", False, "they are left out"
     ),
-    "no_keypoints": ProblemKind("data sets that name keypoints, and have none", False, "keypoints cannot be learnt"),
+    "no_keypoints": ProblemKind("data sets that name keypoints, and have none", False, "keypoints cannot be learned"),
     "skipped_shape": ProblemKind("shapes that enclose nothing", False, "they are left out"),
     "unmatched_mask": ProblemKind("masks that belong to no box", False, "they are left out"),
     "missing_mask": ProblemKind("masks that are listed, but not there", False, "these instances count as box-only"),
     "unused_class": ProblemKind("classes without instances", False, "the model gets a class that it cannot learn"),
-    "maskless_class": ProblemKind("classes of A without a mask", False, "they are learnt as classes of B"),
-    "no_masks": ProblemKind("data sets without a mask", False, "masks can be learnt by model.mask.box_losses alone"),
-    "empty_image": ProblemKind("images without instances", False, "they are learnt as background"),
+    "maskless_class": ProblemKind("classes of A without a mask", False, "they are learned as classes of B"),
+    "no_masks": ProblemKind("data sets without a mask", False, "masks can be learned by model.mask.box_losses alone"),
+    "empty_image": ProblemKind("images without instances", False, "they are learned as background"),
 }
 
 

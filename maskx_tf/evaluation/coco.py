@@ -34,7 +34,7 @@ class Scores(NamedTuple):
     """The results of an evaluation; -1 where a class has no object of a size.
 
     Attributes:
-        categories: the K category ids, rising.
+        categories: the K category ids, ascending.
         precision: float64 [10 IoUs, 101 recalls, K, 4 sizes], of the most detections a class and image.
         recall: float64 [10 IoUs, K, 4 sizes, 3 limits].
             Of keypoints, 3 sizes (all, medium, large) and one limit, 20.

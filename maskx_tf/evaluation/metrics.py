@@ -140,7 +140,7 @@ def _mask_figures(truth: Truth, results: list[Json], boxes: str) -> dict[int, Fi
 
 
 def mean_ious(truth: Truth, results: Iterable[Json]) -> dict[int, float]:
-    """The mean IoU of masks with those of the annotations that their boxes are of, by category.
+    """Returns, for each category, the mean IoU between masks predicted for annotated boxes and the annotations' masks.
 
     An object whose class the model does not know, and which therefore has no result, counts as an IoU of zero.
     """

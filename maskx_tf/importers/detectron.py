@@ -39,7 +39,7 @@ DETECTRON_UNSUPPORTED = (
 BACKUP = "_jcvbackup"
 TABLES = r"v_(glove|randn_\d+)"
 DETECTRON_RULES = (
-    Rule(r".*_momentum", "momentum of the optimiser"),
+    Rule(r".*_momentum", "momentum of the optimizer"),
     Rule(r"(fc1000|pred)_[wb]", "the ImageNet classifier that training started from"),
     Rule(TABLES, "tables of word vectors that T does not read"),
 )

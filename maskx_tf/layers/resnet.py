@@ -81,8 +81,8 @@ class Bottleneck(Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         outputs = self.conv3(self.conv2(self.conv1(inputs, training=training), training=training), training=training)
-        beside = inputs if self.shortcut is None else self.shortcut(inputs, training=training)
-        return tf.nn.relu(outputs + beside)
+        shortcut = inputs if self.shortcut is None else self.shortcut(inputs, training=training)
+        return tf.nn.relu(outputs + shortcut)
 
 
 class NonLocal(Layer):

@@ -1,4 +1,4 @@
-"""The interface of a branch (design.md calls it the contract), and the data that the trunk shares with it."""
+"""The interface of a branch (ARCHITECTURE.md calls it the contract), and the data that the trunk shares with it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Detector(Protocol):
         ...
 
     def detect(self, scene: Scene, proposals: Proposals, score: float | None = None) -> Detections:
-        """Detections in canvas pixels with at least this score; None stands for the model's own threshold."""
+        """Detections in canvas pixels with a score above this one; None stands for the model's own threshold."""
         ...
 
     def classify(self, scene: Scene, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

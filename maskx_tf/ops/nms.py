@@ -257,7 +257,7 @@ def top_scores(scores: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
         limit: C, the number to return; at most L are.
 
     Returns:
-        Values float32 [B, C] in falling order and their indices int32 [B, C]. Among equal values any may be taken.
+        Values float32 [B, C] in descending order and their indices int32 [B, C]. Among equal values any may be taken.
     """
     length = scores.shape[1]
     limit = min(limit, length)

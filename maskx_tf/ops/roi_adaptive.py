@@ -1,6 +1,6 @@
-"""RoIAlign's adaptive sampling: as many samples along each side of a bin as it is cells long, rounded up.
+"""RoIAlign's adaptive sampling: the samples along each side of a bin are its length in cells, rounded up.
 
-It is what Detectron and detectron2 do unless told a number (their sampling ratio 0).
+Detectron and detectron2 do this unless a number is set (their sampling ratio is 0).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def pool_adaptively(read: Read, edges: tf.Tensor, cells: tf.Tensor, *, size: int
     ends = tf.cumsum(turns)
 
     def one_pass(start: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Turn start + j is of the first region whose turns end later: as many regions stand before it as end by then.
+        # Turn start + j belongs to the first region whose end is greater than start + j. Its index is the number of
+        # regions with ends <= start + j.
         ended = tf.clip_by_value(ends - start, 0, regions)
         region = tf.cumsum(tf.math.unsorted_segment_sum(tf.ones_like(ended), ended, regions + 1)[:-1])
         known = tf.minimum(region, regions - 1)  # past the last turn there is no region, and nothing is added

@@ -1,4 +1,4 @@
-"""The pictures of a report: truth next to prediction, for the best, middling, worst and random images."""
+"""The pictures of a report: truth next to prediction, for the best, median, worst and random images."""
 
 from __future__ import annotations
 

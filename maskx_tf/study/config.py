@@ -25,7 +25,7 @@ class SyntheticConfig(Section):
     size: Count = Field(default=96, description="Side of an image in pixels.")
     classes: Count = Field(default=40, description="How many classes there are.")
     a: Count = Field(default=28, description="How many of them keep their masks, where a group does not say.")
-    companions: Fraction = Field(default=0.7, description="The share of objects in pairs.")
+    companions: Fraction = Field(default=0.7, description="The share of groups that are pairs of overlapping objects.")
     offset: Positive = Field(default=0.35, description="Between partners, of the sum of their radii.")
 
 

@@ -22,13 +22,13 @@ FIGURES = ("AP", "AP50", "AP75")
 def of_parts(
     study: StudyConfig, cell: Cell, places: Places, config: Config, model: RCNN, classes_a: Collection[str]
 ) -> dict[str, dict[str, float]]:
-    """The figures of each part that there is; of other than synthetic data, data.val is the test part.
+    """Returns the figures of each part. Data that is not synthetic has only a test part, data.val.
 
-    GrabCut, which takes longest, has no part to be chosen by, because there is nothing about it to choose.
+    GrabCut is scored on the test part only: it takes longest, and nothing about it is chosen on the validation part.
     """
     is_cut = cell.method.start == "grabcut"
     steps = MaskSteps(is_cut, "refine" in cell.method.steps, "disjoint" in cell.method.steps)
-    # What is in that folder are the masks as GrabCut cuts them.
+    # That folder holds GrabCut's masks without further steps.
     kept = places.cut(cell.group) if is_cut and not cell.method.steps else None
     if study.synthetic is None:
         sources = {"test": config.data.val}

@@ -15,7 +15,7 @@ class Recipe(NamedTuple):
         size: side of an image in pixels.
         classes: how many of the 80 pairs of silhouette and material there are.
         a: how many classes keep their masks.
-        companions: how many groups are pairs.
+        companions: the share of groups that are pairs.
         offset: from a companion's centre to its partner's, of the sum of their radii.
         seed: of classes, split and scenes.
     """

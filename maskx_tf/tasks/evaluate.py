@@ -148,7 +148,7 @@ def score(
     find = None
     if options.augment or options.ensemble:
         if options.boxes == "truth":
-            raise BadInput("boxes of the truth: expected neither views nor an ensemble with them, found some")
+            raise BadInput("--boxes truth cannot be combined with --augment, --scales or --ensemble")
         members = [
             Model(predictor.model, config, {}),
             *(opened(one, config.model.class_names) for one in options.ensemble),
@@ -196,8 +196,7 @@ def evaluate(
     Args:
         model: an open model, or the path of one.
         sources: the data sets; none for `data.val` of the model's configuration.
-        masks: the policy that says which classes are A; None for what the model's training noted, or else for the
-            classes with masks in the annotations.
+        masks: the policy that says which classes are A; None for those of `classes_a`.
         options: see `EvaluateOptions`. `out` also receives metrics.json.
         progress: each image is a step.
 
@@ -217,7 +216,7 @@ def evaluate(
         held = open_data(data, progress=progress)
     config = model.config
     if options.boxes == "truth" and not options.steps.grabcut and "masks" not in config.model.outputs:
-        raise BadInput(f"{model.source or model.name}: boxes of the truth: expected a model with masks, found none")
+        raise BadInput(f"{model.source or model.name}: true boxes: expected a model with masks, found none")
     chosen = classes_a(masks, held.dataset, data, config, model.classes_a)
     metrics = score(predictor_of(model.network, config), config, held, chosen, options, progress)
     found = Evaluation(
@@ -246,14 +245,17 @@ def classes_a(
     config: Config,
     noted: Collection[str] | None,
 ) -> frozenset[str] | None:
-    """The classes whose masks training saw; None where that is all of them.
+    """Returns the classes of A, whose masks training saw; None if these are all classes of the data set.
+
+    A is the first of these that exists: `masks`; `noted`; the policy of `evaluate.masks`, then of `data.masks`; with
+    masks kept apart (`masks_b`), the classes that have masks in the annotations.
 
     Args:
-        masks: the policy that was asked for, which wins over everything else.
+        masks: the policy that the caller asks for.
         dataset: the data set that is evaluated.
-        data: what names it.
+        data: names the data set.
         config: of the model.
-        noted: what the training noted in the model folder.
+        noted: the classes of A that training stored in the model folder.
     """
     names = config.model.class_names
     plain = config.model_dump(mode="json")

@@ -272,4 +272,6 @@ def explained() -> Iterator[None]:
         if distribute.cluster_size() == 1:
             raise
         said = error.message.splitlines()[0]
-        raise BadInput(f"another worker has gone, and its own words say why; --resume goes on ({said})") from None
+        raise BadInput(
+            f"another worker stopped; its output says why. Start all workers again with --resume ({said})"
+        ) from None

@@ -69,7 +69,7 @@ def test_check_prints_what_is_wrong_and_exits_with_2(where: list[str], capsys: p
     assert lines[3].startswith("  instances.json: annotations[6] (id 0): image_id: expected a whole number")
     assert lines[8] == "  and 2 more"
     assert lines[10].startswith("error: annotations of unknown categories (1): ")
-    assert lines[13].startswith("warning: masks that are just their box (1): they are learnt as masks")
+    assert lines[13].startswith("warning: masks that are just their box (1): they are learned as masks")
     assert captured.err == "maskx: error: instances.json: training would be wrong: 8 errors, listed above\n"
     assert cli.run(["data", "check", *where, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["wrong"] == 8
@@ -221,7 +221,7 @@ def test_the_usual_number_of_classes_with_masks_is_that_of_the_recipe() -> None:
     assert usual_a(command.USUAL.classes) == command.USUAL.a
 
 
-@pytest.mark.skipif(not CCP.exists(), reason="Clothing Co-Parsing is not beside the project (../shared/data/ccp)")
+@pytest.mark.skipif(not CCP.exists(), reason="Clothing Co-Parsing is not next to the project (../shared/data/ccp)")
 def test_on_real_photographs(capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--images", str(CCP / "images"), "--annotations", str(CCP / "instances_val.json")]
     report = json.loads(run(capsys, "check", *where, "--json"))

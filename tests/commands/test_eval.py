@@ -52,7 +52,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[list[str], str]:
-    """Lines on the standard output of an evaluation that succeeds, and what it said beside them."""
+    """Lines on the standard output of an evaluation that succeeds, and its other messages."""
     assert run(["eval", "recipe.yaml", *WHERE, *options]) == 0
     captured = capsys.readouterr()
     return captured.out.splitlines(), captured.err
@@ -173,7 +173,7 @@ def test_what_views_find_is_kept_apart(here, capsys) -> None:
     ("options", "said"),
     [
         (["--scales", "400,x"], "--scales: expected whole numbers of pixels with commas between them, found '400,x'"),
-        (["--boxes", "truth", "--augment"], "expected neither views nor an ensemble with them"),
+        (["--boxes", "truth", "--augment"], "--boxes truth cannot be combined with --augment, --scales or --ensemble"),
         (["--boxes", "found"], "--boxes: expected detected or truth, found 'found'"),
         (["--ensemble", "no"], "no: "),
         (["--oracle", "no.json"], "no.json: cannot be read: No such file"),

@@ -39,12 +39,12 @@ def test_a_file_becomes_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*arguments, "model.detections.score=0.3"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["out"], summary["family"], summary["classes"]) == ("model", "faster_rcnn", 3)
-    assert summary["skipped"]["momentum of the optimiser"] == ["conv1_w_momentum"]
+    assert summary["skipped"]["momentum of the optimizer"] == ["conv1_w_momentum"]
     assert summary["conventions"]["model.anchors.rounding"] == "detectron"
     text = describe(summary)
     assert text.startswith("wrote model: faster_rcnn, resnet50, 3 classes\n")
     assert f"\ntensors used: {len(blobs) - 1}\n" in text
-    assert "\nleft out: conv1_w_momentum: momentum of the optimiser\n" in text
+    assert "\nleft out: conv1_w_momentum: momentum of the optimizer\n" in text
     assert "\n  model.detections.nms_iou = 0.4\n" in text
     assert "\n- boxes are inclusive at the source" in text
     loaded = io.open_model("model")

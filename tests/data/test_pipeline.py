@@ -273,7 +273,7 @@ def test_mirrored_replicas_share_the_batch(tmp_path: Path) -> None:
 
 def test_real_photos_pass_through() -> None:
     if not CCP.is_dir():
-        pytest.skip("needs shared/data/ccp beside the project")
+        pytest.skip("needs shared/data/ccp next to the project")
     dataset = readers.for_training([DataFiles(CCP / "images", CCP / "instances_val.json")], "all")
     small = dataset._replace(images=dataset.images[:6])
     seen, config = examples.from_dataset(small), VARIED.model_copy(update={"max_instances": 30, "copy_paste": 0.0})

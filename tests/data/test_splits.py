@@ -24,7 +24,7 @@ from tests.data.samples import coco_data, write_json
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "spec" / "randsplits_indices.json"
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="the vectors are not beside the project (../shared/spec)")
+@pytest.mark.skipif(not VECTORS.exists(), reason="the vectors are not next to the project (../shared/spec)")
 def test_published_splits_are_those_of_the_paper() -> None:
     vectors = json.loads(VECTORS.read_text())
     assert {key[:6]: value for key, value in vectors.items()} == splits.published()

@@ -142,7 +142,7 @@ def test_interrupted_writing_goes_on(
     assert tfrecords_write.write(dataset, out, per_shard=4)["shards_kept"] == 3
 
 
-def test_damaged_shard_is_found_and_written_anew(dataset: Dataset, written: Path, copy: Path) -> None:
+def test_damaged_shard_is_found_and_written_again(dataset: Dataset, written: Path, copy: Path) -> None:
     shard = copy / "records-00001-of-00003.tfrecord"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1

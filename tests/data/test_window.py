@@ -63,7 +63,7 @@ def test_window_lies_in_the_image_and_fits_the_canvas(jitter: tuple[float, float
         assert len(np.unique(corner, axis=0)) > 300
 
 
-def test_recolour_is_what_its_parts_are() -> None:
+def test_recolour_equals_its_single_steps() -> None:
     pixels = np.random.RandomState(0).randint(60, 190, [20, 30, 3]).astype(np.float32)
     none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     np.testing.assert_allclose(colours.recolour(pixels, [1, 2], **none), pixels, atol=1e-3)

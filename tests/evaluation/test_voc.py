@@ -57,7 +57,7 @@ def test_equal_to_the_definition() -> None:
     assert len({value for values in found.values() for value in values}) > 5
 
 
-def test_a_repeat_is_wrong() -> None:
+def test_a_second_detection_of_an_object_is_a_false_positive() -> None:
     truth = made_up.truth()
     objects = [one for one in truth["annotations"] if not one["iscrowd"]]
     once = [{**one, "score": 0.9} for one in objects]

@@ -134,7 +134,7 @@ def test_box_head_and_affine_layers(boxes: Tensors, put: Callable[[Any], Path]) 
     model, generator = imported.model, np.random.default_rng(5)
     assert imported.config.model.family == "faster_rcnn"
     assert imported.meta["skipped"][DETECTRON_FOLDED] == ["conv1_b"]
-    assert imported.meta["skipped"]["momentum of the optimiser"] == ["conv1_w_momentum"]
+    assert imported.meta["skipped"]["momentum of the optimizer"] == ["conv1_w_momentum"]
 
     picture = generator.standard_normal((1, 3, 12, 10)).astype(np.float32)
     stem = transcription.conv(picture, (blobs["conv1_w"], blobs["conv1_b"]), stride=2)

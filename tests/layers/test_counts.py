@@ -83,7 +83,7 @@ def test_torchvisions_mask_rcnn(monkeypatch) -> None:
     frozen = 4 * CHANNELS
     assert total(weights, "gamma", "beta", "mean", "variance") == frozen
     assert total(weights) == published - background + frozen == 44_503_276
-    # Stem and res2 do not learn: their kernels, beside the frozen batch norms.
+    # Stem and res2 do not learn: their kernels, and the frozen batch norms.
     stem = 7 * 7 * 3 * 64
     res2 = (64 * 64 + 9 * 64 * 64 + 64 * 256 + 64 * 256) + 2 * (256 * 64 + 9 * 64 * 64 + 64 * 256)
     assert sum(weight.size for weight in weights if weight.trainable) == published - background - stem - res2

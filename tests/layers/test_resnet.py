@@ -51,8 +51,8 @@ def test_bottleneck(stride_in_1x1, strides, dilation, groups) -> None:
     hidden = conv_norm(inputs, layer.conv1, relu=True, stride=first)
     hidden = conv_norm(hidden, layer.conv2, relu=True, stride=second, dilation=dilation, groups=groups)
     hidden = conv_norm(hidden, layer.conv3, relu=False)
-    beside = conv_norm(inputs, layer.shortcut, relu=False, stride=strides)
-    np.testing.assert_allclose(layer(inputs), reference.relu(hidden + beside), atol=1e-4)
+    shortcut = conv_norm(inputs, layer.shortcut, relu=False, stride=strides)
+    np.testing.assert_allclose(layer(inputs), reference.relu(hidden + shortcut), atol=1e-4)
 
 
 def test_non_local_block() -> None:

@@ -53,7 +53,7 @@ def test_the_answer_is_the_same_each_time() -> None:
         ([0, 0, 120, 90], (90, 120)),  # no surroundings
         ([-10, -10, 130, 100], (90, 120)),
         ([60, 40, 60.2, 70], (30, 0)),  # no pixel
-        ([130, 10, 140, 20], (10, 0)),  # beside the image
+        ([130, 10, 140, 20], (10, 0)),  # outside the image
         ([119, 89, 121, 91], (1, 1)),
     ],
 )

@@ -96,7 +96,7 @@ def predict_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def enliven(model: RCNN, seed: int = 0) -> None:
-    """Last layers anew, so that their outputs have mean 0 and a spread that counts, over the regions of our images."""
+    """Sets the last layers' weights so that outputs over the regions of our images have mean 0 and a useful spread."""
     rng = np.random.default_rng(seed)
     asked = inputs()
     if isinstance(model.backbone, Application):

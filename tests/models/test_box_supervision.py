@@ -67,13 +67,13 @@ def test_an_image_without_instances_teaches_nothing(model: RCNN) -> None:
 
 
 def test_labelled_points_teach_where_there_is_no_mask() -> None:
-    """A point on the object raises the mask there, one beside it lowers it; other places are left alone."""
+    """A point on the object raises the mask there, one outside it lowers it; other places are left alone."""
     points = small_model(config(mask={"box_losses": ("points",), "regions": "truth", "margin": 0.1}))
     boxes = truth().boxes.numpy()
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     clicks = np.zeros([*boxes.shape[:2], 4, 3], np.float32)
     clicks[..., 0, :2], clicks[..., 0, 2] = middle, 1  # on the object
-    clicks[..., 1, :2], clicks[..., 1, 2] = boxes[..., :2], 2  # beside it
+    clicks[..., 1, :2], clicks[..., 1, 2] = boxes[..., :2], 2  # outside it
     clicks[..., 2, :2], clicks[..., 2, 2] = boxes[..., 2:] + 100, 1  # outside of the region
     with_clicks = {"clicks": tf.constant(clicks), "has_clicks": tf.ones(boxes.shape[:2], tf.bool)}
     targets = truth(has_mask=NO_MASKS)._replace(**with_clicks)

@@ -29,7 +29,7 @@ FCIS: dict[str, Any] = {
     "anchors": {"sizes": ((8.0, 16.0, 32.0),)},
     "mask": {"mlp_branch": "none"},
 }
-# For each setting another value, and the settings that it needs beside it.
+# For each setting another value, and the settings that it needs as well.
 OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "family": ("mask_rcnn", {}),
     "class_names": (("cat", "dog", "horse"), {}),
@@ -194,10 +194,10 @@ def printed(settings: ModelConfig) -> str:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_no_setting_is_lost(name) -> None:
-    value, beside = OTHERS[name]
+    value, needed = OTHERS[name]
     section, _, key = name.rpartition(".")
     change = {section: {key: value}} if section else {key: value}
-    before, after = (ModelConfig(**merged(BASE, beside, changed)) for changed in ({}, change))
+    before, after = (ModelConfig(**merged(BASE, needed, changed)) for changed in ({}, change))
     assert printed(before) != printed(after)
 
 

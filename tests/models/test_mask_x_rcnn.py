@@ -180,7 +180,7 @@ def test_a_mask_of_class_b_never_counts(garbage) -> None:
     assert_same_learning(mask_loss(model, spoiled(truth(), garbage)), usual_mask_loss(model))
 
 
-def test_garbage_where_it_counts_does_change_the_loss() -> None:
+def test_a_changed_mask_changes_the_loss() -> None:
     """So the test above can fail."""
     model = model_of()
     flags = tf.constant([[False, True, False], [False, False, False]])
@@ -208,7 +208,7 @@ def test_a_class_with_and_without_masks_in_one_batch() -> None:
     np.testing.assert_allclose(learned["both"].total * learned["both"].count, total, rtol=1e-5)
 
 
-def test_truth_of_padding_and_crowds_is_nobodys() -> None:
+def test_masks_of_padding_and_crowds_are_ignored() -> None:
     """A mask flagged in padding or on a crowd changes nothing."""
     model, targets = model_of(), truth()
     padded = targets._replace(has_mask=tf.constant([[True, True, True], [False, True, True]]))
@@ -283,7 +283,7 @@ def test_filters(settings) -> None:
     np.testing.assert_allclose(filters, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_filters_beside_class_agnostic_boxes() -> None:
+def test_filters_with_class_agnostic_boxes() -> None:
     """T may read class scores where boxes are the same for all classes."""
     model = build(config(transfer={"input": "cls"}, box={"class_agnostic": True}))
     np.testing.assert_array_equal(model.mask.filters.embeddings.rows(), model.box.predictor.class_rows.numpy()[1:])

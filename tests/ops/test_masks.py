@@ -55,7 +55,7 @@ def test_bytes_survive_unpacking(packed) -> None:
     np.testing.assert_array_equal(mask_ops.pack_bits(mask_ops.unpack_bits(tf.constant(packed))), packed)
 
 
-# Truths of two images, one of them thin; regions that fit, shift, cross, enclose, lie inside, beside and are a line.
+# Truths of two images, one of them thin; regions that fit, shift, cross, enclose, lie inside, outside and are a line.
 MASK_BOXES = np.float32([[[4, 3, 20, 15], [0, 0, 26, 21]], [[10, 2, 11.5, 20], [-3, -4, 6, 7.5]]])
 REGIONS = np.float32(
     [

@@ -269,7 +269,7 @@ def test_top_scores_among_equals(length, highest) -> None:
 
 
 def test_top_scores_in_one_block() -> None:
-    """All of the best may stand beside each other, and the best of all at a block's end."""
+    """All of the best may stand next to each other, and the best of all at a block's end."""
     scores = np.zeros([1, 50 * BLOCK], np.float32)
     scores[0, 17 * BLOCK - 6 : 17 * BLOCK] = [1, 2, 3, 4, 5, 6]
     _, indices = nms_ops.top_scores(tf.constant(scores), 6)

@@ -194,8 +194,8 @@ def test_file(tmp_path) -> None:
         ("max_batch_size: 8", "line 1"),
         ("max_batch_sizes { value: 8 }", "max_batch_sizes"),
         ("max_batch_size { value: 0 }", "max_batch_size is 0"),
-        ("max_batch_size { value: 8 } allowed_batch_sizes: [2, 4]", "rising ones up to max_batch_size"),
-        ("max_batch_size { value: 8 } allowed_batch_sizes: [8, 4]", "rising"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: [2, 4]", "ascending ones up to max_batch_size"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: [8, 4]", "ascending"),
         ("pad_variable_length_inputs: true", "image_bytes"),
     ],
 )

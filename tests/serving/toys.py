@@ -24,9 +24,9 @@ def write_toy(folder: Path, number: int) -> Path:
 
     toy = Toy()
     path = folder / str(number)
-    beside = folder / f".{number}"
-    tf.saved_model.save(toy, str(beside), signatures={"serving_default": toy.add})
-    beside.rename(path)
+    unfinished = folder / f".{number}"
+    tf.saved_model.save(toy, str(unfinished), signatures={"serving_default": toy.add})
+    unfinished.rename(path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Cached regions: whose masks are in them, when they are made anew, and that they teach what the images do."""
+"""Cached regions: whose masks are in them, when they are made again, and that they teach what the images do."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def made(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 def _unwanted() -> RCNN:
-    raise AssertionError("the regions are made anew")
+    raise AssertionError("the regions are made again")
 
 
 def test_regions_hold_every_instance_and_no_mask(
@@ -134,19 +134,19 @@ def test_regions_that_are_there_are_read(scene: Scene, made: tuple[Path, pooling
     [{"mark": "weights"}, {"per_image": 2}, {"seed": 2}, {"mirror": False}],
     ids=["weights", "number", "seed", "mirror"],
 )
-def test_regions_of_something_else_are_made_anew(
+def test_regions_of_something_else_are_made_again(
     scene: Scene, made: tuple[Path, pooling.Regions], change: dict[str, Any]
 ) -> None:
     copied = _copy(made[0], made[0].parent / "copy")
-    with pytest.raises(AssertionError, match="made anew"):
+    with pytest.raises(AssertionError, match="made again"):
         scene.make(copied, model=_unwanted, **change)
     assert not copied.exists()  # what is worthless is gone
 
 
-def test_regions_that_were_not_finished_are_made_anew(scene: Scene, made: tuple[Path, pooling.Regions]) -> None:
+def test_regions_that_were_not_finished_are_made_again(scene: Scene, made: tuple[Path, pooling.Regions]) -> None:
     copied = _copy(made[0], made[0].parent / "unfinished")
     (copied / regions.REGIONS_FACTS).unlink()
-    with pytest.raises(AssertionError, match="made anew"):
+    with pytest.raises(AssertionError, match="made again"):
         scene.make(copied, model=_unwanted)
 
 

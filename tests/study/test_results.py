@@ -1,4 +1,4 @@
-"""The file of results: what a killed writer leaves, and lines that count anew."""
+"""The file of results: what a killed writer leaves, and lines that replace earlier ones."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_the_checks_find_nothing_wrong(bench: Path) -> None:
         assert set(findings.counts) <= {"rectangle_mask", "unused_class"}
 
 
-def test_the_recipe_lies_beside_the_data(bench: Path) -> None:
+def test_the_recipe_is_written_next_to_the_data(bench: Path) -> None:
     text = (bench / "README.md").read_text()
     assert "--images 20 --size 64 --classes 40 --a 28 --companions 0.7 --offset 0.35 --seed 0" in text
     assert all(one.name in text for one in classes(SMALL))

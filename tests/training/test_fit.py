@@ -164,7 +164,7 @@ def test_finished_run_stays_as_it_is(run: Path, recipe: Path) -> None:
 
 
 def test_checkpoint_that_was_just_written_stays(tmp_path: Path) -> None:
-    """With a damaged one of a later step beside it, which a run that goes on from an earlier step sets aside."""
+    """With a damaged one of a later step next to it, which a run that goes on from an earlier step sets aside."""
     folder = tmp_path / states.FOLDER
     for step, metric in ((1, 0.9), (3, None), (4, None), (6, None)):
         path = folder / f"step-{step:08d}"

@@ -21,7 +21,7 @@ def label(
     annotations: Annotated[Path, typer.Option("--annotations", metavar="FILE", help="The COCO file with the boxes.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The COCO file to write.")],
     least: Annotated[
-        float, typer.Option("--least", metavar="QUALITY", min=0.0, max=1.0, help="Flag masks of less.")
+        float, typer.Option("--least", metavar="QUALITY", min=0.0, max=1.0, help="Flag masks below this quality.")
     ] = 0.5,
     polygons: Annotated[
         float | None,

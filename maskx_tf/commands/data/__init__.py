@@ -161,8 +161,8 @@ def show(
     from maskx_tf.tasks.pictures import contact_sheet, write_picture
 
     policy = splits.parse_text(masks)
-    learnt, every = _opened(DataFiles(images, annotations, form, masks_b, outside), policy)
-    write_picture(out, contact_sheet(every, policy, stats.a_set(learnt, policy), count, cell, seed))
+    learned, every = _opened(DataFiles(images, annotations, form, masks_b, outside), policy)
+    write_picture(out, contact_sheet(every, policy, stats.a_set(learned, policy), count, cell, seed))
     print(f"wrote {out}")
 
 

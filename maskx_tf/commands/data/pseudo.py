@@ -29,7 +29,7 @@ def pseudo(
     model: Annotated[str | None, typer.Option("--model", metavar="DIR", help="The model that makes the masks.")] = None,
     grabcut: Annotated[bool, typer.Option("--grabcut", help="GrabCut makes the masks.")] = False,
     least: Annotated[
-        float, typer.Option("--least", metavar="QUALITY", min=0.0, max=1.0, help="Leave out masks of less; 0: none.")
+        float, typer.Option("--least", metavar="QUALITY", min=0.0, max=1.0, help="Leave out masks below this quality.")
     ] = 0.5,
     refine: Refine = False,
     disjoint: Disjoint = False,

@@ -6,7 +6,7 @@
     VG_100K, VG_100K_2      the images, in the folder `images`
 
 `annotations` is the folder of these files. An image that COCO has in minival is for validation alone, for a model that
-saw its masks or boxes would be tested on what it learnt; of those that COCO lacks, the last 5000 are for the test.
+saw its masks or boxes would be tested on what it learned; of those that COCO lacks, the last 5000 are for the test.
 """
 
 from __future__ import annotations

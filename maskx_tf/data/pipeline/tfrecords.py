@@ -124,7 +124,7 @@ def _check(index: JsonView) -> None:
 
 
 def check_shard(shard: JsonView) -> None:
-    """Whether this is what the index says of a shard; raises Unfit."""
+    """Raises Unfit unless this is a valid entry of the index for a shard."""
     for key in ("file", "sha256", "fingerprint"):
         records.text(shard, key)
     counts = [records.whole(shard, key, 0, MAX_IMAGES) for key in ("images", "instances", "with_masks", "bytes")]

@@ -61,7 +61,7 @@ def read_parameters(path: Path) -> Parameters:
             raise BadInput(f"{path}: {name} is {value}, expected a positive number")
     sizes = tuple(message.allowed_batch_sizes)
     if sizes and (sorted(set(sizes)) != list(sizes) or sizes[0] < 1 or sizes[-1] != values["max_batch_size"]):
-        raise BadInput(f"{path}: allowed_batch_sizes are {list(sizes)}, expected rising ones up to max_batch_size")
+        raise BadInput(f"{path}: allowed_batch_sizes are {list(sizes)}, expected ascending ones up to max_batch_size")
     return Parameters(**values, allowed_batch_sizes=sizes, together=True)
 
 
