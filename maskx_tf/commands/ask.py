@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskx_tf.errors import BadInput
-from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
+from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_files
 
 if TYPE_CHECKING:
     from maskx_tf.serving.client import Answer, Client
@@ -56,7 +56,7 @@ def ask(
         security = read_tls(str(roots)) if roots is not None else Tls() if tls else None
     except OSError as error:
         raise BadInput(f"{roots}: cannot be read: {error.strerror}") from None
-    numbers, pictures = image_ids(files), picture_names(files)
+    numbers, pictures = image_ids(files), {} if out is None else picture_files(files, out)
     results: list[dict[str, object]] = []
     unread = 0
     try:
@@ -65,8 +65,8 @@ def ask(
                 unread += not answer.ok
                 answer = _from(answer, score)
                 print(f"{file}: {describe(answer)}", flush=True)
-                if out is not None and answer.ok:
-                    _draw(out / pictures[file], file, answer, a_classes)
+                if pictures and answer.ok:
+                    _draw(pictures[file], file, answer, a_classes)
                 if json_file is not None:
                     results += _results(answer, numbers[file])
     except ServingError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,15 +46,28 @@ def image_ids(files: Sequence[Path]) -> dict[Path, int]:
     return {file: number for number, file in enumerate(files, start=1)}
 
 
-def picture_names(files: Sequence[Path]) -> dict[Path, str]:
-    """A name for each picture: the file's own, with the names of its folders in front where two would be the same."""
-    counts: dict[str, int] = {}
+def picture_files(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """The file of each image's picture in a folder, no two alike, also where upper and lower case are the same.
+
+    It has the image's name, with the names of its folders in front where two would be the same.
+
+    Raises:
+        BadInput: the folder holds some of the images, which a picture could replace.
+    """
+    counts = Counter(file.stem.casefold() for file in files)
+    holders = {os.path.realpath(file.parent) for file in files} | {os.path.dirname(os.path.realpath(f)) for f in files}
+    pictures: dict[Path, Path] = {}
+    taken: set[str] = set()
     for file in files:
-        counts[file.stem] = counts.get(file.stem, 0) + 1
-    return {
-        file: (file.stem if counts[file.stem] == 1 else "_".join([*file.parts[:-1], file.name]).strip("/._")) + ".png"
-        for file in files
-    }
+        alone = counts[file.stem.casefold()] == 1
+        name = file.stem if alone else "_".join([*file.parts[:-1], file.name]).strip("/._")
+        while name.casefold() in taken:
+            name += "_"
+        taken.add(name.casefold())
+        pictures[file] = folder / f"{name}.png"
+        if os.path.dirname(os.path.realpath(pictures[file])) in holders:  # the real path: new_file follows links
+            raise BadInput(f"{pictures[file]}: expected another folder than one of the images, which would be replaced")
+    return pictures
 
 
 def at_least(found: Detections, score: float) -> Detections:

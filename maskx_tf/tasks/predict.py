@@ -20,7 +20,7 @@ from maskx_tf.masks.results import coco_results
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
 from maskx_tf.prediction.images import ImageLike, pixels_of
 from maskx_tf.structures import Detections
-from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
+from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_files
 from maskx_tf.tasks.models import Model, ModelOrPath, finder, opened
 from maskx_tf.tasks.pictures import write_picture
 from maskx_tf.tasks.progress import SILENT, Progress
@@ -164,7 +164,7 @@ def predict_files(
     Args:
         model: see `predict`.
         files: the image files.
-        pictures: a folder for the images with the detections drawn on them.
+        pictures: a folder for the images with the detections drawn on them; none that holds one of the files.
         results: a file for COCO's results.
         cityscapes: a folder for the files that Cityscapes' evaluation server takes.
         score: see `predict`.
@@ -179,7 +179,8 @@ def predict_files(
     Raises:
         BadInput: something cannot be read or written.
     """
-    numbers, names = image_ids(files), picture_names(files)
+    numbers = image_ids(files)
+    drawings = {} if pictures is None else picture_files(files, pictures)
     entries: list[Json] = []
     count = 0
     model = opened(model)
@@ -191,7 +192,7 @@ def predict_files(
         count += len(found.names)
         if pictures is not None:
             make_folder(pictures)
-            write_picture(pictures / names[file], found.drawn())
+            write_picture(drawings[file], found.drawn())
         if results is not None:
             entries += found.as_coco(numbers[file])
         if submission is not None:

@@ -23,7 +23,7 @@ from maskx_tf.models.build import build
 from maskx_tf.prediction.images import ImagePredictor, View, read_image
 from maskx_tf.prediction.views import Look, agreed
 from maskx_tf.structures import Detections
-from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_names
+from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_files
 from maskx_tf.tasks.models import Model, opened
 from maskx_tf.tasks.predict import predict
 
@@ -157,9 +157,32 @@ def test_files_ids_and_names(tmp_path) -> None:
     assert list(image_ids(found).values()) == [3, 1, 2]
     same = [Path("a/3.jpg"), Path("b/3.jpg"), Path("b/4.jpg")]
     assert list(image_ids(same).values()) == [1, 2, 3]
-    assert list(picture_names(same).values()) == ["a_3.jpg.png", "b_3.jpg.png", "4.png"]
     with pytest.raises(BadInput, match=r"nowhere: no such file"):
         list(find_images(["nowhere"]))
+
+
+def test_each_picture_has_a_file_that_is_no_image(tmp_path) -> None:
+    def names(*files: str) -> list[str]:
+        return [file.name for file in picture_files([Path(file) for file in files], tmp_path).values()]
+
+    assert names("a/3.jpg", "b/3.jpg", "b/4.jpg") == ["a_3.jpg.png", "b_3.jpg.png", "4.png"]
+    assert names("a_b/c.jpg", "a/b/c.jpg", "c.png", "c.jpg.png") == [
+        "a_b_c.jpg.png",
+        "a_b_c.jpg_.png",
+        "c.png.png",
+        "c.jpg.png",
+    ]
+    assert names("a/X.jpg", "b/x.jpg") == ["a_X.jpg.png", "b_x.jpg.png"]
+    photo, link, out = tmp_path / "photos" / "a.png", tmp_path / "links" / "b.png", tmp_path / "out"
+    for folder in (photo.parent, link.parent, out):
+        folder.mkdir()
+    photo.touch()
+    link.symlink_to(photo)
+    (out / "c.png").symlink_to(photo)
+    for files, folder in (([photo], photo.parent), ([link], photo.parent), ([link], link.parent), ([Path("c")], out)):
+        with pytest.raises(BadInput, match=r"png: expected another folder than one of the images"):
+            picture_files([*files, photo], folder)
+    assert picture_files([photo, link], out) == {photo: out / "a.png", link: out / "b.png"}
 
 
 def test_results_are_cocos() -> None:
@@ -217,6 +240,7 @@ def test_steps_change_what_is_written_and_drawn(tmp_path, monkeypatch, picture) 
         (["recipe.yaml", "missing.jpg", "--out", "out"], "missing.jpg: no such file"),
         (["recipe.yaml", "."], "expected --out DIR"),
         (["recipe.yaml", ".", "--no-images"], "leaves nothing to write"),
+        (["recipe.yaml", ".", "--out", "."], "one.png: expected another folder than one of the images"),
         (["nothing", ".", "--out", "out"], "nothing"),
         (["recipe.yaml", "empty", "--out", "out"], "no image there"),
     ],

@@ -240,6 +240,8 @@ def test_command_without_an_answer(served, capsys, tmp_path) -> None:
     code, _, err = ask(capsys, "127.0.0.1:1", tmp_path / "1.png", "--timeout", 0.2)
     assert code == 2
     assert err.startswith("maskx: error: 127.0.0.1:1: ")
+    code, _, err = ask(capsys, served[0], tmp_path, "--model", "pets", "--out", tmp_path)
+    assert (code, "1.png: expected another folder" in err, (tmp_path / "1.png").read_bytes() == FILE) == (2, True, True)
     assert ask(capsys, served[0], tmp_path / "none.png")[0] == 2
     assert ask(capsys, served[0], tmp_path / "1.png", "--roots", tmp_path / "none.pem")[0] == 2
     assert ask(capsys, served[0], tmp_path / "1.png", "--labels", tmp_path / "1.png")[0] == 2
