@@ -64,10 +64,11 @@ def serve(
         key=key,
         certificate=certificate,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it has started, as Ctrl-C
+    server = Server(folder, name or folder.resolve().name, options)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    server = Server(folder, name or folder.resolve().name, options)
     versions = ", ".join(map(str, server.versions()))
     scheme = "http" if key is None else "https"
     print(f"serving {name or folder.resolve().name}, version {versions}", flush=True)

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -345,6 +347,30 @@ def test_the_ports_come_before_the_model(tmp_path, monkeypatch) -> None:
                 Server(tmp_path / "toy", "toy", Options(**{**QUICK, name: port}))
     with pytest.raises(BadInput, match="both a key and a certificate"):
         Server(tmp_path / "toy", "toy", Options(**QUICK, key=tmp_path / "key.pem"))
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Ctrl-C as Python handles it, and at the end what handled the signals before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_server_that_is_starting(tmp_path, monkeypatch, capsys, number) -> None:
+    write_toy(tmp_path / "toy", 1)
+
+    def load(_: int, path: Path) -> None:
+        signal.raise_signal(number)
+        pytest.fail(f"{path} was loaded all the same")
+
+    monkeypatch.setattr(versions, "Version", load)
+    assert cli.run(["serve", str(tmp_path / "toy"), *PORTS]) == 130
+    assert capsys.readouterr().err.endswith("maskx: interrupted\n")
 
 
 def test_what_is_asked_before_the_model_is_loaded(tmp_path, monkeypatch) -> None:

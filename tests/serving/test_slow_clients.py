@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -17,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from maskx_tf.serving.server import arrivals, rest_json, rest_port
 from maskx_tf.serving.server.batching import Parameters
 from maskx_tf.serving.server.service import Limits
+from maskx_tf.serving.status import ServingError
 from tests.serving.running import Place, address, fetch, running, talk
 from tests.serving.toys import write_toy
 
@@ -144,6 +147,18 @@ def test_many_values_are_read_in_another_process(place, monkeypatch) -> None:
     assert (status, answer["error"][:40]) == (413, "serving_default: a request of 300000 ima")
     status, answer = fetch(url, b'{"inputs": [' + b"[]," * 4_000_000 + b"[]]}")
     assert (status, "takes more than" in answer["error"]) == (413, True)
+
+
+def test_ctrl_c_does_not_reach_the_process_that_reads(tmp_path, monkeypatch) -> None:
+    reader, group = tmp_path / "reader", tmp_path / "group"
+    reader.write_text(
+        f"#!{sys.executable}\nimport os\nopen({str(group)!r}, 'w').write(str(os.getpgrp()))\nos._exit(1)\n"
+    )
+    reader.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(reader))
+    with pytest.raises(ServingError, match="takes more than"):
+        rest_json.parse_apart(b"{}", 30)
+    assert int(group.read_text()) != os.getpgrp()
 
 
 def test_half_a_grpc_request_is_not_waited_for_long(place, monkeypatch) -> None:

@@ -176,6 +176,34 @@ def test_the_best_of_what_is_there_is_served_first(tmp_path) -> None:
         Versions(tmp_path, "toy", keep=1, settled=0.0).open()
 
 
+def test_a_link_to_nothing_is_no_reason_to_wait(served) -> None:
+    folder, versions, service = served
+    (write_toy(folder, 2) / "assets" / "notes.txt").symlink_to(folder / "none")
+    versions.check()
+    assert ask(service) == (2, 2.0)
+    weights = write_toy(folder, 3) / "variables" / "variables.index"
+    weights.rename(folder / "index")
+    weights.symlink_to(folder / "none")
+    versions.check()
+    assert versions.states()[3][0] == messages.END  # and says why
+    (folder / "index").rename(folder / "none")
+    versions.check()
+    assert ask(service) == (3, 3.0)
+
+
+def test_a_version_that_may_not_be_looked_at_is_named_once(served, monkeypatch, caplog) -> None:
+    folder, versions, service = served
+    write_toy(folder, 2)
+    monkeypatch.setattr(module, "_look", lambda path: None)
+    for _ in range(2):
+        versions.check()
+    assert ask(service) == (1, 1.0)
+    assert [record.getMessage() for record in caplog.records] == [f"{folder / '2'}: is not loaded yet: {module.UNSEEN}"]
+    monkeypatch.undo()
+    versions.check()
+    assert ask(service) == (2, 2.0)
+
+
 def test_numbers_beyond_int64_are_ignored(served, caplog) -> None:
     folder, versions, service = served
     for name in ("9223372036854775808", "9" * 200):

@@ -94,7 +94,15 @@ def parse_apart(body: bytes | bytearray, seconds: float) -> Body:
     environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
     line = [sys.executable, "-P", "-m", __name__, str(limit)]
     try:
-        done = subprocess.run(line, input=body, stdout=subprocess.PIPE, timeout=seconds, env=environment, check=False)
+        done = subprocess.run(
+            line,
+            input=body,
+            stdout=subprocess.PIPE,
+            timeout=seconds,
+            env=environment,
+            start_new_session=True,  # Ctrl-C stops the server, which still answers what it has accepted
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise ServingError(codes.DEADLINE_EXCEEDED, "the deadline passed") from None
     if done.returncode:

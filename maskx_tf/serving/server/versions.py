@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError, quoted
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 HIGHEST = 2**63 - 1
 SETTLED = 2.0
+UNSEEN = "a file in it has just gone, or may not be looked at"
 log = logging.getLogger("maskx.serving")
 
 
@@ -181,7 +183,12 @@ class Versions:
     def _try(self, number: int, path: Path) -> bool:
         """Loads a version if it is complete and did not fail as it is; returns whether it is loaded."""
         found = _look(path)
-        if found is None or found.files == self._failed.get(number):
+        if found is None:
+            if self._states.get(number) != (messages.START, UNSEEN):
+                log.warning("%s: is not loaded yet: %s", path, UNSEEN)
+                self._set(number, messages.START, UNSEEN)
+            return False
+        if found.files == self._failed.get(number):
             return False
         self._failed.pop(number, None)
         now = time.monotonic()
@@ -241,13 +248,20 @@ def _numbered(base: Path) -> list[Path]:
 
 
 def _look(path: Path) -> Snapshot | None:
-    """Returns the contents of a folder; None while something in it appears or disappears."""
+    """Returns the contents of a folder; None while something in it disappears, or may not be looked at."""
     try:
-        found = [(str(entry.relative_to(path)), entry.stat()) for entry in (path, *path.rglob("*"))]
+        found = [(str(entry.relative_to(path)), _stat(entry)) for entry in (path, *path.rglob("*"))]
     except OSError:
         return None
     files = frozenset((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
     return Snapshot(files, max(stat.st_ctime for _, stat in found))
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:
+        return path.lstat()  # a link to a file that is not there, as git-annex and DVC leave them
 
 
 def require_versions(base: Path) -> None:
