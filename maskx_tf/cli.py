@@ -53,7 +53,7 @@ OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF
 app = typer.Typer(
     name="maskx",
     help="Instance segmentation for classes that have boxes but no masks: Mask^X R-CNN and its family.",
-    epilog="Example: maskx train synthetic_detector train.steps=1000 --out runs/first",
+    epilog="Example: maskx data synth --out data/synthetic --size 96; maskx train synthetic_detector --out runs/first",
     rich_markup_mode=None,  # frames and columns of types would take twice the lines, and a tenth of a second
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
