@@ -42,7 +42,7 @@ class Hooks(NamedTuple):
 
 
 class Stopped:
-    """Whether someone asked the run to end; it does after the step it is in.
+    """Records a request to stop. The run stops after the current step.
 
     Attributes:
         by: the signal, or 0.
@@ -75,15 +75,16 @@ class Stopped:
 
 
 class Keeper(keras.callbacks.Callback):
-    """Stops at values that are not finite, saves checkpoints, evaluates, draws.
+    """Stops at values that are not finite or on request, saves checkpoints, evaluates, draws.
+
+    Stands behind the user's callbacks, so that one that sets `stop_training` ends the run as a signal does.
 
     Args:
         run: the run folder; None for workers that are not the chief, which write nothing.
         config: of the run.
         meta: goes into each checkpoint's model.json.
-        first: the step from which this process goes on.
         batch_of: a step to its batch, to keep one that fails.
-        journal: stands before this callback.
+        journal: stands before this callback, and counts the steps.
         hooks: see `Hooks`.
         stopped: see `Stopped`.
         agreement: see `Agreement`.
@@ -95,7 +96,6 @@ class Keeper(keras.callbacks.Callback):
         config: Config,
         meta: Json,
         *,
-        first: int,
         batch_of: Callable[[int], Mapping[str, tf.Tensor]],
         journal: Journal,
         hooks: Hooks,
@@ -106,22 +106,25 @@ class Keeper(keras.callbacks.Callback):
         self.run = run
         self.config = config
         self.meta = meta
-        self.step = first
         self.batch_of = batch_of
         self.journal = journal
         self.hooks = hooks
         self.stopped = stopped
         self.agreement = agreement
         self.figures: dict[str, float] = {}
+        self._wishes_to_stop = False  # until all workers are asked, which may be some steps later
+
+    @property
+    def step(self) -> int:
+        """The updates made."""
+        return self.journal.step
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.step += 1
-        self._check({name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()})
+        self._check(self.journal.values)
         train = self.config.train
         last = self.step == train.steps
-        ends = self.agreement(self.step, bool(self.stopped.by))
-        if ends:
-            self.model.stop_training = True
+        self._wishes_to_stop |= self.model.stop_training or bool(self.stopped.by)
+        ends = self.model.stop_training = self.agreement(self.step, self._wishes_to_stop)
         begin = time.monotonic()
         if self.run is not None:
             state = None
@@ -137,8 +140,8 @@ class Keeper(keras.callbacks.Callback):
         self.journal.rest(time.monotonic() - begin)
 
     def catch_up(self, state: states.State) -> None:
-        """Repeats the evaluation of the checkpoint from which a killed run goes on, if it is missing."""
-        if self.run is not None and self._is_due() and state.metric is None:
+        """Repeats the evaluation of the checkpoint from which a killed run goes on, if its figures are needed."""
+        if self.run is not None and self._is_due() and (state.metric is None or self.step == self.config.train.steps):
             self._evaluate(state)
 
     def _is_due(self) -> bool:

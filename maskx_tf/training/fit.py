@@ -123,7 +123,6 @@ def _run(
         out if chief else None,
         config,
         meta,
-        first=first,
         batch_of=lambda step: next(iter(batches(step, 0, 1, 1))),
         journal=journal,
         hooks=hooks,
@@ -142,11 +141,11 @@ def _run(
                 steps_per_epoch=train.steps - first,
                 verbose=0,
                 shuffle=False,
-                callbacks=[journal, keeper, *callbacks],
+                callbacks=[journal, *callbacks, keeper],
             )
     if chief and keeper.step >= train.steps:
         finish(model, config, out, meta, journal, keeper.figures)
-    step = max(keeper.step, first)
+    step = keeper.step
     # A worker that was told to stop by another one has heard no signal itself.
     by = stopped.by or (signal.SIGTERM if step < train.steps else 0)
     return Outcome(step, by if step < train.steps else 0, keeper.figures)

@@ -15,13 +15,14 @@ import tensorflow as tf
 from maskx_tf import files
 from maskx_tf.checkpoints import io, npz
 from maskx_tf.checkpoints.folder import read_config
+from maskx_tf.checkpoints.variables import named
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import start
 
-BATCH, FAILURE = "batch.npz", "failure.json"
+BATCH, AVERAGES, FAILURE = "batch.npz", "averages.npz", "failure.json"
 
 
 class NotFinite(BadInput):
@@ -42,8 +43,10 @@ def keep(
         BadInput: it cannot be written.
     """
     folder = run / "failed" / f"step-{step:08d}"
+    updates = int(model.optimizer.iterations)  # which made the seeds; float16 leaves out steps that overflow
     facts = {
         "step": step,
+        "updates": updates,
         "images": [int(number) for number in np.asarray(batch["image_ids"])],
         "losses": {name: value if math.isfinite(value) else str(value) for name, value in logs.items()},
         "first": "not looked for",
@@ -52,9 +55,11 @@ def keep(
     with files.new_folder(folder, replace=True) as unfinished:
         io.write_into(unfinished, model, config, {})
         npz.write(unfinished / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))
+        if _has_teacher(config) and model.mask.averages is not None:
+            npz.write(unfinished / AVERAGES, ((of.path, value.numpy()) for of, value in model.mask.averages()))
         files.write_json(unfinished / FAILURE, facts)
     try:
-        facts["first"] = first_unsound(model, batch, step)
+        facts["first"] = first_unsound(model, batch, updates)
     except tf.errors.ResourceExhaustedError:
         facts["first"] = "not found, because there was no memory left to look"
     files.write_json(folder / FAILURE, facts)
@@ -65,7 +70,7 @@ def replay(folder: Path) -> Json:
     """Computes the losses of a kept batch again.
 
     Returns:
-        step, images, losses and first: see `keep`.
+        step, updates, images, losses and first: see `keep`.
 
     Raises:
         BadInput: it is no such folder.
@@ -73,16 +78,27 @@ def replay(folder: Path) -> Json:
     facts = read(folder)
     config, _ = read_config(folder)
     with start.precision(config):
-        model = io.load(folder, finite=False).model
-    model.learn(start.parts_of(config.train.stage, model))
-    model.learning = model.learning._replace(seed=config.train.seed)
-    with npz.reading(folder / BATCH) as archive:
-        batch = {name: tf.constant(array) for name, array in archive.items()}
-    count = len(batch["images"])
-    seeds = model.seeds(tf.constant(facts["step"] - 1), tf.constant(0), tf.constant(count))
+        model = io.load(folder, portable=config.train.jit, finite=False).model
+    start.set_up(model, config)
+    batch = _tensors(folder / BATCH)
+    if _has_teacher(config):
+        variables = named(model)
+        averages = [(variables[name], value) for name, value in _tensors(folder / AVERAGES).items()]
+        model.mask.averages = lambda: averages
+    count = len(batch["image_ids"])
+    seeds = model.seeds(tf.constant(facts["updates"]), tf.constant(0), tf.constant(count))
     losses = model.batch_losses(batch, seeds)
     values = {name: float(loss.total) / max(float(loss.count), 1.0) for name, loss in losses.items()}
-    return {**facts, "losses": values, "first": first_unsound(model, batch, facts["step"])}
+    return {**facts, "losses": values, "first": first_unsound(model, batch, facts["updates"])}
+
+
+def _has_teacher(config: Config) -> bool:
+    return "teacher" in config.model.mask.box_losses
+
+
+def _tensors(path: Path) -> dict[str, tf.Tensor]:
+    with npz.reading(path) as archive:
+        return {name: tf.constant(array) for name, array in archive.items()}
 
 
 def read(folder: Path) -> Json:
@@ -98,7 +114,7 @@ def read(folder: Path) -> Json:
     return facts
 
 
-def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str:
+def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], updates: int) -> str:
     """The first thing, in the order of computation, that is not finite: a weight, an input, a layer, a gradient."""
     for variable in model.weights:
         if not np.isfinite(variable.numpy()).all():
@@ -106,10 +122,10 @@ def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], step: int) -> str
     for name, value in batch.items():
         if not np.isfinite(np.asarray(value)).all():
             return f"the input {name}"
-    for place in range(len(batch["images"])):
-        # One image at a time: a device may hold no more, and this one has the whole batch before it.
+    for place in range(len(batch["image_ids"])):
+        # One image, or pooled region, at a time: a device may hold no more, and this one has the whole batch before it.
         one = {name: value[place : place + 1] for name, value in batch.items()}
-        found = _first_of_image(model, one, model.seeds(tf.constant(step - 1), tf.constant(place), tf.constant(1)))
+        found = _first_of_image(model, one, model.seeds(tf.constant(updates), tf.constant(place), tf.constant(1)))
         if found:
             return found
     return "nothing when each image is computed again by itself"

@@ -20,6 +20,10 @@ BOARD = "tensorboard"  # the folder of its files
 class Journal(keras.callbacks.Callback):
     """Writes the means of every few steps.
 
+    Attributes:
+        step: updates made.
+        values: the logs of the last step.
+
     Args:
         run: the run folder; None writes nothing, as workers but the chief do.
         first: the step from which this process goes on.
@@ -44,6 +48,7 @@ class Journal(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.step = first
+        self.values: dict[str, float] = {}
         self.first = first
         self.total = total
         self.every = every
@@ -71,7 +76,7 @@ class Journal(keras.callbacks.Callback):
             self.first_seconds = now - self.begin
             self.say(f"first step after {self.first_seconds:.1f} s")
             self.since, self.started = now, self.step
-        values = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()}
+        self.values = values = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in (logs or {}).items()}
         self.advance(self.step, f"loss {values.get('loss', float('nan')):.3f}")
         if self.step % self.every and self.step != self.total:
             return

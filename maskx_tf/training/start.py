@@ -62,6 +62,16 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         model = build(config.model, portable=config.train.jit)
     if config.train.weights is not None:
         _load(model, config, config.train.weights, say)
+    set_up(model, config)
+    return model
+
+
+def set_up(model: RCNN, config: Config) -> None:
+    """Sets what a model learns in a run, and how.
+
+    Raises:
+        BadInput: there is no model that proposes regions.
+    """
     model.learn(parts_of(config.train.stage, model))
     if config.train.proposals is not None:
         model.proposer = proposer(config.train.proposals, portable=config.train.jit)
@@ -76,7 +86,6 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
         warm_up=warm_up,
         jit=train.jit,
     )
-    return model
 
 
 def parts_of(stage: str, model: RCNN) -> tuple[str, ...]:

@@ -115,7 +115,10 @@ def restore(state: State, model: RCNN) -> None:
     with npz.reading(state.path / OPTIMIZER) as archive:
         if set(archive.names) != set(variables):
             odd = sorted(set(archive.names) ^ set(variables))[0]
-            raise BadInput(f"{state.path / OPTIMIZER}: expected the variables of this optimizer; {odd} is on one side")
+            where = "checkpoint" if odd in archive.names else "optimizer"
+            raise BadInput(
+                f"{state.path / OPTIMIZER}: expected the variables of this optimizer; {odd} is only in the {where}"
+            )
         assign(variables, archive, variables)
 
 

@@ -74,6 +74,13 @@ class Recorder(keras.callbacks.Callback):
             print(batch, float((logs or {})["loss"]), file=file)
 
 
+class StopsAtOnce(keras.callbacks.Callback):
+    """Ends the run after its first step, as Keras' own callbacks do."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.model.stop_training = True
+
+
 class KilledOnce(keras.callbacks.Callback):
     """Ends the process without warning after the second step of the second stage, if no earlier one did so.
 

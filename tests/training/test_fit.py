@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -16,15 +17,17 @@ import tensorflow as tf
 
 from maskx_tf import cli
 from maskx_tf.checkpoints import io
-from maskx_tf.config import load
+from maskx_tf.config import Config, load
 from maskx_tf.layers.applications import NETWORKS
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.training import dry, fit, guard, states
-from maskx_tf.training.callbacks import averaged
+from maskx_tf.training.callbacks import Hooks, Keeper, Stopped, averaged
+from maskx_tf.training.journal import Journal
 from tests import disk
 from tests.small_backbone import SMALL_NETWORK
 from tests.training import runs
 
+NO_HOOKS = Hooks()
 LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask", "gradient_norm"}
 
 
@@ -52,7 +55,7 @@ def test_own_callback_sees_every_step(run: Path) -> None:
     assert all(0 < float(line.split()[1]) < 100 for line in lines)
 
 
-def small(recipe: Path, *overrides: str) -> Any:
+def small(recipe: Path, *overrides: str) -> Config:
     """The resolved configuration."""
     config = load(recipe, overrides)
     names = tuple(f"class {number}" for number in range(24))
@@ -157,6 +160,28 @@ def test_run_goes_on_from_the_newest_whole_checkpoint(run: Path, recipe: Path, c
     assert io.open_model(copy).meta["step"] == 6
 
 
+def keeper(config: Config, run: Path | None, step: int, *, hooks: Hooks = NO_HOOKS, agreement: Any = None) -> Keeper:
+    journal = Journal(None, first=step, total=6, every=9, images=1, say=print, advance=lambda step, text: None)
+    return Keeper(
+        run,
+        config,
+        {},
+        batch_of=lambda step: {},
+        journal=journal,
+        hooks=hooks,
+        stopped=Stopped(),
+        agreement=agreement,
+    )
+
+
+def test_figures_of_the_last_step_are_made_up_for(recipe: Path, tmp_path: Path) -> None:
+    """A kill between the last evaluation and the summary."""
+    made = keeper(small(recipe), tmp_path, 6, hooks=Hooks(evaluate=lambda model: ({"box/all/AP": 0.5}, None)))
+    made.set_model(SimpleNamespace(optimizer=SimpleNamespace(use_ema=False)))
+    made.catch_up(states.State(tmp_path, 6, 0.5))
+    assert made.figures == {"box/all/AP": 0.5}
+
+
 def test_finished_run_stays_as_it_is(run: Path, recipe: Path) -> None:
     before = (run / "summary.json").read_bytes()
     assert cli.run(["train", str(recipe), "train.ema=0.5", "--out", str(run), "--resume"]) == 0
@@ -212,6 +237,33 @@ def test_run_in_the_way_is_one_line(
     assert (run / "config.yaml").read_bytes() == before
 
 
+def test_a_wish_to_stop_is_kept_until_the_workers_are_asked(recipe: Path) -> None:
+    asked, ended = [], []
+
+    def agreement(step: int, wish: bool) -> bool:
+        asked.append(wish)
+        return wish and step == 3
+
+    made, model = keeper(small(recipe), None, 0, agreement=agreement), SimpleNamespace(stop_training=False)
+    made.set_model(model)
+    for step in (1, 2, 3):
+        made.journal.step = step
+        model.stop_training = step == 1  # by a callback of the user's
+        made.on_train_batch_end(step - 1)
+        ended.append(model.stop_training)
+    assert asked == [True, True, True]
+    assert ended == [False, False, True]
+
+
+@pytest.mark.usefixtures("eager")
+def test_callback_that_stops_the_run_loses_nothing(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    callback = "train.callbacks=[{name: tests.training.runs.StopsAtOnce}]"
+    few = ["model.family=faster_rcnn", "train.batch=1", "train.checkpoint_every=9", callback]
+    assert cli.run(["train", str(recipe), *few, "--out", str(out)]) == 130
+    assert [state.step for state in states.all_of(out)] == [1]
+
+
 @pytest.mark.usefixtures("eager")
 def test_interrupt_saves_and_stops(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = keras.callbacks.Callback.on_train_batch_begin
@@ -224,7 +276,8 @@ def test_interrupt_saves_and_stops(recipe: Path, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(keras.callbacks.Callback, "on_train_batch_begin", interrupt)
     before = signal.getsignal(signal.SIGINT)
-    assert cli.run(["train", str(recipe), "--out", str(tmp_path / "run")]) == 130
+    few = ["model.family=faster_rcnn", "train.batch=1"]
+    assert cli.run(["train", str(recipe), *few, "--out", str(tmp_path / "run")]) == 130
     assert [state.step for state in states.all_of(tmp_path / "run")] == [2]
     assert not (tmp_path / "run" / "model").exists()
     assert signal.getsignal(signal.SIGINT) is before
