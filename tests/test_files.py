@@ -109,11 +109,12 @@ def test_what_tensorflow_says_of_a_full_disk_is_understood(tmp_path: Path) -> No
 
 
 def test_a_message_names_what_the_user_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput) as caught, files.new_folder(tmp_path / "folder") as unfinished:
-        files.write_text(unfinished / "nowhere" / "a", "new")
-    assert str(caught.value) == f"{tmp_path}/folder: cannot be written: No such file or directory"
+    (tmp_path / "file").write_text(OLD)
+    with pytest.raises(BadInput) as caught, files.new_folder(tmp_path / "folder"):
+        files.write_text(tmp_path / "file" / "a", "new")
+    assert str(caught.value) == f"{tmp_path}/folder: cannot be written: Not a directory"
     again = pickle.loads(pickle.dumps(caught.value))  # as it comes out of a worker process
-    assert (str(again), again.why) == (str(caught.value), "No such file or directory")
+    assert (str(again), again.why) == (str(caught.value), "Not a directory")
 
 
 def test_a_folder_takes_the_place_of_nothing_but_what_it_may(tmp_path: Path) -> None:
@@ -144,7 +145,8 @@ def test_links_stay(tmp_path: Path) -> None:
         (".", "Is a directory"),
         ("", "Is a directory"),
         ("/", "Is a directory"),
-        ("nowhere/a", "No such file or directory"),
+        ("pipe/a", "Not a directory"),
+        ("pipe/nowhere/a", "Not a directory"),
         ("a\0b", "a path has no null character"),
         ("pipe", "not a regular file"),
         ("/dev/null", "not a regular file"),
@@ -154,10 +156,25 @@ def test_links_stay(tmp_path: Path) -> None:
 def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, problem: str) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
-    with pytest.raises(BadInput, match=f"cannot be written: {problem}$"):
-        files.write_text(path, "new")
+    for write in (files.write_bytes, lambda path, data: files.check_writable(path)):
+        with pytest.raises(BadInput, match=f"cannot be written: {problem}$"):
+            write(path, b"new")
     assert os.listdir() == ["pipe"]
     assert Path("/dev/null").is_char_device()
+
+
+def test_folders_above_a_file_are_made_and_stay_where_they_hold_something(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    files.check_writable(path)
+    with pytest.raises(KeyError), files.new_file(path):
+        raise KeyError
+    assert disk.names_in(tmp_path) == []
+    files.write_text(path, OLD)
+    files.check_writable(path)
+    with pytest.raises(KeyError), files.new_file(tmp_path / "a" / "d" / "e" / "f"):
+        raise KeyError
+    assert disk.names_in(tmp_path) == ["a", "a/b", "a/b/c.txt"]
+    assert path.read_text() == OLD
 
 
 @pytest.mark.parametrize("letter", ["x", "漢"])

@@ -44,6 +44,7 @@ def ask(
     ] = None,
 ) -> None:
     """Ask a server what is in pictures."""
+    from maskx_tf.files import check_writable, write_json
     from maskx_tf.serving.client import Client, ServingError, Tls, read_tls
 
     if "://" not in address and not address.rpartition(":")[2].isdigit():
@@ -56,6 +57,8 @@ def ask(
         security = read_tls(str(roots)) if roots is not None else Tls() if tls else None
     except OSError as error:
         raise BadInput(f"{roots}: cannot be read: {error.strerror}") from None
+    if json_file is not None:
+        check_writable(json_file)
     numbers, pictures = image_ids(files), {} if out is None else picture_files(files, out)
     results: list[dict[str, object]] = []
     unread = 0
@@ -74,8 +77,6 @@ def ask(
     except ValueError as error:
         raise BadInput(f"{address}: {error}") from None
     if json_file is not None:
-        from maskx_tf.files import write_json
-
         write_json(json_file, results, indent=None)
     if unread:
         raise BadInput(f"{unread} of {len(files)} images could not be read by the server, as said above")
@@ -126,14 +127,12 @@ def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) ->
     import numpy as np
     from PIL import Image, ImageOps
 
-    from maskx_tf.files import make_folder
     from maskx_tf.tasks.pictures import write_picture
     from maskx_tf.visualize import draw, enlarged
 
     with Image.open(file) as image:
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     found, names = answer.numbered()
-    make_folder(path.parent)
     write_picture(path, draw(*enlarged(pixels, found), names, a_classes=a_classes, mode=answer.paste))
 
 

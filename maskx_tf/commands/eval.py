@@ -80,12 +80,15 @@ def eval_(
         raise BadInput(f"--faster: expected --metric coco with it, found {metric}")
     from maskx_tf.data import splits
     from maskx_tf.evaluation.table import as_text, gap_text, read_metrics
+    from maskx_tf.files import check_writable
     from maskx_tf.masks.steps import MaskSteps
 
     sources = _sources(images, annotations, form, masks_b, outside=outside)
     sides = augmentation(augment, scales)
     policy = None if masks is None else splits.parse_text(masks)
     best = None if oracle is None else read_metrics(oracle)
+    if json_file is not None:
+        check_writable(json_file)
     import_tensorflow()
     from maskx_tf.tasks import evaluate
     from maskx_tf.tasks.models import is_recipe
@@ -104,12 +107,12 @@ def eval_(
     )
     with progress_bar("evaluating", prefix="maskx: ") as bar:
         found = evaluate.evaluate(model, sources, policy, options, bar)
-    if json_file is not None:
-        evaluate.write_metrics(found, json_file)
     figures = found.as_json()
     print(as_text(figures, per_class=per_class))
     if best is not None:
         print("\n" + gap_text(figures, best))
+    if json_file is not None:
+        evaluate.write_metrics(found, json_file)
 
 
 def _sources(

@@ -46,7 +46,7 @@ def evaluate(
     Args:
         predictor: as its weights are now; call its `refresh` after a change of them.
         batches: of `data.pipeline.evaluation`.
-        truth: COCO's mapping, as `data.coco_write.as_coco` makes it; of the images in the batches.
+        truth: COCO's mapping, as `data.formats.coco_write.as_coco` makes it; of the images in the batches.
         class_names: of the model; matched with the truth's categories by name.
         kinds: box, mask, keypoint; None for all that the model has. Of the truth's boxes, masks alone are scored.
         classes_a: names of the classes whose masks training saw, all others are B; None does not divide classes.
@@ -71,8 +71,7 @@ def evaluate(
         given = {"classes": class_names, "boxes": boxes, "paste": paste, "own": not steps.grabcut, "facts": facts}
         given |= {name: True for name in steps.names if name != "grabcut"}
         mark = runner.fingerprint(predictor, truth, **given)
-    with tempfile.TemporaryDirectory(prefix="maskx-") as nowhere:
-        folder = Path(nowhere) if out is None else out
+    with tempfile.TemporaryDirectory(prefix="maskx-") as nowhere, store.in_use(out or Path(nowhere)) as folder:
         held = store.Store(folder / store.DETECTIONS, mark, say)
         runner.run(
             predictor,

@@ -8,15 +8,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from maskx_tf import files
+from maskx_tf import files, locks
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json
 
 DETECTIONS, COCO_RESULTS = "detections.jsonl", "results.json"  # the files of an evaluation
 STORE_KEY = "maskx_detections"  # of the first line; its value is the version of the format
 STORE_FORMAT = 1
+EVALUATION_LOCK = ".eval.lock"  # tells a second evaluation that one is at work
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[Path]:
+    """Makes the folder of an evaluation, and keeps other evaluations out of it during the block.
+
+    Raises:
+        BadInput: another evaluation is at work there, or it cannot be written.
+    """
+    files.make_folder(folder)
+    with locks.locked(folder / EVALUATION_LOCK):
+        yield folder
 
 
 class Store:

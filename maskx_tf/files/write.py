@@ -12,8 +12,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maskx_tf import interrupts
@@ -45,7 +45,8 @@ def _unwritable(path: AnyPath, why: str) -> Unwritable:
 def new_file(path: AnyPath) -> Iterator[Path]:
     """Yields the temporary name of a file to write, and puts the file in its place after the block.
 
-    A file that is there is replaced; a symbolic link stays, and the file that it points to is replaced.
+    Folders above it are made. A file that is there is replaced; a symbolic link stays, and the file that it points to
+    is replaced.
 
     Raises:
         BadInput: it cannot be written, in the block or here.
@@ -55,14 +56,30 @@ def new_file(path: AnyPath) -> Iterator[Path]:
         if place.exists():
             require_regular(place.stat().st_mode, path)  # /dev/null must not become a file
         unfinished = _temporary(place)
-        try:
-            yield unfinished
-            interrupts.check()
-            _sync(unfinished)
-            os.replace(unfinished, place)
-            _sync(place.parent)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with _folders_above(place):
+            try:
+                yield unfinished
+                interrupts.check()
+                _sync(unfinished)
+                os.replace(unfinished, place)
+                _sync(place.parent)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+
+class _Tried(Exception):
+    """A file could be written, and is not needed."""
+
+
+def check_writable(path: AnyPath) -> None:
+    """Tries whether a file can be written, before the work whose result it is to hold; leaves nothing there.
+
+    Raises:
+        Unwritable: it cannot be written.
+    """
+    with suppress(_Tried), new_file(path) as unfinished:
+        unfinished.touch()
+        raise _Tried
 
 
 def make_folder(path: AnyPath) -> None:
@@ -130,22 +147,20 @@ def new_folder(path: AnyPath, *, replace: bool = False) -> Iterator[Path]:
     """
     with writing(path):
         place = Path(os.path.realpath(path))
-        above = [folder for folder in place.parents if not folder.exists()]
         unfinished = _temporary(place)
-        try:
-            unfinished.mkdir(parents=True)
-            yield unfinished
-            interrupts.check()
-            for folder, _, names in os.walk(unfinished):
-                for name in names:
-                    _sync(Path(folder, name))
-                _sync(Path(folder))
-            _put(unfinished, place, replace=replace)
-            _sync(place.parent)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if not place.exists():
-                _remove_empty(above)
+        with _folders_above(place):
+            try:
+                unfinished.mkdir()
+                yield unfinished
+                interrupts.check()
+                for folder, _, names in os.walk(unfinished):
+                    for name in names:
+                        _sync(Path(folder, name))
+                    _sync(Path(folder))
+                _put(unfinished, place, replace=replace)
+                _sync(place.parent)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _put(unfinished: Path, place: Path, *, replace: bool) -> None:
@@ -164,12 +179,18 @@ def _put(unfinished: Path, place: Path, *, replace: bool) -> None:
             os.replace(old, place)
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
+@contextmanager
+def _folders_above(place: Path) -> Iterator[None]:
+    """Makes the missing folders above a place for the block, and removes them again unless the block fills them."""
+    missing = [folder for folder in place.parents if not folder.exists()]
+    try:
+        if missing:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # one that holds something stays
+                folder.rmdir()
 
 
 @contextmanager

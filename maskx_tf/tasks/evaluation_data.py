@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,8 +43,7 @@ class EvaluationData(NamedTuple):
 def open_data(data: DataConfig, class_names: Sequence[str] = (), progress: Progress = SILENT) -> EvaluationData:
     """Opens `data.val`; see `data.opening.validation_set`."""
     dataset = opening.validation_set(data, class_names, progress.say)
-    truth = coco_write.as_coco(dataset, Path())
-    return EvaluationData(dataset, truth, examples.from_dataset(dataset, cache_mib=0), data.val)
+    return EvaluationData(dataset, coco_write.as_coco(dataset), examples.from_dataset(dataset, cache_mib=0), data.val)
 
 
 def check_keypoints(dataset: Dataset, config: Config) -> None:
@@ -120,10 +120,12 @@ def with_absolute_paths(data: DataConfig) -> Json:
 
 
 def file_facts(dataset: Dataset) -> list[tuple[int, int]]:
-    """Size and time of each image file, which change with what it shows."""
+    """Size and time of each image file, which change with what it shows; size and checksum of an image in memory."""
     found = []
     for image in dataset.images:
-        if isinstance(image.file, Path) and image.file.is_file():
+        if isinstance(image.file, bytes):
+            found.append((len(image.file), zlib.crc32(image.file)))
+        elif image.file.is_file():
             facts = image.file.stat()
             found.append((facts.st_size, facts.st_mtime_ns))
     return found

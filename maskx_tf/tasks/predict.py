@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskx_tf.errors import BadInput
-from maskx_tf.files import Json, make_folder, write_json
+from maskx_tf.files import Json, check_writable, write_json
 from maskx_tf.masks.paste import Crop, full, paste
 from maskx_tf.masks.results import coco_results
 from maskx_tf.masks.steps import NO_STEPS, MaskSteps
@@ -179,6 +179,8 @@ def predict_files(
     Raises:
         BadInput: something cannot be read or written.
     """
+    if results is not None:
+        check_writable(results)
     numbers = image_ids(files)
     drawings = {} if pictures is None else picture_files(files, pictures)
     entries: list[Json] = []
@@ -191,7 +193,6 @@ def predict_files(
     for file, found in zip(files, _predictions(model, find, pixels, score, steps, progress), strict=True):
         count += len(found.names)
         if pictures is not None:
-            make_folder(pictures)
             write_picture(drawings[file], found.drawn())
         if results is not None:
             entries += found.as_coco(numbers[file])

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from maskx_tf import files
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.formats import coco_write, readers
@@ -151,8 +152,14 @@ def write_filled(
         least: see `fill`.
         policy: the classes that keep the masks which the data set has; those of others are made.
         progress: each image is a step.
+
+    Raises:
+        BadInput: the file cannot be written, an image is in no file, or as `fill` does.
     """
+    files.check_writable(out)
     dataset = splits.apply(readers.read(source), policy)
+    for image in dataset.images:
+        coco_write.relative_name(image, source.images)  # which the file needs
     progress.started(len(dataset.images))
     filled = fill(dataset, maker_for(dataset.class_names), least, progress.advance)
     coco_write.write(filled.dataset, out, source.images)

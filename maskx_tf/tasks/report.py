@@ -135,7 +135,7 @@ def _gallery(evaluation: Path, figures: JsonView, options: GalleryOptions) -> tu
     if not places or not all(place.exists() for place in places):
         return [], ["No pictures: the data set that was evaluated is no longer where it was."]
     dataset = validation_set(asked)
-    truth = coco_write.as_coco(dataset, Path())
+    truth = coco_write.as_coco(dataset)
     records = {entry["id"]: record for entry, record in zip(truth["images"], dataset.images, strict=True)}
 
     def pixels(image_id: int) -> NDArray[np.uint8]:

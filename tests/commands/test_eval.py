@@ -19,7 +19,8 @@ from maskx_tf.data.formats import readers
 from maskx_tf.data.formats.readers import read
 from maskx_tf.models.build import build
 from maskx_tf.tasks.evaluate import classes_a
-from tests.data.samples import coco, coco_data, write_json
+from maskx_tf.tasks.evaluation_data import file_facts, open_data
+from tests.data.samples import coco, coco_data, labelme, write_json
 from tests.models.small import predict_eagerly
 
 SETTINGS = {
@@ -181,6 +182,7 @@ def test_what_views_find_is_kept_apart(here, capsys) -> None:
         (["--format", "vco"], "expected one of coco, voc"),
         (["--masks", "[dgo]"], "did you mean 'dog'?"),
         (["--out", "recipe.yaml/out"], "cannot be written"),
+        (["--json", "recipe.yaml/m.json"], "cannot be written"),
     ],
 )
 def test_bad_options(here: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
@@ -189,6 +191,18 @@ def test_bad_options(here: Path, capsys: pytest.CaptureFixture[str], options: li
     assert error.startswith("maskx: error: ")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_images_in_memory_and_folders_that_are_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The truth has no names of files, which images in memory lack, and which depend on the folder of the program."""
+    source = labelme(tmp_path)
+    places = {"images": str(source.images), "annotations": str(source.annotations), "format": "labelme"}
+    data = DataConfig.model_validate({"val": [places]})
+    held = open_data(data)
+    assert [isinstance(image.file, bytes) for image in held.dataset.images] == [False, True]
+    assert len(held.truth["images"]) == len(file_facts(held.dataset)) == 2
+    monkeypatch.chdir(tmp_path.parent)
+    assert open_data(data).truth == held.truth
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from maskx_tf.data.formats.readers import DataFiles, for_evaluation, for_trainin
 from maskx_tf.masks.paste import paste
 from maskx_tf.models.build import build
 from maskx_tf.tasks.models import load
+from maskx_tf.tasks.pseudo import GrabCutMaker
 from tests.commands.test_eval import SETTINGS, WHERE
+from tests.data.samples import labelme
 from tests.masks.test_grabcut import scene
 from tests.models.small import predict_eagerly
 
@@ -121,15 +123,22 @@ def test_made_masks_are_learned_from_and_are_no_truth(here: Path, capsys: pytest
     assert json.loads(Path("again.json").read_text()) == json.loads(Path("made.json").read_text())
 
 
-def test_mistakes_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert run([*CUT, "--out", "a.json", "--masks", "[dics]"]) == 2
     assert "did you mean 'disc'?" in capsys.readouterr().err
-    Path("images/a.png").unlink()
+    Path("images/a.png").rename("moved.png")
     assert run([*CUT, "--out", "a.json"]) == 2
     assert capsys.readouterr().err == (
         "maskx: error: images/a.png: image 5 of instances.json: expected an image, found no such file\n"
     )
     assert not Path("a.json").exists()
+    labelme(Path("drawn"))
+    inside = ["--images", "drawn/images", "--annotations", "drawn/drawn", "--format", "labelme", "--grabcut"]
+    monkeypatch.setattr(GrabCutMaker, "__call__", None)  # it is not asked
+    assert run(["data", "pseudo", *inside, "--out", "a.json"]) == 2
+    assert "expected an image in a file, whose name can be written" in capsys.readouterr().err
+    assert run([*CUT, "--out", "moved.png/a.json"]) == 2
+    assert "moved.png/a.json: cannot be written" in capsys.readouterr().err
 
 
 def test_masks_of_a_model_are_refined_and_divided(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
+from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import runner, store
 from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.evaluation.store import Store
@@ -21,6 +22,7 @@ from maskx_tf.masks.rle import encode_crop
 from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.models.inference import Predictor
 from maskx_tf.structures import Detections
+from tests import disk
 from tests.models.small import CLASSES, IMAGE_SIZES, SIDE, config, images, small_model
 
 # The truth's categories in another order than the model's classes (cat, dog, horse), and one that the model has not.
@@ -148,6 +150,12 @@ def test_evaluate_writes_and_scores(predictor, tmp_path) -> None:
     results = json.loads((tmp_path / "results.json").read_text())
     assert results == list(store.read(tmp_path / "detections.jsonl"))
     assert json.loads(json.dumps(first.as_json()))["groups"] == first.groups
+
+
+def test_two_evaluations_do_not_share_a_folder(predictor, tmp_path) -> None:
+    with store.in_use(tmp_path / "new"), pytest.raises(BadInput, match="folder that is not in use"):
+        evaluate(predictor, iter(()), truth(), class_names=CLASSES, out=tmp_path / "new")
+    assert disk.names_in(tmp_path) == ["new"]
 
 
 def test_detections_made_otherwise_are_not_used(predictor, tmp_path) -> None:

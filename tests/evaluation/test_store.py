@@ -83,7 +83,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         write(tmp_path / "detections.jsonl")
     write(tmp_path / "a.jsonl")
     with pytest.raises(BadInput, match=r"results\.json: cannot be written"):
-        store.write_results(tmp_path / "a.jsonl", tmp_path / "nowhere" / "results.json")
+        store.write_results(tmp_path / "a.jsonl", tmp_path / "file" / "results.json")
 
 
 def test_a_broken_line_is_where_it_goes_on(tmp_path: Path) -> None:

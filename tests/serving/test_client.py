@@ -207,6 +207,13 @@ def ask(capsys, *arguments: object) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
+def test_results_that_cannot_be_written_are_refused_before_the_server_is_asked(capsys, tmp_path) -> None:
+    photo = tmp_path / "1.png"
+    photo.write_bytes(FILE)
+    code, _, error = ask(capsys, "localhost:1", photo, "--json", photo / "a.json")
+    assert (code, error) == (2, f"maskx: error: {photo / 'a.json'}: cannot be written: Not a directory\n")
+
+
 def test_command(served, capsys, tmp_path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

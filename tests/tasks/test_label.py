@@ -170,6 +170,9 @@ def test_nothing_is_computed_for_a_file_that_cannot_be_written(
     monkeypatch.setattr(model_masks, "ModelMaker", None)  # would fail
     ask = ["label", model_folder(), "--images", "photos", "--annotations", "boxes.json", "--out", "boxes.json"]
     assert "expected another file than that of the boxes" in refused(capsys, *ask)
+    assert "boxes.json/a: cannot be written: Not a directory" in refused(capsys, *ask[:-1], "boxes.json/a")
+    review = ["--review", "boxes.json/page"]
+    assert "boxes.json/page: cannot be written: Not a directory" in refused(capsys, *ask[:-1], "a.json", *review)
 
 
 def test_a_model_that_was_trained_further_makes_other_masks(

@@ -56,7 +56,12 @@ def test_predictions_that_fail_leave_nothing_half_written(
 def test_a_disk_that_is_full_for_a_picture_is_one_line(model: Model, photo: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"photo\.png: cannot be written: File too large$"), disk.no_room_beyond(1000):
         predict_files(model, [photo], pictures=tmp_path / "out", results=None)
-    assert disk.names_in(tmp_path) == ["out", "photo.png"]
+    assert disk.names_in(tmp_path) == ["photo.png"]
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_model_is_opened(photo: Path) -> None:
+    with pytest.raises(BadInput, match=r"photo\.png/a\.json: cannot be written: Not a directory$"):
+        predict_files("nowhere", [photo], pictures=None, results=photo / "a.json")
 
 
 def test_members_of_an_ensemble_share_classes(model: Model, photo: Path) -> None:

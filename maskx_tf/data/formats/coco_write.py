@@ -27,8 +27,8 @@ def write(dataset: Dataset, path: Path, images: Path) -> None:
     files.write_json(path, as_coco(dataset, images), indent=None)
 
 
-def as_coco(dataset: Dataset, images: Path) -> Json:
-    """The data set as COCO's mapping of lists."""
+def as_coco(dataset: Dataset, images: Path | None = None) -> Json:
+    """The data set as COCO's mapping of lists; without the names of the files unless given the folder of the images."""
     keeps_images = all(isinstance(image.id, int) for image in dataset.images)
     ids = [one.id for image in dataset.images for one in image.instances]
     keeps_ids = len(set(ids)) == len(ids) and all(isinstance(one, int) and one > 0 for one in ids)
@@ -36,8 +36,8 @@ def as_coco(dataset: Dataset, images: Path) -> Json:
     annotations: list[Json] = []
     for number, image in enumerate(dataset.images, 1):
         image_id = image.id if keeps_images else number
-        name = relative_name(image, images)
-        records.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height})
+        name = {} if images is None else {"file_name": relative_name(image, images)}
+        records.append({"id": image_id, **name, "width": image.width, "height": image.height})
         for one in image.instances:
             annotation_id = one.id if keeps_ids else len(annotations) + 1
             category = dataset.category_ids[one.label - 1]

@@ -88,6 +88,8 @@ def label(
         BadInput: something cannot be read or written, or the folder holds another job.
     """
     check_out(out, annotations)
+    for path in (out, *([options.review] if options.review else [])):
+        files.check_writable(path)
     with tempfile.TemporaryDirectory(prefix="maskx-") as scratch:
         planned = _job(job or Path(scratch, "job"), model, images, annotations, steps)
         run(planned.folder, progress=progress)
