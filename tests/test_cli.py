@@ -117,7 +117,9 @@ def test_config_does_not_replace_its_recipe(recipe: str, capsys: pytest.CaptureF
         "--out recipe.yaml: expected another file"
     )
     assert Path(recipe).read_text(encoding="utf-8") == before
-    assert fails(capsys, "config", recipe, "--out", f"{recipe}/a.yaml").startswith(f"{recipe}/a.yaml: cannot be written: ")
+    assert fails(capsys, "config", recipe, "--out", f"{recipe}/a.yaml").startswith(
+        f"{recipe}/a.yaml: cannot be written: "
+    )
     assert os.listdir() == [recipe]
 
 

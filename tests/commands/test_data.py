@@ -150,7 +150,9 @@ def test_show_of_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_show_of_what_cannot_be_shown(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "show", *where, "--out", "instances.json/a.png").startswith("instances.json/a.png: cannot be written")
+    assert refused(capsys, "show", *where, "--out", "instances.json/a.png").startswith(
+        "instances.json/a.png: cannot be written"
+    )
     Path("images/a.jpg").unlink()
     assert refused(capsys, "show", *where, "--out", "a.png") == (
         "instances.json: image 1: expected an image, found no such file"
