@@ -1,8 +1,8 @@
 """GrabCut's settings on images with true masks: `python -m benchmarks.grabcut IMAGES ANNOTATIONS [MASKS_B] [COUNT]`.
 
 Prints the mean IoU over the boxes of COUNT images, drawn with seed 0 (100 unless given): by margin and least window;
-of the package's own by the least reach below which the filled box stands in for what was cut out; and of the masks that
-are good enough to learn from.
+of the package's own by the least extent below which the filled box replaces GrabCut's mask; and of the masks that are
+good enough to learn from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from maskx_tf.masks import grabcut
 from maskx_tf.masks.paste import Crop
 
 SETTINGS = ((0.5, 1), (0.5, 64), (0.5, 128), (0.5, 192), (0.25, 128), (1.0, 128))  # margin, least window
-REACHES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+EXTENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 Box = tuple[float, float, float, float]
 Objects = list[tuple[NDArray[np.uint8], Box, NDArray[np.bool_]]]
@@ -62,9 +62,9 @@ def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return float((found & truth).sum() / max((found | truth).sum(), 1))
 
 
-def ious(among: Objects, reach: float) -> NDArray[np.float64]:
+def ious(among: Objects, extent: float) -> NDArray[np.float64]:
     """The IoU of each object's mask with GrabCut's of its box."""
-    grabcut.LEAST_REACH = reach
+    grabcut.LEAST_EXTENT = extent
     return np.array([iou(whole(grabcut.segment(pixels, [box])[0], truth), truth) for pixels, box, truth in among])
 
 
@@ -80,16 +80,16 @@ def learned(among: Objects) -> None:
 def main() -> None:
     """Prints the tables."""
     among = named_objects(sys.argv[1:])
-    own = grabcut.CUT_MARGIN, grabcut.LEAST_SIDE, grabcut.LEAST_REACH
+    own = grabcut.CUT_MARGIN, grabcut.LEAST_SIDE, grabcut.LEAST_EXTENT
     print(f"{len(among)} objects\n\n| margin | least window | mean IoU |\n|---|---|---|")
     for margin, side in SETTINGS:
         grabcut.CUT_MARGIN, grabcut.LEAST_SIDE = margin, side
         print(f"| {margin:g} | {side} | {100 * ious(among, own[2]).mean():.1f} |", flush=True)
     grabcut.CUT_MARGIN, grabcut.LEAST_SIDE = own[:2]
-    print("\n| least reach | mean IoU |\n|---|---|")
-    for reach in REACHES:
-        print(f"| {reach:g} | {100 * ious(among, reach).mean():.1f} |", flush=True)
-    grabcut.LEAST_REACH = own[2]
+    print("\n| least extent | mean IoU |\n|---|---|")
+    for extent in EXTENTS:
+        print(f"| {extent:g} | {100 * ious(among, extent).mean():.1f} |", flush=True)
+    grabcut.LEAST_EXTENT = own[2]
     learned(among)
 
 

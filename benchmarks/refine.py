@@ -1,8 +1,8 @@
 """What refining predicted masks gains: `python -m benchmarks.refine IMAGES ANNOTATIONS [MASKS_B] [COUNT]`.
 
-The predictions are made up: true masks, blurred and bent. Prints the mean IoU over the boxes of COUNT images, drawn
-with seed 0 (100 unless given), of GrabCut started from them: by how certain a pixel has to be to stay, and by the least
-agreement; and what becomes of either when the smaller box wins contested pixels.
+The predictions are artificial: true masks, blurred and distorted by noise. Prints the mean IoU over the boxes of COUNT
+images, drawn with seed 0 (100 unless given), before and after `grabcut.refine`, for several values of `certain` and
+`agreement`; and both after the smaller box has won contested pixels.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from maskx_tf.masks.paste import Crop, paste_crop, resolve_contested
 CERTAIN = (0.8, 0.9, 0.95, 0.99)
 AGREEMENTS = (0.0, 0.5, 0.6, 0.7, 0.8)
 OWN_AGREEMENT = 0.6
-# How much the probabilities of a made-up prediction are bent: mean IoUs of about .9, .8 and .7 with the truth.
+# The strength of the noise in an artificial prediction: mean IoUs of about .9, .8 and .7 with the truth.
 BENT = (1.5, 3.0, 4.5)
 
 
 def prediction(box: Box, truth: NDArray[np.bool_], bent: float, generator: np.random.Generator) -> NDArray[np.float32]:
-    """A mask [28, 28] of probabilities: the truth, blurred, and bent by smooth noise."""
+    """A mask [28, 28] of probabilities: the truth, blurred, and distorted by smooth noise."""
     import cv2
 
     x1, y1 = (math.floor(edge) for edge in box[:2])
@@ -54,7 +54,7 @@ def _resolved(crops: list[Crop], among: Objects) -> float:
 
 
 def main() -> None:
-    """Prints a table for each strength of bending."""
+    """Prints a table for each strength of the noise."""
     among = named_objects(sys.argv[1:])
     print(f"{len(among)} objects")
     for bent in BENT:

@@ -1,7 +1,7 @@
 """GrabCut (Rother, Kolmogorov and Blake 2004): masks of boxes without learning, and sharper predicted masks.
 
-The colours inside a box are separated from those around it. Only a window around the box is looked at, for speed and
-because what is far away says little about what the box holds.
+The colours inside a box are separated from those around it. Only a window around the box is used, for speed, and
+because pixels far away say little about the contents of the box.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import Crop, paste_crop
 
-CUT_MARGIN = 0.25  # of the box's sides, on each side of it: where the background is learned from
+CUT_MARGIN = 0.25  # of the box's sides, on each side of it: the background is learned there
 # Pixels of the window's longer side: others are resized. In a smaller window the cost of an outline outweighs what it
-# encloses, so that boxes of 20 pixels come out whole; a larger one only takes longer.
+# encloses, so that boxes of 20 pixels are filled; a larger one only takes longer.
 LEAST_SIDE, MOST_SIDE = 128, 256
 ROUNDS = 5
-# The share of its box that a mask reaches over at least. Below it, the filled box was nearer to the true mask on
-# Clothing Co-Parsing; on the synthetic benchmark it makes no difference (docs/evaluation.md).
-LEAST_REACH = 0.4
-# Of a mask to learn from: the least reach, and the shares of the box's pixels between which it lies. On photographs
-# few of the others are right.
-LEARNED_REACH = 0.8
+# The least extent of a mask: see `extent`. Below it, the filled box was nearer to the true mask on Clothing Co-Parsing;
+# on the synthetic benchmark it makes no difference (docs/evaluation.md).
+LEAST_EXTENT = 0.4
+# Masks to learn from have at least this extent, and fill a share of the box's pixels between these two. Few of the
+# others are right on photographs.
+LEARNED_EXTENT = 0.8
 LEARNED_SHARES = (0.1, 0.95)
 
 
@@ -41,9 +41,9 @@ def require() -> None:
 
 
 def segment(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> list[Crop]:
-    """A mask for each box; the same one whenever it is asked.
+    """Returns a mask for each box; equal arguments give equal masks.
 
-    A box without surroundings, and one in which GrabCut finds nothing or a speck, is all mask.
+    The whole box is the mask if the box has no surroundings, or if GrabCut finds nothing or a speck in it.
 
     Args:
         image: uint8 [H, W, 3].
@@ -65,17 +65,17 @@ def refine(
     agreement: float = 0.6,
     mode: str = "continuous",
 ) -> Crop:
-    """A predicted mask with its outline moved to where colours change; the predicted one where GrabCut disagrees.
+    """Returns a predicted mask with its outline moved to where colours change, or unchanged where GrabCut disagrees.
 
-    GrabCut starts from the mask: what is certain stays as it is, other pixels are probably object or background. The
-    defaults are the best for masks of 28 x 28 that were blurred and bent, on training photos (docs/evaluation.md).
+    GrabCut starts from the mask: certain pixels stay as they are, the others are probably object or background. The
+    defaults are the best ones for blurred and distorted masks of 28 x 28 on training photos (docs/evaluation.md).
 
     Args:
         image: uint8 [H, W, 3].
         box: x1, y1, x2, y2 in its pixels.
         mask: [M, M] probabilities over the box.
-        certain: the probability from which on, and below 1 less which, a pixel may not change.
-        agreement: the least IoU of GrabCut's mask with the predicted one.
+        certain: a pixel may not change if its probability is at least this, or less than 1 minus this.
+        agreement: the least IoU of GrabCut's mask with the predicted one; below it, the predicted mask is returned.
         mode: how the mask is pasted, see `paste_crop`.
 
     Raises:
@@ -110,7 +110,7 @@ class CutTarget(NamedTuple):
 
 
 def targets(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> list[CutTarget]:
-    """GrabCut's masks of boxes, and which of them are probably right: those that reach to all sides of the box.
+    """Returns GrabCut's masks of boxes, and whether they are probably right: those that extend to all sides of the box.
 
     Args:
         image: uint8 [H, W, 3].
@@ -124,8 +124,8 @@ def targets(image: NDArray[np.uint8], boxes: NDArray[np.floating] | Sequence[Seq
 
 def _quality(pixels: NDArray[np.bool_]) -> float:
     least, most = LEARNED_SHARES
-    share = reach(pixels)
-    return share if share >= LEARNED_REACH and least < pixels.mean() < most else 0.0
+    share = extent(pixels)
+    return share if share >= LEARNED_EXTENT and least < pixels.mean() < most else 0.0
 
 
 def _whole_pixels(box: NDArray[np.floating], height: int, width: int) -> tuple[int, int, int, int]:
@@ -143,7 +143,7 @@ def _segment(image: NDArray[np.uint8], left: int, top: int, right: int, bottom: 
     everything = np.ones([bottom - top, right - left], bool)
     start = np.full(everything.shape, cv2.GC_PR_FGD, np.uint8)
     pixels = _cut(image, left, top, start)
-    return Crop(left, top, everything if pixels is None or reach(pixels) < LEAST_REACH else pixels)
+    return Crop(left, top, everything if pixels is None or extent(pixels) < LEAST_EXTENT else pixels)
 
 
 def _cut(image: NDArray[np.uint8], left: int, top: int, start: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
@@ -185,8 +185,8 @@ def _cut(image: NDArray[np.uint8], left: int, top: int, start: NDArray[np.uint8]
     return found[inside] >= 0.5
 
 
-def reach(pixels: NDArray[np.bool_]) -> float:
-    """The share of the pixels that lies in the box around those that are set."""
+def extent(pixels: NDArray[np.bool_]) -> float:
+    """Returns the area of the box that encloses a mask, as a share of the pixels given."""
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         return 0.0

@@ -16,7 +16,7 @@ from maskx_tf.tasks.models import ModelOrPath, opened
 class ModelMaker:
     """A model's masks of the true boxes and classes; none for classes that it does not know.
 
-    Their quality is how much of its box a mask reaches over, times the mean probability of its cells.
+    The quality of a mask is its extent (`grabcut.extent`) times the mean probability of its cells.
 
     Args:
         model: an open model, or the path of one.
@@ -56,5 +56,5 @@ class ModelMaker:
         for index, mask, crop in zip(known, masks, crops, strict=True):
             inside = mask >= 0.5
             confidence = float(mask[inside].mean()) if inside.any() else 0.0
-            made[index] = grabcut.CutTarget(crop, grabcut.reach(crop.pixels) * confidence)
+            made[index] = grabcut.CutTarget(crop, grabcut.extent(crop.pixels) * confidence)
         return made

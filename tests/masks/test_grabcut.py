@@ -131,7 +131,7 @@ def test_a_mask_without_an_outline_is_left(box, value) -> None:
     np.testing.assert_array_equal(refined.pixels, predicted.pixels)
 
 
-def test_masks_to_learn_from_reach_to_the_sides_of_their_boxes() -> None:
+def test_masks_to_learn_from_extend_to_the_sides_of_their_boxes() -> None:
     image, disc = scene()
     tight, loose, nowhere, line = grabcut.targets(
         image, [DISC_BOX, [20, 5, 110, 85], [0, 0, 120, 90], [60, 40, 60.2, 70]]
