@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from maskx_tf.protocol import messages
 from maskx_tf.serving.server import arrivals, rest_json, rest_port
 from maskx_tf.serving.server.batching import Parameters
 from maskx_tf.serving.server.service import Limits
@@ -177,6 +178,33 @@ def test_half_a_grpc_request_is_not_waited_for_long(place, monkeypatch) -> None:
         never.set()
         assert found <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert call(iter([b""]), timeout=60)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def test_a_grpc_answer_that_nobody_reads_is_counted(folder) -> None:
+    """The client speaks HTTP/2 by hand, to allow the server no byte of an answer."""
+    rows = 100_000
+    message = messages.PredictRequest()
+    tensor = message.inputs["x"]
+    tensor.dtype, tensor.float_val[:] = 1, [0.0]  # stands for all
+    for size in (rows, 1):
+        tensor.tensor_shape.dim.add(size=size)
+    data = message.SerializeToString()
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", "/tensorflow.serving.PredictionService/Predict")]
+    fields += [(":authority", "localhost"), ("content-type", "application/grpc"), ("te", "trailers")]
+    headers = b"".join(bytes([0, len(name), *name.encode(), len(value), *value.encode()]) for name, value in fields)
+    with running(folder, "toy", limits=Limits(max_images=rows), batching=BIG) as place:
+        with socket.create_connection(("127.0.0.1", int(place.grpc.rpartition(":")[2]))) as one:
+            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack("!HI", 4, 0)))
+            one.sendall(frame(1, 4, 1, headers) + frame(0, 1, 1, b"\0" + len(data).to_bytes(4, "big") + data))
+            wait(lambda: 'requests_total{code="OK",port="grpc"' in figures(place))
+            threading.Event().wait(0.1)  # until the answer is made
+            assert float(figures(place).split("maskx_held_bytes ")[-1].split()[0]) > 4 * rows
+        wait(lambda: "maskx_held_bytes 0.0" in figures(place))
 
 
 def test_nobody_can_keep_threads_with_reflection(place, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""How gRPC's messages are read: few at a time, none that takes long to arrive; with errors and the access log."""
+"""Reads gRPC's messages: few at a time, none that takes long. Counts answers, reports errors, writes the access log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Arrivals(grpc.ServerInterceptor):
     made to take a stream of them, which is read when we say so; a client sees no difference.
 
     Args:
-        budget: of the bytes of all requests.
+        budget: of the bytes of all requests and answers.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -58,7 +58,7 @@ class Arrivals(grpc.ServerInterceptor):
         def unary(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with _reported(method, context):
                 for message in arrived(requests, context):
-                    return handler.unary_unary(message, context)
+                    return self._counted(serialize(handler.unary_unary(message, context)), context)
                 raise ServingError(codes.INVALID_ARGUMENT, "the request has no message")
 
         def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -70,7 +70,15 @@ class Arrivals(grpc.ServerInterceptor):
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, None, serialize)
-        return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
+        return grpc.stream_unary_rpc_method_handler(unary, None, None)
+
+    def _counted(self, answer: bytes, context: grpc.ServicerContext) -> bytes:
+        """The answer, which counts until gRPC has sent all of it, or the client has gone."""
+        share = Share(self._budget)
+        share.set(len(answer), refuse=False)
+        if not context.add_callback(lambda: share.set(0)):
+            share.set(0)
+        return answer
 
     def _receive(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
         """The next message; None at the end."""

@@ -112,10 +112,10 @@ class GrpcPort:
                 seconds=context.time_remaining(),
                 on_task=on_task,
             )
-        response = messages.PredictResponse()
-        response.model_spec.CopyFrom(self._answered(number, signature))
-        for name, value in found.items():
-            response.outputs[name].CopyFrom(to_proto(value))
+            response = messages.PredictResponse()
+            response.model_spec.CopyFrom(self._answered(number, signature))
+            for name, value in found.items():
+                response.outputs[name].CopyFrom(to_proto(value))
         return response
 
     def _read(self, data: bytes) -> tuple[tuple[str, int | None], str, Arrays, list[str]]:
