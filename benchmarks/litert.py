@@ -29,8 +29,9 @@ from maskx_tf.export import litert, onnx
 from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.masks.paste import paste
+from maskx_tf.masks.rgb import read_image
 from maskx_tf.models.inference import Predictor
-from maskx_tf.prediction.images import ImagePredictor, read_image
+from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.evaluation_data import EvaluationData, open_data, original_pixels
 from maskx_tf.tasks.images import find_images

@@ -41,7 +41,7 @@ def main() -> None:
     asked = parser.parse_args()
 
     import_tensorflow()  # without its notes about the machine
-    from maskx_tf.prediction.images import read_image
+    from maskx_tf.masks.rgb import read_image
 
     dataset = readers.for_evaluation([readers.DataFiles(asked.images, asked.annotations, masks_b=asked.masks_b)])
     files = {Path(str(record.file)).name: record for record in dataset.images}

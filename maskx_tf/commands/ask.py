@@ -49,7 +49,7 @@ def ask(
 
     if "://" not in address and not address.rpartition(":")[2].isdigit():
         raise BadInput(f"{address}: expected HOST:PORT, such as localhost:8500, or http://HOST:PORT")
-    files = [file for file in find_images(images) if file.suffix.lower() in SERVED_SUFFIXES]
+    files = list(find_images(images, SERVED_SUFFIXES))
     if not files:
         raise BadInput(f"{' '.join(images)}: no image there ({', '.join(SERVED_SUFFIXES)})")
     a_classes = None if labels is None else _read_labels(labels)
@@ -124,16 +124,12 @@ def _read_labels(path: Path) -> set[str] | None:
 
 
 def _draw(path: Path, file: Path, answer: Answer, a_classes: set[str] | None) -> None:
-    import numpy as np
-    from PIL import Image, ImageOps
-
+    from maskx_tf.masks.rgb import read_image
     from maskx_tf.tasks.pictures import write_picture
     from maskx_tf.visualize import draw, enlarged
 
-    with Image.open(file) as image:
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     found, names = answer.numbered()
-    write_picture(path, draw(*enlarged(pixels, found), names, a_classes=a_classes, mode=answer.paste))
+    write_picture(path, draw(*enlarged(read_image(file), found), names, a_classes=a_classes, mode=answer.paste))
 
 
 def _results(answer: Answer, image_id: int) -> list[dict[str, object]]:

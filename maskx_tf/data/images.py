@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from maskx_tf.data.dataset import ImageRecord
 from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.paths import first_file
 from maskx_tf.errors import reason
-from maskx_tf.masks.rgb import to_rgb
+from maskx_tf.masks.rgb import rotation, upright_rgb
 
 # What is taken for an image, by what it holds; MPO is how Pillow calls the JPEG files of some cameras.
 IMAGE_TYPES = {
@@ -35,21 +34,7 @@ IMAGE_SUFFIXES = tuple(
     for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
     for written in (suffix, suffix.upper())
 )
-ROTATION = 0x0112  # EXIF's tag of how the camera was held
-TURNS = {  # its values, and what brings the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 QUARTER_TURNS = (5, 6, 7, 8)  # those that exchange width and height
-
-# Pillow warns of large images (those that would fill the memory are errors) and of odd metadata. Once for all: images
-# are opened in threads, where warnings cannot be switched off for a while.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def find_image(folder: Path, stem: str) -> Path | None:
@@ -80,25 +65,16 @@ def open_image(file: Path | bytes) -> Iterator[Image.Image]:
 def size_of(file: Path | bytes) -> tuple[int, int]:
     """Width and height of an image as people see it, after EXIF turned it, from its header."""
     with open_image(file) as image:
-        turned = _rotation(image) in QUARTER_TURNS
+        turned = rotation(image) in QUARTER_TURNS
         width, height = image.size[::-1] if turned else image.size
         if max(width, height) > MAX_IMAGE_SIDE:
             raise Unfit(f"expected at most {MAX_IMAGE_SIDE} pixels a side, found {width} x {height}", "broken_image")
         return width, height
 
 
-def _rotation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # which Pillow turns itself
-        return 1
-    try:
-        return int(image.getexif().get(ROTATION, 1))
-    except Exception:  # broken EXIF data, which no decoder of pixels minds
-        return 1
-
-
 def is_annotated_unturned(image: Image.Image, width: int, height: int) -> bool:
     """Whether the annotator of an image of these sizes saw it as it is stored, though EXIF gives it a quarter turn."""
-    return _rotation(image) in QUARTER_TURNS and image.size == (width, height) and width != height
+    return rotation(image) in QUARTER_TURNS and image.size == (width, height) and width != height
 
 
 def load_pixels(record: ImageRecord) -> NDArray[np.uint8]:
@@ -109,17 +85,14 @@ def load_pixels(record: ImageRecord) -> NDArray[np.uint8]:
     """
     with open_image(record.file) as image:
         try:
-            as_stored = is_annotated_unturned(image, record.width, record.height)
-            image.load()
-            turn = None if as_stored else TURNS.get(_rotation(image))
-            upright = image if turn is None else image.transpose(turn)
-            colour = to_rgb(upright)
+            pixels = upright_rgb(image, turn=not is_annotated_unturned(image, record.width, record.height))
         except Exception as error:
             raise Unfit(f"expected a whole image: {reason(error)}", "broken_image") from None
-    if colour.size != (record.width, record.height):
-        found = f"{colour.width} x {colour.height}"
+    height, width = pixels.shape[:2]
+    if (width, height) != (record.width, record.height):
+        found = f"{width} x {height}"
         raise Unfit(f"expected {record.width} x {record.height} pixels, as recorded, found {found}", "image_size")
-    return np.asarray(colour)
+    return pixels
 
 
 def id_map(file: Path | bytes) -> NDArray[np.int32]:

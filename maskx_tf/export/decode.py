@@ -1,7 +1,7 @@
 """Decodes image files to canvases inside a graph; a bad file does not harm the others of its batch.
 
 TensorFlow's decoders fail for the whole batch. Here each image is an element of a small `tf.data` pipeline that drops
-what fails; what is missing at its end was broken. Pixels are those of `predict.read_image`: turned upright, grey
+what fails; what is missing at its end was broken. Pixels are those of `masks.rgb.read_image`: turned upright, grey
 repeated, transparency dropped, of 16 bits the upper 8.
 """
 

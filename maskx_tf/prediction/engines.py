@@ -22,9 +22,10 @@ from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import open_regular
 from maskx_tf.masks.outputs import detections_of
+from maskx_tf.masks.rgb import upright_rgb
 from maskx_tf.models.inference import Predictor
 from maskx_tf.ops import images as image_ops
-from maskx_tf.prediction.images import letterbox_for, pixels_of
+from maskx_tf.prediction.images import letterbox_for
 from maskx_tf.prediction.rows import OK, EngineAnswer
 from maskx_tf.structures import PASTE_MODES
 
@@ -213,7 +214,7 @@ def _decoded(data: bytes, most: int) -> NDArray[np.uint8]:
             if image.width * image.height > most:
                 found = f"{image.width} x {image.height} pixels"
                 raise _Unreadable(f"too_large: expected at most {most} pixels, found {found}")
-            return pixels_of(image)
+            return upright_rgb(image)
     except UnidentifiedImageError:
         raise _Unreadable("not_an_image: expected an image file") from None
     except _Unreadable:

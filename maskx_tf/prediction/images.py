@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput, reason
-from maskx_tf.files import open_regular
-from maskx_tf.masks.rgb import to_rgb
+from maskx_tf.masks.rgb import read_image, upright_rgb
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import images as image_ops
@@ -40,25 +39,8 @@ class View(NamedTuple):
     flip: bool = False
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The pixels of an image file as people see them: uint8 [H, W, 3], turned upright by its EXIF orientation.
-
-    Grey images get three equal channels, of 16 bits the upper 8 stay, transparency is dropped.
-
-    Raises:
-        BadInput: the file is no readable image.
-    """
-    try:
-        with open_regular(path) as file, Image.open(file) as image:
-            return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
-    except UnidentifiedImageError:
-        raise BadInput(f"{os.fspath(path)}: expected an image, found a file of another kind") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{os.fspath(path)}: expected an image: {reason(error)}") from None
-
-
 def pixels_of(image: ImageLike) -> NDArray[np.uint8]:
-    """The pixels of an image, uint8 [H, W, 3], whatever holds it; see `read_image`.
+    """The pixels of an image, uint8 [H, W, 3], whatever holds it; see `masks.rgb.upright_rgb`.
 
     Raises:
         BadInput: a file or a Pillow image cannot be read, or an array is not uint8 [H, W, 3].
@@ -70,8 +52,8 @@ def pixels_of(image: ImageLike) -> NDArray[np.uint8]:
     if not isinstance(image, Image.Image):
         return read_image(image)
     try:
-        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
-    except (OSError, SyntaxError, ValueError) as error:
+        return upright_rgb(image)
+    except Exception as error:  # the decoders raise errors of any type
         raise BadInput(f"image: {reason(error)}") from None
 
 

@@ -15,7 +15,8 @@ from maskx_tf.export import litert, onnx, saved_model
 from maskx_tf.export.device import Runner, letterbox
 from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.files import Json, read_json
-from maskx_tf.prediction.images import ImagePredictor, read_image
+from maskx_tf.masks.rgb import read_image
+from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import find_images
 

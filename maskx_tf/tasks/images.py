@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from maskx_tf.errors import BadInput
@@ -14,8 +14,12 @@ from maskx_tf.structures import Detections
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def find_images(names: Sequence[str]) -> Iterator[Path]:
+def find_images(names: Sequence[str], suffixes: Collection[str] = SUFFIXES) -> Iterator[Path]:
     """The image files that files, folders and patterns name, each once, in order.
+
+    Args:
+        names: of files, folders and patterns.
+        suffixes: of the images in a folder; a file that a name or pattern fits may have any.
 
     Raises:
         BadInput: nothing has this name.
@@ -24,7 +28,7 @@ def find_images(names: Sequence[str]) -> Iterator[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES)
+            found = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in suffixes)
         elif path.exists():
             found = [path]
         else:

@@ -192,7 +192,7 @@ def predict_files(
     pixels = (pixels_of(file) for file in files)
     for file, found in zip(files, _predictions(model, find, pixels, score, steps, progress), strict=True):
         count += len(found.names)
-        if pictures is not None:
+        if drawings:
             write_picture(drawings[file], found.drawn())
         if results is not None:
             entries += found.as_coco(numbers[file])

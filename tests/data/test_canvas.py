@@ -17,7 +17,8 @@ from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.export import decode, device
 from maskx_tf.export.signatures import Labels, Signatures
-from maskx_tf.prediction.images import ImagePredictor, View, read_image
+from maskx_tf.masks.rgb import read_image
+from maskx_tf.prediction.images import ImagePredictor, View
 from tests.data.batches import PLAIN, take, turned
 from tests.models.small import config, small_model
 

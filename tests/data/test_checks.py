@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskx_tf.data import images
 from maskx_tf.data.checks import EXAMPLES, Findings, check
 from maskx_tf.data.formats.readers import DataFiles, for_training, read
 from maskx_tf.data.formats.records import Unfit
@@ -19,6 +18,7 @@ from maskx_tf.data.images import load_pixels
 from maskx_tf.data.problems import PROBLEM_KINDS
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
+from maskx_tf.masks.rgb import ROTATION
 from tests.data import samples
 from tests.data.samples import HEIGHT, POLYGON, WIDTH, blob, coco_data, write_json
 
@@ -52,7 +52,7 @@ def _truncate(path: Path, share: float = 0.6) -> None:
 
 def _turned(path: Path) -> None:
     exif = Image.Exif()
-    exif[images.ROTATION] = 6
+    exif[ROTATION] = 6
     samples.picture(path, exif=exif)
 
 

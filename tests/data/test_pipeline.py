@@ -18,9 +18,9 @@ from maskx_tf.data.formats.readers import DataFiles
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples
 from maskx_tf.masks import paste as paste_ops
+from maskx_tf.masks.rgb import read_image
 from maskx_tf.ops import images as image_ops
 from maskx_tf.ops.batches import targets_of
-from maskx_tf.prediction import images as predict
 from maskx_tf.structures import MASK_SIDE
 from tests.data.batches import INPUT, PLAIN, VARIED, Batches, assert_equal, take
 
@@ -72,7 +72,7 @@ def test_evaluation_shows_each_image_once_and_as_it_is(dataset: Dataset, images:
     assert not flat["gt_valid"][10:].any()
     assert (flat["image_sizes"] > 0).all()
     for place, record in enumerate(dataset.images):
-        pixels = predict.read_image(str(record.file))
+        pixels = read_image(str(record.file))
         resized = image_ops.resize_to_fit(tf.constant(pixels), canvas=(96, 96), short_side=64, long_side=96)
         height, width, _ = resized.shape
         np.testing.assert_array_equal(flat["images"][place, :height, :width], np.round(resized))

@@ -18,8 +18,8 @@ from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.errors import BadInput
 from maskx_tf.masks import rle
+from maskx_tf.masks.rgb import read_image
 from maskx_tf.names import COCO
-from maskx_tf.prediction import images as predict
 from tests.data import samples
 from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
 
@@ -54,13 +54,13 @@ def test_pixels_are_those_that_prediction_sees(tmp_path: Path) -> None:
     turned(tmp_path / "turned6.png", 6, colour)
     records = []
     for path in sorted(tmp_path.iterdir()):
-        height, width, _ = predict.read_image(path).shape
+        height, width, _ = read_image(path).shape
         records.append(ImageRecord(path.name, path, width, height))
     seen = examples.from_dataset(Dataset("kinds", ("one",), (1,), tuple(records)))
     large = InputConfig(canvas=(64, 64), short_side=30, long_side=44)
     batches = take(pipeline.evaluation(seen, PLAIN, large, batch=1))
     for batch, record in zip(batches, records, strict=True):
-        expected = predict.read_image(str(record.file))
+        expected = read_image(str(record.file))
         height, width, _ = expected.shape
         np.testing.assert_array_equal(batch["images"][0, :height, :width], expected, err_msg=str(record.id))
         assert not batch["images"][0, height:].any()

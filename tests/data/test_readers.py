@@ -18,7 +18,6 @@ from pycocotools.cocoeval import COCOeval
 from scipy.io import savemat
 
 from maskx_tf import files
-from maskx_tf.data import images
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, MaskFile, bitmap
 from maskx_tf.data.formats import coco_write
 from maskx_tf.data.formats.readers import READERS, DataFiles, for_evaluation, for_training, read
@@ -27,6 +26,7 @@ from maskx_tf.data.images import id_map, load_pixels, size_of
 from maskx_tf.data.problems import Problem
 from maskx_tf.data.threads import in_threads
 from maskx_tf.errors import BadInput
+from maskx_tf.masks.rgb import ROTATION
 from tests.data import samples
 from tests.data.samples import HEIGHT, SAMPLES, WIDTH, blob
 
@@ -268,13 +268,13 @@ def test_mask_folder_refuses_soft_edges(tmp_path: Path) -> None:
 
 def test_images_are_seen_as_they_were_annotated(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[images.ROTATION] = 6  # the camera was held on its side
+    exif[ROTATION] = 6  # the camera was held on its side
     turned = samples.picture(tmp_path / "a.png", 30, 20, exif=exif)
     raw = np.asarray(Image.open(turned))
     assert size_of(turned) == (20, 30)
     np.testing.assert_array_equal(load_pixels(ImageRecord(1, turned, 20, 30)), np.rot90(raw, -1))
     np.testing.assert_array_equal(load_pixels(ImageRecord(1, turned, 30, 20)), raw)
-    exif[images.ROTATION] = 8
+    exif[ROTATION] = 8
     for name in ("b.tif", "b.webp"):
         turned = tmp_path / name
         Image.fromarray(raw).save(turned, exif=exif, lossless=True)

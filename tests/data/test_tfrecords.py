@@ -25,7 +25,7 @@ from maskx_tf.data.dataset import Dataset, ImageRecord
 from maskx_tf.data.pipeline import batches as pipeline
 from maskx_tf.data.pipeline import examples, tfrecords, tfrecords_write
 from maskx_tf.errors import BadInput
-from maskx_tf.prediction import images as predict
+from maskx_tf.masks.rgb import read_image
 from tests import disk
 from tests.data import samples, scenes
 from tests.data.batches import INPUT, PLAIN, VARIED, assert_equal, take, turned
@@ -232,7 +232,7 @@ def test_images_of_any_kind_come_back_as_prediction_sees_them(tmp_path: Path) ->
     turned(folder / "turned.jpg", 6, colour)
     records = []
     for path in sorted(folder.iterdir()):
-        height, width, _ = predict.read_image(path).shape
+        height, width, _ = read_image(path).shape
         records.append(ImageRecord(path.name, path, width, height))
     # Some data sets have their images inside.
     records.append(records[-1]._replace(id="inside", file=(folder / "turned.jpg").read_bytes()))
@@ -241,7 +241,7 @@ def test_images_of_any_kind_come_back_as_prediction_sees_them(tmp_path: Path) ->
     found = take(pipeline.evaluation(tfrecords.open_records(tmp_path / "out"), DataConfig(), large, batch=1))
     for batch, record in zip(found, records, strict=True):
         path = folder / "turned.jpg" if isinstance(record.file, bytes) else record.file
-        expected = predict.read_image(path)
+        expected = read_image(path)
         np.testing.assert_array_equal(batch["images"][0, : record.height, : record.width], expected, err_msg=record.id)
     # Images that TensorFlow reads as we do are kept as they were.
     written = (tmp_path / "out" / "records-00000-of-00001.tfrecord").read_bytes()

@@ -13,8 +13,8 @@ import tensorflow as tf
 from PIL import Image
 
 from maskx_tf.export import decode, headers
+from maskx_tf.masks.rgb import read_image
 from maskx_tf.ops.images import letterbox
-from maskx_tf.prediction.images import read_image
 from tests.export.exported import encoded, picture
 
 CANVAS = (64, 64)

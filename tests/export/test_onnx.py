@@ -15,8 +15,9 @@ import tensorflow as tf
 from maskx_tf import cli
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device, onnx
+from maskx_tf.masks.rgb import read_image
 from maskx_tf.ops import masks, nms
-from maskx_tf.prediction.images import ImagePredictor, read_image
+from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.tasks import export
 from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
 from tests.models.small import assert_same_detections

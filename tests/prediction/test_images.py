@@ -15,12 +15,16 @@ from pycocotools import mask as coco_mask
 
 from maskx_tf.cli import run
 from maskx_tf.config import Config, ModelConfig
+from maskx_tf.data.dataset import ImageRecord
+from maskx_tf.data.images import load_pixels
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import paste, paste_crops
 from maskx_tf.masks.results import coco_results
+from maskx_tf.masks.rgb import read_image
 from maskx_tf.masks.steps import MaskSteps
 from maskx_tf.models.build import build
-from maskx_tf.prediction.images import ImagePredictor, View, read_image
+from maskx_tf.prediction import engines
+from maskx_tf.prediction.images import ImagePredictor, View, pixels_of
 from maskx_tf.prediction.views import Look, agreed
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_files
@@ -129,6 +133,16 @@ def test_image_files(tmp_path, picture) -> None:
     exif[274] = 6  # to be turned by a quarter, clockwise
     rotated.save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(picture, -1))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF file", b"Exif\0\0II*\0\x08\0\0\0\x01\0", b"Exif\0\0"])
+def test_broken_exif_data_harm_no_image(tmp_path, picture, exif) -> None:
+    file = tmp_path / "photo.webp"
+    Image.fromarray(picture).save(file, exif=exif, lossless=True)
+    with Image.open(file) as image:
+        seen = [read_image(file), pixels_of(image), engines._decoded(file.read_bytes(), 10_000)]
+    for pixels in (*seen, load_pixels(ImageRecord(1, file, 80, 60))):
+        np.testing.assert_array_equal(pixels, picture)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])

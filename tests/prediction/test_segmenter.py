@@ -95,7 +95,7 @@ def test_a_disk_that_fails_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "pixels_of", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr(engines, "upright_rgb", lambda image: pytest.fail("decoded"))
     with pytest.raises(engines._Unreadable, match="too_large: expected at most 4000 pixels, found 64 x 64 pixels"):
         engines._decoded(IMAGES[0][1], 4000)
 

@@ -6,17 +6,21 @@ import json
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 pytest.importorskip("tensorflow_serving.apis", reason="the extra dev is missing")
 
 from maskx_tf import cli
-from maskx_tf.serving.client import Client, ServingError, Tls, transport
+from maskx_tf.commands.ask import _draw
+from maskx_tf.serving.client import Answer, Client, ServingError, Tls, transport
+from maskx_tf.structures import Detections
 from tests.export.exported import CATEGORY_IDS, detections, encoded, exported, picture, signatures
 from tests.models.small import assert_same_detections
 from tests.serving.official import server
@@ -252,6 +256,60 @@ def test_command_without_an_answer(served, capsys, tmp_path) -> None:
     assert ask(capsys, served[0], tmp_path / "none.png")[0] == 2
     assert ask(capsys, served[0], tmp_path / "1.png", "--roots", tmp_path / "none.pem")[0] == 2
     assert ask(capsys, served[0], tmp_path / "1.png", "--labels", tmp_path / "1.png")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:8501/v1/models/pets", "expected host:port, http://host:port or https://host:port"),
+        ("http://127.0.0.1:port", "expected host:port, http"),
+        ("http://127.0.0.1:99999", "expected host:port, http"),
+        ("http://[::1", "expected host:port, http"),
+        ("http://", "expected host:port, http"),
+        ("https://127.0.0.1:8501", "the certificates to trust are none in PEM"),
+    ],
+)
+def test_addresses_that_are_none(capsys, tmp_path, address, said) -> None:
+    (tmp_path / "1.png").write_bytes(FILE)
+    code, _, err = ask(capsys, address, tmp_path / "1.png", "--roots", tmp_path / "1.png")
+    assert (code, err.count("\n"), said in err) == (2, 1, True)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"<html>", b'{"outputs": [1]}'])
+def test_another_server_of_http(capsys, tmp_path, body) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "1.png").write_bytes(FILE)
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+        code, _, err = ask(capsys, f"http://127.0.0.1:{other.server_port}", tmp_path / "1.png")
+        other.shutdown()
+    assert (code, err.count("\n")) == (2, 1)
+    assert "UNKNOWN: expected a JSON object with 'outputs', found b" in err
+
+
+def test_files_that_are_named_go_to_the_server(served, capsys, tmp_path) -> None:
+    for name in ("photo", "b.bmp"):
+        (tmp_path / name).write_bytes(FILE)
+    assert ask(capsys, served[0], tmp_path / "photo", tmp_path / "b.bmp", "--model", "pets")[0] == 0
+    assert ask(capsys, served[0], tmp_path, "--model", "pets")[0] == 2  # in a folder, the suffix tells
+
+
+def test_pictures_of_16_bits_are_drawn_as_the_server_sees_them(tmp_path) -> None:
+    Image.fromarray(np.full([400, 500], 100 * 257, np.uint16)).save(tmp_path / "deep.png")
+    nothing = Detections(np.zeros([0, 4]), np.zeros(0), np.zeros(0, int), np.zeros(0, bool))
+    _draw(tmp_path / "out.png", tmp_path / "deep.png", Answer(nothing, (), (400, 500), "ok", "continuous"), None)
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert set(np.unique(drawn)) == {100}
 
 
 def test_command_wants_a_port(capsys) -> None:

@@ -14,6 +14,8 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,9 @@ class Client:
         retries: how often a request is sent again to a server that is not there, or says that it is unavailable.
         tls: encrypts gRPC; for https certificates other than the system's.
         max_bytes: of a message, either way.
+
+    Raises:
+        ValueError: the address is none of these, or a certificate cannot be read.
     """
 
     def __init__(
@@ -55,14 +60,12 @@ class Client:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         target = Target(model, version, label)
-        scheme, separator, rest = address.partition("://")
-        if not separator:
+        if "://" not in address:
             self._transport: Grpc | Rest = Grpc(address, target, tls, max_bytes)
-        elif scheme in ("http", "https"):
-            secure = (tls or Tls()) if scheme == "https" else None
-            self._transport = Rest(rest.rstrip("/"), target, secure, max_bytes)
         else:
-            raise ValueError(f"address {address!r}, expected host:port, http://host:port or https://host:port")
+            scheme, place = _split(address)
+            secure = (tls or Tls()) if scheme == "https" else None
+            self._transport = Rest(place, target, secure, max_bytes)
         self._timeout, self._retries = timeout, retries
 
     def detect(self, image: Image, *, parts: Sequence[str] | None = None, timeout: float | None = None) -> Answer:
@@ -164,6 +167,18 @@ def read_tls(roots: str | None, key: str | None = None, certificate: str | None 
 def _read(path: str | os.PathLike[str]) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def _split(address: str) -> tuple[str, str]:
+    """Scheme, and host with port, of an address that holds nothing else."""
+    try:
+        parts = urlsplit(address.rstrip("/"))
+        HTTPConnection(parts.hostname or "", parts.port)  # which opens nothing, and refuses what is no name or port
+        if parts.scheme in ("http", "https") and parts.netloc and parts.geturl() == f"{parts.scheme}://{parts.netloc}":
+            return parts.scheme, parts.netloc
+    except (ValueError, HTTPException):
+        pass
+    raise ValueError(f"address {address!r}, expected host:port, http://host:port or https://host:port")
 
 
 def _pixels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

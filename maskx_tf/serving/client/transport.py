@@ -20,7 +20,14 @@ import numpy as np
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto, to_proto
 from maskx_tf.serving.client.answers import OUTPUT_TYPES
-from maskx_tf.serving.status import DEADLINE_EXCEEDED, HTTP_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, ServingError
+from maskx_tf.serving.status import (
+    DEADLINE_EXCEEDED,
+    HTTP_CODES,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    UNKNOWN,
+    ServingError,
+)
 
 Arrays = dict[str, np.ndarray]
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts, doubled each time
@@ -138,7 +145,7 @@ class Rest:
         """Named outputs of a signature; all if none are named. They are dropped here: JSON has no output filter."""
         columns = {name: _to_json(array) for name, array in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
-        answer = self._call("POST", self._path + ":predict", body, timeout)["outputs"]
+        answer = self._call("POST", self._path + ":predict", body, timeout, "outputs", dict)
         return {
             name: np.array(values, OUTPUT_TYPES.get(name))
             for name, values in answer.items()
@@ -147,8 +154,8 @@ class Rest:
 
     def states(self, timeout: float) -> dict[int, str]:
         """Versions of the model and what state they are in."""
-        answer = self._call("GET", self._path, None, timeout)
-        return {int(one["version"]): str(one["state"]) for one in answer["model_version_status"]}
+        answer = self._call("GET", self._path, None, timeout, "model_version_status", list)
+        return {int(one["version"]): str(one["state"]) for one in answer}
 
     def close(self) -> None:
         """Ends the connections of all threads; requests under way fail."""
@@ -156,7 +163,8 @@ class Rest:
             connection.close()
         self._open.clear()
 
-    def _call(self, method: str, path: str, body: bytes | None, timeout: float) -> Any:
+    def _call(self, method: str, path: str, body: bytes | None, timeout: float, key: str, kind: type[T]) -> T:
+        """The value of a key in the answer."""
         connection = self._connection(timeout)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
@@ -177,8 +185,11 @@ class Rest:
             answer = {"error": data[:200].decode("utf-8", "replace")}
         if response.status != 200:
             reason = str(answer.get("error", "")) if isinstance(answer, Mapping) else ""
-            raise ServingError(HTTP_CODES.get(response.status, "UNKNOWN"), reason or response.reason)
-        return answer
+            raise ServingError(HTTP_CODES.get(response.status, UNKNOWN), reason or response.reason)
+        found = answer.get(key) if isinstance(answer, Mapping) else None
+        if not isinstance(found, kind):
+            raise ServingError(UNKNOWN, f"expected a JSON object with {key!r}, found {data[:100]!r}")
+        return found
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         """This thread's connection, whose every step may take so many seconds."""
@@ -206,7 +217,10 @@ class Rest:
 def _context(tls: Tls) -> ssl.SSLContext:
     if tls.key is not None or tls.certificate is not None:
         raise ValueError("a client's own certificate works over gRPC alone")
-    return ssl.create_default_context(cadata=None if tls.roots is None else tls.roots.decode())
+    try:
+        return ssl.create_default_context(cadata=None if tls.roots is None else tls.roots.decode())
+    except (ssl.SSLError, ValueError):
+        raise ValueError("the certificates to trust are none in PEM") from None
 
 
 def _to_json(array: np.ndarray) -> Any:
