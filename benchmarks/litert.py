@@ -2,9 +2,9 @@
 
 MODEL is a model folder, IMAGES a folder of pictures. A COCO file may follow, names of forms if not all are wanted, and
 settings such as model.rpn.post_nms_test=100. Forms are LiteRT's precisions, onnx (ONNX Runtime), and python and bf16:
-TensorFlow with and without bfloat16. Printed are size, latency, and how much of what the Python model finds is found
-again: at IoU over .9 with the same class; with the COCO file, of its images alone, also the average precision of boxes
-and masks, in percent.
+TensorFlow without and with bfloat16. Prints size, latency, and the share of the Python model's detections that are
+matched: with one of the same class at an IoU over .9. With the COCO file, only its images are used, and the average
+precision of boxes and masks is printed in percent.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COLUMNS = (
     "MB",
     "ms an image",
     "detections",
-    "found again",
+    "matched",
     "mask IoU",
     "largest box error, px",
     "box AP",
@@ -130,7 +130,7 @@ def _precision(plain: ExportModel, data: EvaluationData, find: Finder) -> list[s
 def _agreement(
     found: list[Detections], expected: list[Detections], sizes: list[Any], size_mode: str
 ) -> tuple[str, str, str]:
-    total, again, overlaps, errors = 0, 0, [], [0.0]
+    total, matched, overlaps, errors = 0, 0, [], [0.0]
     for ours, theirs, (height, width) in zip(found, expected, sizes, strict=True):
         total += len(theirs.boxes)
         if not len(ours.boxes) or not len(theirs.boxes):
@@ -138,7 +138,7 @@ def _agreement(
         iou = np.where(ours.classes[:, None] == theirs.classes[None], _iou(ours.boxes, theirs.boxes), 0.0)
         best = iou.argmax(axis=0)
         for theirs_index in np.flatnonzero(iou.max(axis=0) > 0.9):
-            again += 1
+            matched += 1
             pair = (ours, best[theirs_index]), (theirs, theirs_index)
             errors.append(float(np.abs(ours.boxes[best[theirs_index]] - theirs.boxes[theirs_index]).max()))
             if theirs.masks is not None:
@@ -148,7 +148,7 @@ def _agreement(
                 )
                 overlaps.append((one & other).sum() / (one | other).sum() if (one | other).any() else 1.0)
     mean = f"{np.mean(overlaps):.3f}" if overlaps else "-"
-    return f"{again / max(total, 1):.3f}", mean, f"{max(errors):.3f}"
+    return f"{matched / max(total, 1):.3f}", mean, f"{max(errors):.3f}"
 
 
 def _iou(boxes: Any, others: Any) -> Any:

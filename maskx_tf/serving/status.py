@@ -56,10 +56,10 @@ class ServingError(Exception):
         self.number = HTTP_NUMBERS.get(code, 500) if number is None else number
 
     def copy(self) -> ServingError:
-        """The same error without its past, to be kept or to be raised after it was kept.
+        """Returns the same error without its traceback, to be stored, or raised after it was stored.
 
-        An error refers to the frames that it came through, and those to all that they hold, such as images. Where one
-        of them refers to the error, all of it stays in memory until Python looks for such circles.
+        An exception refers to its stack frames, and they refer to their variables, such as images. If one of these
+        refers to the stored exception, this reference cycle stays in memory until Python's garbage collector runs.
         """
         return ServingError(self.code, self.reason, self.number)
 
