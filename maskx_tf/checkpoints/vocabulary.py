@@ -20,6 +20,7 @@ from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.checkpoints.variables import arrays, named
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput, listed
+from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 
 ClassRows = dict[str, np.ndarray]
@@ -194,7 +195,7 @@ def attach_masks(model: RCNN, config: Config, overrides: Sequence[str] = ()) -> 
         overrides: settings of the new branch, such as "model.transfer.layers=3".
 
     Raises:
-        BadInput: the model has masks already, or an override does not fit.
+        BadInput: the model has masks already, or an override does not fit or changes more than the new branch.
     """
     if "masks" in config.model.outputs:
         raise BadInput(f"expected a model of family faster_rcnn, found {config.model.family}, which has masks")
@@ -204,6 +205,11 @@ def attach_masks(model: RCNN, config: Config, overrides: Sequence[str] = ()) -> 
     if "masks" not in attached.model.outputs:
         raise BadInput(f"model.family: expected a family with masks, found {attached.model.family}")
     result = build_with(attached.model, None)
+    old, new = named(model), named(result)
+    changed = [name for name in old if name not in new or new[name].shape != old[name].shape]
+    changed += [name for name in new if name not in old and not name.startswith(("mask_head/", "transfer/", TABLE))]
+    if changed:
+        raise BadInput(f"expected settings that leave the detector as it is, found others for {listed(changed)}")
     _assign(result, arrays(model))
     return result, attached
 
@@ -258,12 +264,20 @@ def _assign(model: RCNN, values: Iterable[tuple[str, np.ndarray]]) -> None:
         variables[name].assign(value)
 
 
+def _policy_for(names: Sequence[str], masks: str | list[str] | Json | None) -> str | list[str] | Json | None:
+    """A policy of masks without the classes that are no more, or None if it does not fit those that are left."""
+    if isinstance(masks, list):
+        return [name for name in masks if name in names] or None
+    if isinstance(masks, dict) and masks["random"]["a"] > len(names):
+        return None
+    return masks
+
+
 def _with_names(config: Config, names: Sequence[str]) -> Config:
     settings = config.model_dump(mode="json")
     settings["model"]["class_names"] = list(names)
-    masks = settings["data"]["masks"]
-    if isinstance(masks, list):  # of classes that are no more, training can see no masks
-        settings["data"]["masks"] = [name for name in masks if name in names] or "all"
+    settings["data"]["masks"] = _policy_for(names, settings["data"]["masks"]) or "all"
+    settings["evaluate"]["masks"] = _policy_for(names, settings["evaluate"]["masks"])
     keypoint = config.model.keypoint
     if keypoint.use:
         # Of no class named, all have keypoints; those that are added have none.

@@ -83,6 +83,14 @@ class ModelConfig(Section):
         return frozenset({"boxes", *masks, *keypoints})
 
     @property
+    def mask_side(self) -> int:
+        """Cells along each side of what the mask head draws."""
+        pooled = self.roi.mask_size
+        if self.backbone.neck == "c4":
+            pooled = -(-pooled // 2)  # res5, which lies before the head there, has stride 2
+        return self.mask.mlp_side or 2 * pooled
+
+    @property
     def has_transfer(self) -> bool:
         """Whether T makes the mask weights."""
         return self.family == "mask_x_rcnn"
@@ -118,10 +126,8 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _positions(self) -> ModelConfig:
         if self.family != "fcis":
-            if self.fcis != FcisConfig():
-                raise impossible(
-                    "fcis", f"nothing, for family {self.family} has no position-sensitive maps", "settings"
-                )
+            why = f"nothing, for family {self.family} has no position-sensitive maps"
+            refuse_unused(self.fcis, why, prefix="fcis.")
             return self
         if self.backbone.neck != "dc5":
             raise impossible("backbone.neck", "dc5, because family is fcis", self.backbone.neck)
@@ -141,6 +147,9 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _family(self) -> ModelConfig:
+        if self.family in ("faster_rcnn", "fcis"):
+            why = f"none, for family {self.family} has no mask head"
+            refuse_unused(self.mask, why, keys=["box_losses"], prefix="mask.")
         if not self.has_transfer:
             refuse_unused(self.transfer, f"nothing, for family {self.family} has no transfer", prefix="transfer.")
             return self

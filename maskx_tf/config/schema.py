@@ -121,5 +121,7 @@ class Config(Section):
             if "mask" in (self.evaluate.kinds or ()):
                 raise impossible("evaluate.kinds", f"box alone, {without}", list(self.evaluate.kinds or ()))
             if "segment_boxes" in (self.export.signatures or ()):
-                raise impossible("export.signatures", f"no segment_boxes, {without}", "it")
+                raise impossible(
+                    "export.signatures", f"no segment_boxes, {without}", list(self.export.signatures or ())
+                )
         return self

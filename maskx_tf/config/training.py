@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from maskx_tf.config.fields import Count, Flag, Float, Fraction, Int, Positive, Section, Seed, Text, impossible
+from maskx_tf.config.fields import (
+    Count,
+    Flag,
+    Float,
+    Fraction,
+    Int,
+    Positive,
+    Section,
+    Seed,
+    Text,
+    impossible,
+    refuse_unused,
+)
 from maskx_tf.files import Json
 from maskx_tf.plugins import DOTTED_NAME
 
@@ -131,12 +143,18 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _combination(self) -> TrainConfig:
+        if self.schedule == "cosine":
+            if self.drops:
+                refuse_unused(self, "none, because schedule is cosine", keys=["drops"])
+            refuse_unused(self, "nothing, because schedule is cosine", keys=["drop_factor"])
         if self.batch % self.accumulate:
             raise impossible("accumulate", f"a divisor of batch, which is {self.batch}", self.accumulate)
         if self.stages and self.stage != "all":
             raise impossible("stage", "all, because stages names what learns", self.stage)
         if self.stages[:1] == ("regions",):
-            raise impossible("stages", "another first than regions, which takes proposals from the one before it", "it")
+            raise impossible(
+                "stages", "another first than regions, which takes proposals from the one before it", list(self.stages)
+            )
         for stage in (self.stage, *self.stages[:1]):
             if stage in LATER_STAGES and self.weights is None:
                 raise impossible("weights", f"the trained detector on which stage {stage} builds", None)

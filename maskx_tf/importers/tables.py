@@ -276,7 +276,7 @@ def _mask_head(
         yield Assignment("mask_head/predictor/rows", predictor + ends[0], filters(own, total), leaves)
         yield Assignment("mask_head/predictor/bias", predictor + ends[1], rows(own, total), leaves)
     if config.mask.mlp_branch == "reference":
-        layout = dense_on_map(2 * config.roi.mask_size)
+        layout = dense_on_map(config.mask_side)
         yield from _pair("mask_head/mlp_branch/fc", "mask_mlp_logits_raw", layout, ends)
 
 

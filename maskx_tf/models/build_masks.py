@@ -35,13 +35,14 @@ def masks_of_classes(config: ModelConfig, pool: keras.layers.Layer, box: BoxBran
     softmax = mask.activation == "softmax"
     head: keras.layers.Layer
     if mask.head == "mlp":
-        side = mask.mlp_side or 2 * pool.size
-        head = MLPMaskHead(outputs, side=side, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head")
+        head = MLPMaskHead(
+            outputs, side=config.mask_side, width=mask.mlp_width, layers=mask.mlp_layers, name="mask_head"
+        )
     else:
         predictor = MaskPredictor(
             outputs + 1 if softmax else outputs, stddev=AGNOSTIC_STDDEV if outputs == 1 else None, name="predictor"
         )
-        head = FCNMaskHead(_mask_trunk(config), predictor, _mlp_branches(config, pool), name="mask_head")
+        head = FCNMaskHead(_mask_trunk(config), predictor, _mlp_branches(config), name="mask_head")
     return _branch(config, pool, head, None, box, portable)
 
 
@@ -70,7 +71,7 @@ def transferred_masks(
         name="transfer",
     )
     transfer.build((None, sum(sizes[settings.input])))
-    head = TransferredMaskHead(_mask_trunk(config), _mlp_branches(config, pool), name="mask_head")
+    head = TransferredMaskHead(_mask_trunk(config), _mlp_branches(config), name="mask_head")
     return _branch(config, pool, head, TransferredFilters(transfer, embeddings), box, portable), table
 
 
@@ -122,9 +123,9 @@ def _mask_trunk(config: ModelConfig) -> Trunk:
     return PixelTrunk(trunk, name="trunk") if mask.pixels else trunk
 
 
-def _mlp_branches(config: ModelConfig, pool: keras.layers.Layer) -> tuple[MLPBranch, ...]:
+def _mlp_branches(config: ModelConfig) -> tuple[MLPBranch, ...]:
     branch = config.mask.mlp_branch
-    return () if branch == "none" else (MLPBranch(branch, side=2 * pool.size, name="mlp_branch"),)
+    return () if branch == "none" else (MLPBranch(branch, side=config.mask_side, name="mlp_branch"),)
 
 
 def _read_table(path: str, classes: int) -> np.ndarray:

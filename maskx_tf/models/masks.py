@@ -230,7 +230,7 @@ def pooled_regions_of(batch: dict[str, tf.Tensor], side: int) -> PooledRegions:
         side: M.
     """
     one = {name: values[:, None] for name, values in batch.items()}
-    truth = tf.reshape(mask_ops.unpack_bits(batch["masks"]), [-1, 1, side, side])
+    truth = tf.reshape(mask_ops.unpack_bits(batch["masks"])[:, : side**2], [-1, 1, side, side])
     pixels = tf.cast(one["pixels"], tf.float32) if batch["pixels"].shape[1] else None
     return PooledRegions(
         pooled=tf.cast(one["pooled"], tf.float32),

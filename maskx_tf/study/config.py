@@ -190,6 +190,8 @@ class StudyConfig(Section):
     def _choices(self) -> StudyConfig:
         if self.choices and self.synthetic is None:
             raise impossible("choices", "synthetic data, which have a part to choose by", self.choices[0].name)
+        if self.choices and all(group.methods is not None for group in self.groups):
+            raise impossible("choices", "a group that runs every method, to choose by", self.choices[0].name)
         among = {name for choice in self.choices for name in choice.among}
         for method in self.methods:
             if method.start == "grabcut" and method.name in among:

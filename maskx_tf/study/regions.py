@@ -37,7 +37,7 @@ class VisibleMasks(NamedTuple):
     """Which masks of regions a method may see.
 
     Attributes:
-        packed: uint8 [n, M * M / 8]; zeros where there is none.
+        packed: uint8 [n, M * M / 8, rounded up]; zeros where there is none.
         has_mask: uint8 [n].
     """
 
@@ -95,7 +95,8 @@ def kind_of(config: Config) -> str:
     mask = config.model.mask
     jitter = f"{mask.jitter:g}" if mask.regions == "jittered" else ""
     pixels = "-pixels" if _reads_pixels(config) else ""
-    return f"{mask.regions}{jitter}-{config.model.roi.mask_size}-{mask.margin:g}{pixels}"
+    rois = "" if mask.rois is None else f"-rois{mask.rois}"
+    return f"{mask.regions}{jitter}-{config.model.roi.mask_size}-{mask.margin:g}{pixels}{rois}"
 
 
 def _reads_pixels(config: Config) -> bool:
@@ -120,7 +121,7 @@ def with_masks(regions: Regions, batches: Iterable[Batch], side: int) -> Visible
         side: M.
 
     """
-    packed = np.zeros([len(regions.classes), side * side // 8], np.uint8)
+    packed = np.zeros([len(regions.classes), -(-side * side // 8)], np.uint8)
     has_mask = np.zeros(len(regions.classes), np.uint8)
     for batch in batches:
         truth = targets_of(batch)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from maskx_tf import locks
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config
 from maskx_tf.data import opening, stats
@@ -80,24 +81,27 @@ def run(study: StudyConfig, out: Path, only: Sequence[str] = (), say: Say = lamb
 
     Raises:
         StudyStopped: by a signal.
-        BadInput: something does not fit.
+        BadInput: something does not fit, or another process runs a study in the folder.
     """
     places, path = Places(out), out / results.RESULTS
     every, wanted = cells_.cells_of(study), cells_.cells_of(study, only)
     for cell in wanted:  # what cannot be is said before anything runs
         cells_.cell_config(study, cell, places)
-    for place, cell in enumerate(wanted, 1):
-        digest = cells_.digest(study, cell, places)
-        line = results.read(path).get((cell.group.name, cell.method.name))
-        if line is not None and line["digest"] == digest:
-            continue
-        say(f"{cell.name}, cell {place} of {len(wanted)}")
-        facts = run_cell(Group(study, cell, places, say))
-        say(f"{cell.name}: {_in_words(facts['figures'])}")
-        results.add(path, {**facts, "digest": digest})
-        held = places.regions(cell.group)
-        if not any(_waits(study, other, places, path) for other in every if places.regions(other.group) == held):
-            shutil.rmtree(held, ignore_errors=True)
+    make_folder(out)
+    with locks.locked(out / fit.LOCK):
+        for place, cell in enumerate(wanted, 1):
+            digest = cells_.digest(study, cell, places)
+            line = results.read(path).get((cell.group.name, cell.method.name))
+            if line is not None and line["digest"] == digest:
+                continue
+            say(f"{cell.name}, cell {place} of {len(wanted)}")
+            facts = run_cell(Group(study, cell, places, say))
+            say(f"{cell.name}: {scoring.in_words(facts['figures'])}")
+            results.add(path, {**facts, "digest": digest})
+            held = places.regions(cell.group)
+            sharing = (other for other in every if places.regions(other.group) == held)
+            if not any(_waits(study, other, places, path) for other in sharing):
+                shutil.rmtree(held, ignore_errors=True)
 
 
 def _waits(study: StudyConfig, cell: Cell, places: Places, path: Path) -> bool:
@@ -276,7 +280,7 @@ def pooled(group: Group, config: Config, dataset: Dataset) -> tuple[Regions, reg
             seed=group.cell.group.seed,
             say=group.say,
         )
-        return held, regions.with_masks(held, batches(), config.model.mask.mlp_side or 2 * config.model.roi.mask_size)
+        return held, regions.with_masks(held, batches(), config.model.mask_side)
 
 
 def fresh(folder: Path, digest: str, say: Say) -> None:
@@ -291,9 +295,3 @@ def fresh(folder: Path, digest: str, say: Say) -> None:
                 folder.unlink()
     make_folder(path.parent)
     write_text(path, digest)
-
-
-def _in_words(figures: dict[str, dict[str, float]]) -> str:
-    last = figures[scoring.SCORED_PARTS[-1]]
-    shown = [f"{name[:-3]} {100 * last[name]:.1f}" for name in ("box/all/AP", "mask/A/AP", "mask/B/AP") if name in last]
-    return ", ".join(shown) if shown else "no figure"

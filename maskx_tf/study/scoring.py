@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,3 +69,10 @@ def score(
     held = evaluation_data.open_data(data, config.model.class_names)
     metrics = evaluate.score(predictor, config.model_copy(update={"data": data}), held, classes_a, options)
     return {name: round(value, 5) for name, value in metrics.flat(FIGURES).items()}
+
+
+def in_words(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """The main figures of the test part on one line."""
+    test = figures[SCORED_PARTS[-1]]
+    shown = [f"{name[:-3]} {100 * test[name]:.1f}" for name in ("box/all/AP", "mask/A/AP", "mask/B/AP") if name in test]
+    return ", ".join(shown) if shown else "no figure"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,7 +202,7 @@ def _chart(study: StudyConfig, figure: FigureConfig, points: dict[int, list[str]
     def of(method: str | None, groups: Sequence[str]) -> dict[str, float]:
         return values(lines, method, groups, B) if method else {}
 
-    for name, colour in zip(figure.methods, METHOD_COLOURS, strict=False):
+    for name, colour in zip(figure.methods, itertools.cycle(METHOD_COLOURS), strict=False):
         method = chosen(study, name, lines)
         more = {size: differences(of(method, groups), of(base, groups)) for size, groups in points.items()}
         means = [(size, sum(found) / len(found)) for size, found in more.items() if found]

@@ -227,6 +227,19 @@ def test_a_detector_gets_masks(models: dict[str, Model]) -> None:
         vocabulary.attach_masks(*before, ["model.family=faster_rcnn"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        (["model.backbone.fpn_channels=6"], "box_head/fc1/kernel, "),
+        (["model.backbone.neck=c5", "model.anchors.sizes=[[8.0]]"], "fpn/lateral2/bias, "),
+        (["model.keypoint={use: true, names: [tip], convs: 1, channels: 2}"], "keypoint_head/conv1/bias, "),
+    ],
+)
+def test_a_detector_stays_as_it_is(overrides: list[str], changed: str, models: dict[str, Model]) -> None:
+    with pytest.raises(BadInput, match=f"expected settings that leave the detector as it is, found .* for {changed}"):
+        vocabulary.attach_masks(*get(models, "faster"), overrides)
+
+
 def test_policies_of_masks_lose_dropped_classes(models: dict[str, Model]) -> None:
     network, config = get(models, "mask^x")
     settings = config.model_dump(mode="json")
@@ -234,6 +247,14 @@ def test_policies_of_masks_lose_dropped_classes(models: dict[str, Model]) -> Non
     partial = resolve(settings)
     assert vocabulary.drop(network, partial, ["ape"])[1].data.masks == ("bee",)
     assert vocabulary.drop(network, partial, ["ape", "bee"])[1].data.masks == "all"
+
+
+def test_policies_of_masks_that_draw_more_than_are_left() -> None:
+    policies = {section: {"masks": {"random": {"a": 2}}} for section in ("data", "evaluate")}
+    config = resolve({"model": {"class_names": ["ant", "bee", "cow"]}, **policies})
+    assert vocabulary._with_names(config, ["ant", "bee"]).data.masks == config.data.masks
+    fewer = vocabulary._with_names(config, ["ant"])
+    assert (fewer.data.masks, fewer.evaluate.masks) == ("all", None)
 
 
 def test_ids_of_the_data_set() -> None:

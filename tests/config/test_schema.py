@@ -96,7 +96,18 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         ),
         (["train.stage=keypoint", "train.weights=w"], "train.stage", "no keypoint, for model.keypoint.use is false"),
         (["model.mask.box_losses=[teacher]"], "model.mask.box_losses", "no teacher, for train.ema is null"),
-        (["train.stages=[regions, heads]"], "train.stages", "another first than regions"),
+        (["train.stages=[regions, heads]"], "train.stages", "the one before it, found ['regions', 'heads']"),
+        (["train.schedule=cosine", "train.drops=[5]"], "train.drops", "none, because schedule is cosine"),
+        (
+            ["train.schedule=cosine", "train.drop_factor=0.5"],
+            "train.drop_factor",
+            "nothing, because schedule is cosine",
+        ),
+        (
+            ["model.family=faster_rcnn", "model.mask.box_losses=[projection]"],
+            "model.mask.box_losses",
+            "none, for family faster_rcnn has no mask head",
+        ),
         (["train.stages=[heads]"], "train.weights", "the trained detector on which stage heads builds"),
         (["train.stages=[rpn]", "train.stage=detector"], "train.stage", "all, because stages names what learns"),
         (["train.stage=regions"], "train.proposals", "a run that proposes regions"),
@@ -119,7 +130,7 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.class_names=[cat]", "data.masks={random: {a: 2}}"], "data.masks.random.a", "at most 1"),
         (["data.masks=oracle", "data.train=[{images: a, annotations: b}]"], "data.masks", "masks_b in data.train"),
         (["data.val=[{images: a, annotations: b, format: coko}]"], "data.val[0].format", "'coco', 'voc'"),
-        (["model.family=mask_rcnn", "model.fcis.ohem=true"], "model.fcis", "has no position-sensitive maps"),
+        (["model.family=mask_rcnn", "model.fcis.ohem=true"], "model.fcis.ohem", "has no position-sensitive maps"),
         (["model.family=fcis"], "model.backbone.neck", "dc5, because family is fcis"),
         (
             ["model.family=fcis", "model.backbone.neck=dc5", "model.anchors.sizes=[[64]]", "train.stage=detector"],
@@ -165,7 +176,7 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["train.stage=mask"], "train.weights", "the trained detector"),
         (["model.family=faster_rcnn", "train={stage: mask, weights: a}"], "train.stage", "no masks"),
         (["model.family=faster_rcnn", "evaluate.kinds=[box, mask]"], "evaluate.kinds", "no masks"),
-        (["model.family=faster_rcnn", "export.signatures=[segment_boxes]"], "export.signatures", "no masks"),
+        (["model.family=faster_rcnn", "export.signatures=[segment_boxes]"], "export.signatures", "found ['segment_b"),
     ],
 )
 def test_impossible_combination_is_one_line(overrides: list[str], key: str, words: str) -> None:

@@ -507,7 +507,7 @@ def test_c4_with_an_odd_mask_size() -> None:
         family="mask_rcnn", backbone={"name": "resnet50", "neck": "c4"}, mask={"convs": 0}, roi={"mask_size": 7}
     )
     model = build(settings)
-    assert model(inputs()).masks.shape[-1] == model.mask.head.side
+    assert model(inputs()).masks.shape[-1] == model.mask.head.side == settings.mask_side
 
 
 @pytest.fixture(scope="module")

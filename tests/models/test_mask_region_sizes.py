@@ -22,6 +22,38 @@ def test_sizes() -> None:
     assert masks.region_sizes(8) == [8]
 
 
+@pytest.mark.parametrize("side", [14, 16])
+def test_packed_masks_of_any_side(side: int) -> None:
+    cells = np.random.default_rng(0).integers(0, 2, [3, side * side], np.uint8)
+    batch = {
+        "pooled": np.zeros([3, 2, 2, 1], np.float16),
+        "pixels": np.zeros([3, 0], np.uint8),
+        "classes": np.ones(3, np.int32),
+        "masks": np.packbits(cells, axis=1),
+        "has_mask": np.ones(3, np.uint8),
+        "boxes": np.zeros([3, 4], np.float32),
+        "truth_boxes": np.zeros([3, 4], np.float32),
+        "image_sizes": np.ones([3, 2], np.float32),
+    }
+    regions = masks.pooled_regions_of({name: tf.constant(value) for name, value in batch.items()}, side)
+    np.testing.assert_array_equal(regions.truth, cells.reshape(3, 1, side, side))
+
+
+@pytest.mark.parametrize(
+    ("sections", "side"),
+    [
+        ({}, 28),
+        ({"roi": {"mask_size": 7}}, 14),
+        ({"mask": {"head": "mlp", "mlp_side": 9}}, 9),
+        ({"backbone": {"name": "resnet50", "neck": "c4"}}, 14),
+        ({"backbone": {"name": "resnet50", "neck": "c4"}, "roi": {"mask_size": 7}}, 8),
+    ],
+)
+def test_side_of_a_mask(sections: dict, side: int) -> None:
+    """See also `test_c4_with_an_odd_mask_size`."""
+    assert config(**{"family": "mask_rcnn", **sections}).mask_side == side
+
+
 @pytest.mark.parametrize("has_mask", [((True, True, False), (False, True, False)), ((False,) * 3,) * 2])
 def test_losses_and_gradients_are_those_of_all_regions(
     model: RCNN, has_mask: tuple, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def test_every_cell_of_a_shipped_study_has_a_configuration(path: Path, tmp_path:
         ({"synthetic": None}, "groups.a: expected masks instead"),
         ({"choices": [{"name": "plain", "among": ["two"]}]}, "methods: expected no name twice, found 'plain'"),
         ({"synthetic": None, "groups": [{"name": "one"}], "figures": []}, "choices: expected synthetic data"),
+        ({"groups": [{"name": "one", "methods": ["two"]}]}, "choices: expected a group that runs every method"),
         ({"methods": METHODS, "groups": [{"name": "one"}]}, "choices.among: expected methods that learn"),
         (
             {"methods": [METHODS[0], {**METHODS[1], "steps": ["refine"]}, *METHODS[2:]]},

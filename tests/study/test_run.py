@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskx_tf import cli
+from maskx_tf import cli, locks
 from maskx_tf.config import Config
 from maskx_tf.data import opening
+from maskx_tf.errors import BadInput
 from maskx_tf.study import cells, controls, regions, results, run
 from tests.study import small
 
@@ -62,6 +63,19 @@ def test_regions_go_with_the_last_cell_of_their_detector(tmp_path: Path, asked: 
     assert regions.exists()  # another division of the classes on the same detector
     run.run(study, out, ["seed0-a20"])
     assert not regions.exists()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, asked: list[str]) -> None:
+    study, out = small.load(tmp_path), tmp_path / "out"
+    out.mkdir()
+    with (
+        locks.locked(out / ".lock"),
+        pytest.raises(BadInput, match=f"{out}: expected a folder that is not in use, found process"),
+    ):
+        run.run(study, out, ["plain"])
+    assert asked == []
+    run.run(study, out, ["plain"])
+    assert asked[0] == "seed0/plain"
 
 
 def test_a_signal_ends_the_command(tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture) -> None:

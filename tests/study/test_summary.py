@@ -121,6 +121,13 @@ def test_the_figure_has_a_table_for_each_size_of_a(tmp_path: Path) -> None:
     assert "http" not in page
 
 
+def test_a_figure_draws_more_methods_than_there_are_colours(tmp_path: Path) -> None:
+    many = 1 + len(summary.METHOD_COLOURS)
+    study = small.load(tmp_path, figures=[{"title": "size", "baseline": "plain", "methods": ["two"] * many}])
+    _fill(study, tmp_path / "out")
+    assert summary.summarise(study, tmp_path / "out").charts["3"].count("<polyline") == many
+
+
 def test_a_figure_of_some_groups(tmp_path: Path) -> None:
     figure = {"title": "size", "baseline": "plain", "methods": ["two"], "groups": ["seed1", "seed0-a20"]}
     study = small.load(tmp_path, figures=[figure])
