@@ -171,7 +171,7 @@ def for_learning(dataset: Dataset) -> Dataset:
 
 
 def loaded(segmentation: Segmentation, height: int, width: int) -> mask_crops.MaskForm:
-    """The segmentation in a form that `ops.mask_crops` takes; a mask in a file is read."""
+    """The segmentation in a form that `masks.crops` takes; a mask in a file is read."""
     if isinstance(segmentation, MaskFile):
         return segmentation.load(height, width)
     return cast(Sequence[Sequence[float]], segmentation) if isinstance(segmentation, tuple) else segmentation

@@ -14,7 +14,7 @@ def list_files(folder: Path, pattern: str, expected: str) -> list[Path]:
 
     Args:
         folder: where to look.
-        pattern: such as "*.xml"; hidden files do not match.
+        pattern: such as "*.xml"; hidden files, and those in hidden folders, do not match.
         expected: what the files are, for the message.
 
     Raises:
@@ -22,11 +22,20 @@ def list_files(folder: Path, pattern: str, expected: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise BadInput(f"{folder}: expected a folder with {expected}")
-    found = sorted(path for path in folder.rglob(pattern) if not path.name.startswith("."))
+    found = visible_files(folder, pattern)
     if not found:
         raise BadInput(f"{folder}: expected {expected}, found no {pattern}")
     check_names(found)
     return found
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder and its subfolders that match a pattern, sorted, without what is hidden."""
+
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return sorted(path for path in folder.rglob(pattern) if not is_hidden(path))
 
 
 def check_names(paths: Sequence[Path]) -> None:

@@ -92,7 +92,7 @@ PROBLEM_KINDS: dict[str, ProblemKind] = {
 
 
 class Problem(NamedTuple):
-    """One finding: its kind (a key of KINDS), the file and record, and what was expected and found."""
+    """One finding: its kind (a key of PROBLEM_KINDS), the file and record, and what was expected and found."""
 
     kind: str
     where: str

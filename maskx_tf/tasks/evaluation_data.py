@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maskx_tf.config import Config, DataConfig
+from maskx_tf.config import Config, DataConfig, recipes
 from maskx_tf.config.data import Source
 from maskx_tf.data import opening
 from maskx_tf.data.dataset import Dataset
@@ -115,7 +115,7 @@ def with_absolute_paths(data: DataConfig) -> Json:
         found = {key: source[key] for key in ("images", "annotations", "masks_b") if source[key] is not None}
         source |= {key: str(Path(path).resolve()) for key, path in found.items()}
     if plain["names"] is not None:
-        plain["names"] = str(Path(plain["names"]).resolve())
+        plain["names"] = str(Path(recipes.find(plain["names"])).resolve())
     return plain
 
 

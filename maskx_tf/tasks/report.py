@@ -21,7 +21,7 @@ from maskx_tf.evaluation import store
 from maskx_tf.evaluation.table import METRICS, read_metrics
 from maskx_tf.files import Json, JsonView, write_text
 from maskx_tf.report import gallery
-from maskx_tf.report.embeddings import Map, of_model
+from maskx_tf.report.embeddings import of_model
 from maskx_tf.report.gallery import Shown
 from maskx_tf.report.page import Subject, page
 from maskx_tf.training import log
@@ -92,13 +92,14 @@ def subject(path: Path, options: GalleryOptions) -> Subject:
     if found is not None and figures is not None and options.each:
         shown, why = _gallery(found.parent, figures, options)
         notes += why
-    model = path if path.is_dir() and _has_model(path) else Path((figures or {}).get("model") or "")
-    classes = _classes(model) if (figures or {}).get("model") or model == path else None
+    places = [path] if path.is_dir() else []
+    places += [Path(place)] if (place := (figures or {}).get("model")) else []
+    classes = next((of_model(place) for place in places if _has_model(place)), None)
     if figures is None and written is None and classes is None:
         raise BadInput(f"{path}: expected {METRICS}, {log.LOG} or a model; maskx eval --out writes the first")
     if figures is None:
         notes.append(f"There is no evaluation here yet: maskx eval {path} --out {path / 'eval'} makes one.")
-    name = path.name if path.is_dir() else path.resolve().parent.name
+    name = (path if path.is_dir() else path.parent).resolve().name
     return Subject((figures or {}).get("name") or name or str(path), figures, written, shown, classes, notes)
 
 
@@ -120,19 +121,15 @@ def _has_model(path: Path) -> bool:
     return True
 
 
-def _classes(model: Path) -> Map | None:
-    """The map of a model's classes; None where the model has moved away."""
-    return of_model(model) if model.exists() else None
-
-
 def _gallery(evaluation: Path, figures: JsonView, options: GalleryOptions) -> tuple[list[Shown], list[str]]:
     """The pictures, or why there are none."""
     data = figures.get("data") or {}
     if not (evaluation / store.DETECTIONS).is_file():
         return [], [f"No pictures: {evaluation} holds no {store.DETECTIONS}, which maskx eval --out writes."]
     asked = DataConfig.model_validate({key: data[key] for key in ("val", "names") if key in data})
-    places = [Path(place) for source in asked.val for place in (source.images, source.annotations)]
-    if not places or not all(place.exists() for place in places):
+    places = [place for source in asked.val for place in (source.images, source.annotations, source.masks_b)]
+    needed = [Path(place) for place in (*places, asked.names) if place is not None]
+    if not asked.val or not all(place.exists() for place in needed):
         return [], ["No pictures: the data set that was evaluated is no longer where it was."]
     dataset = validation_set(asked)
     truth = coco_write.as_coco(dataset)

@@ -134,6 +134,37 @@ def test_a_wrong_line_of_yolo(line: str, problem: str, tmp_path: Path) -> None:
     assert [re.search(problem, f"{one.where}: {one.what}") is None for one in problems] == [False]
 
 
+@pytest.mark.parametrize(
+    "moves", [{"images": "images/val", "labels": "labels/val"}, {".": "val"}], ids=["parts", "split"]
+)
+def test_both_usual_layouts_of_yolo(moves: dict[str, str], tmp_path: Path) -> None:
+    """images/val with labels/val, and val/images with val/labels; data.yaml lies above."""
+    source = samples.yolo(tmp_path / "plain")
+    expected = read(source)
+    root = tmp_path / "new"
+    root.mkdir()
+    source.annotations.rename(root / "data.yaml")
+    for old, new in moves.items():
+        (root / new).parent.mkdir(exist_ok=True)
+        (tmp_path / "plain" / old).rename(root / new)
+    images = root / ("images/val" if "images" in moves else "val/images")
+    found = read(DataFiles(images, root / "data.yaml", "yolo"))
+    assert [image.instances for image in found.images] == [image.instances for image in expected.images]
+    assert sum(len(image.instances) for image in found.images) == 3
+
+
+def test_text_files_of_yolo_and_images_that_miss_each_other(tmp_path: Path) -> None:
+    source = samples.yolo(tmp_path)
+    for name in ("gone.txt", "classes.txt", "._a.txt"):  # a tool's list of classes, and what some systems leave
+        (tmp_path / "labels" / name).write_text("cat")
+    problems: list[Problem] = []
+    read(source, problems.append)
+    assert [(one.kind, Path(one.where).name) for one in problems] == [("unknown_image", "gone.txt")]
+    (tmp_path / "labels").rename(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match=r"labels: expected a text file for an image of .*images, found none"):
+        read(source)
+
+
 def test_images_of_yolo_that_differ_in_their_suffix_alone(tmp_path: Path) -> None:
     """One text file cannot say which of them it is of, neither in reading nor in writing."""
     source = samples.yolo(tmp_path)
@@ -186,6 +217,13 @@ def test_label_studio(tmp_path: Path) -> None:
     assert brush.box == (3, 3, 12, 9)
     np.testing.assert_array_equal(mask_of(brush), blob(3, 3, 12, 9) > 0)
     assert dataset.images[1].instances == ()
+
+
+def test_results_of_label_studio_that_are_no_shapes_are_reported(tmp_path: Path) -> None:
+    problems: list[Problem] = []
+    read(samples.label_studio(tmp_path), problems.append)
+    assert [(one.kind, one.where) for one in problems] == [("skipped_shape", "tasks.json: task 0: result 4")]
+    assert "found 'keypointlabels'" in problems[0].what
 
 
 @pytest.mark.parametrize("name", ["b#1.png", "a?d=b.png", "%41.png"])
@@ -247,6 +285,19 @@ def test_cvat(tmp_path: Path) -> None:
     assert mask_of(ellipse).sum() == pytest.approx(np.pi * 48, rel=0.05)
     assert [tuple(place) for place in np.argwhere(mask_of(mask))] == [(5, 9), (5, 10)]
     assert mask.box == (8, 5, 12, 7)
+
+
+def test_rotated_box_of_cvat(tmp_path: Path) -> None:
+    """A box of 10 x 7.5 pixels around (15, 26.25)."""
+    source = samples.cvat(tmp_path)
+    text = source.annotations.read_text()
+    for degrees in (30.0, 90.0, 200.0):
+        source.annotations.write_text(text.replace('ybr="30"', f'ybr="30" rotation="{degrees}"'))
+        corners = np.array([[-5, -3.75], [5, -3.75], [5, 3.75], [-5, 3.75]])
+        turn = np.deg2rad(degrees)
+        turned = corners @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]] + [15, 26.25]
+        box = read(source).images[0].instances[2].box
+        np.testing.assert_allclose(box, [*turned.min(axis=0), *turned.max(axis=0)])
 
 
 @pytest.mark.parametrize(

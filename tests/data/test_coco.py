@@ -228,5 +228,26 @@ def test_masks_of_a_second_file(tmp_path: Path) -> None:
     for_training([source], "all")  # which does not open that file
 
 
+def test_masks_of_a_second_file_that_are_missing_or_made_by_a_program(tmp_path: Path) -> None:
+    entries: list[dict[str, Any]] = [
+        {"id": 100, "image_id": 1, "segmentation": []},
+        {"id": 104, "image_id": 1, "segmentation": LIST, "mask_source": "grabcut", "mask_quality": 0.9},
+    ]
+    apart = {**coco_data(), "annotations": entries}
+    source = DataFiles(
+        tmp_path, write_json(tmp_path / "a.json", coco_data()), masks_b=write_json(tmp_path / "b.json", apart)
+    )
+    learned = instances(for_training([source], "oracle"))
+    assert {key for key, one in learned.items() if one.has_mask} == {100, 101, 104, 105}
+    assert (learned[104].mask_source, learned[104].mask_quality) == ("grabcut", 0.9)
+    assert {key for key, one in instances(for_evaluation([source])).items() if one.has_mask} == {100, 101, 105}
+    entries.append(entries[0])
+    write_json(tmp_path / "b.json", apart)
+    with pytest.raises(
+        BadInput, match=r"b.json: annotations\[2\] \(id 100\): id: expected another than before, found 100"
+    ):
+        for_evaluation([source])
+
+
 def test_class_names_alone(tmp_path: Path) -> None:
     assert coco.read_class_names(write_json(tmp_path / "a.json", coco_data())) == ("dog", "traffic light")

@@ -258,6 +258,32 @@ def test_mask_folder(tmp_path: Path) -> None:
     assert by_id["c"] == ()
 
 
+def test_mask_folder_reads_maps_of_any_suffix(tmp_path: Path) -> None:
+    source = samples.masks(tmp_path)
+    dog = source.annotations / "dog"
+    expected = read(source)
+    for name in (".ipynb_checkpoints/a.png", "._a.png"):  # what other programs leave
+        samples.ids_png(dog / name, blob(3, 3, 15, 15))
+    (dog / "._c.PNG").write_bytes(b"no image")
+    (source.annotations / "traffic light" / "deep" / "b" / "left.png").rename(
+        dog.parent / "traffic light/deep/b/left.PNG"
+    )
+    Image.open(dog / "a.png").save(dog / "a.tif")
+    (dog / "a.png").unlink()
+    assert read(source) == expected
+    picture = Image.open(dog / "a.tif")
+    picture.save(dog / "c.jpg")
+    with pytest.raises(BadInput, match=r"masks/dog/c.jpg: expected a PNG file of ids, found a JPEG file"):
+        read(source)
+    (dog / "c.jpg").unlink()
+    picture.save(dog / "a.png")
+    with pytest.raises(BadInput, match=r"masks/dog/a.tif: expected one map of this name, found another suffix"):
+        read(source)
+    (dog / "a.tif").rename(dog / "z.tif")
+    with pytest.raises(BadInput, match=r"masks/dog/z.tif: expected an image of this name, found none"):
+        read(source)
+
+
 def test_mask_folder_refuses_soft_edges(tmp_path: Path) -> None:
     source = samples.masks(tmp_path)
     soft = np.asarray(Image.fromarray(blob(3, 3, 20, 20, 255).astype(np.uint8)).resize((WIDTH, HEIGHT)).rotate(10, 2))

@@ -114,6 +114,30 @@ def test_two_evaluations_of_one_model_are_told_apart(here: Path) -> None:
     assert "<run> & co (run)" not in told
 
 
+def test_a_run_is_named_by_the_folder_that_the_command_runs_in(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is nothing but a log."""
+    shutil.rmtree("run/eval")
+    shutil.rmtree("run/model")
+    monkeypatch.chdir("run")
+    assert run(["report", ".", "--out", "../report.html"]) == 0
+    told = " ".join(Page(Path("../report.html").read_text()).words)
+    assert "There is no evaluation here yet" in told
+    assert "run" in told
+
+
+@pytest.mark.parametrize("key", ["masks_b", "names", "model"])
+def test_files_that_have_moved_away_are_a_note(here: Path, key: str) -> None:
+    """Another thing may stand in the place of the model, as in the folder of a run that was cleaned up."""
+    Path("elsewhere").mkdir()
+    facts = json.loads(Path("eval/metrics.json").read_text())
+    places = {"masks_b": facts["data"]["val"][0], "names": facts["data"], "model": facts}
+    places[key][key] = "elsewhere" if key == "model" else "gone"
+    Path("eval/metrics.json").write_text(json.dumps(facts))
+    assert run(["report", "eval", "--out", "report.html"]) == 0
+    told = " ".join(Page(Path("report.html").read_text()).words)
+    assert ("No pictures: the data set that was evaluated is no longer where it was." in told) == (key != "model")
+
+
 def test_what_is_missing_is_left_out(here: Path) -> None:
     shutil.rmtree("run/eval")
     shutil.rmtree("run/model")

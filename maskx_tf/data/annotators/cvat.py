@@ -1,7 +1,8 @@
 """Reads and writes CVAT's XML, "CVAT for images 1.1".
 
-Polygons, ellipses and masks are masks, boxes are boxes only, and other shapes are left out. Shapes of one label and
-group_id (but 0) are parts of one object. A mask is the lengths of runs in its box, row by row, background first.
+Polygons, ellipses and masks are masks, boxes, upright or rotated, are boxes only, and other shapes are left out. Shapes
+of one label and group_id (but 0) are parts of one object. A mask is the lengths of runs in its box, row by row,
+background first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskx_tf import files
-from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, bitmap
+from maskx_tf.data.dataset import Box, Dataset, ImageRecord, Instance, bitmap
 from maskx_tf.data.formats import records as fields
 from maskx_tf.data.formats import shapes
 from maskx_tf.data.formats.coco_write import relative_name
@@ -64,7 +65,8 @@ def _shape(element: ElementTree.Element, image: ImageRecord) -> shapes.DrawnShap
 
     group = element.get("group_id")
     if element.tag == "box":
-        drawn = shapes.rectangle(name, number("xtl"), number("ytl"), number("xbr"), number("ybr"))
+        corners = number("xtl"), number("ytl"), number("xbr"), number("ybr")
+        drawn = shapes.rectangle(name, *_around(*corners, _turn(element)))
     elif element.tag == "ellipse":
         drawn = shapes.ellipse(name, number("cx"), number("cy"), number("rx"), number("ry"), _turn(element))
     elif element.tag == "polygon":
@@ -80,6 +82,16 @@ def _shape(element: ElementTree.Element, image: ImageRecord) -> shapes.DrawnShap
     else:
         raise fields.unfit("shape", "box, polygon, mask or ellipse", element.tag)
     return drawn._replace(group=None if group in (None, "", "0") else group)
+
+
+def _around(x1: float, y1: float, x2: float, y2: float, turn: float) -> Box:
+    """The box around a box that is rotated about its centre by an angle in radians."""
+    if not turn:
+        return x1, y1, x2, y2
+    x, y, width, height = (x1 + x2) / 2, (y1 + y2) / 2, abs(x2 - x1), abs(y2 - y1)
+    cosine, sine = abs(math.cos(turn)), abs(math.sin(turn))
+    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+    return x - across, y - down, x + across, y + down
 
 
 def _turn(element: ElementTree.Element) -> float:

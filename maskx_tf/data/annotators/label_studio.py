@@ -61,8 +61,8 @@ def _drawing(task: JsonView, images: Path, where: str, report: Report) -> shapes
         width, height = size_of(file)
     name = file.relative_to(images) if file.is_relative_to(images) else Path(file.name)
     image = ImageRecord(name.with_suffix("").as_posix(), file, width, height)
-    known = ((f"{where}: result {n}", result) for n, result in enumerate(results) if result.get("type") in SHAPES)
-    return shapes.Drawing(where, image, each_noted(known, lambda result, _: _shape(result, image), report))
+    places = ((f"{where}: result {number}", result) for number, result in enumerate(results))
+    return shapes.Drawing(where, image, each_noted(places, lambda result, _: _shape(result, image), report))
 
 
 def _results(task: JsonView) -> list[JsonView]:
@@ -86,7 +86,10 @@ def _file(images: Path, address: str) -> Path:
 
 
 def _shape(result: JsonView, image: ImageRecord) -> shapes.DrawnShape:
-    kind, value = str(result["type"]), fields.mapping(result.get("value"), "value")
+    kind = result.get("type")
+    if kind not in SHAPES:
+        raise shapes.skipped(shorten(kind))
+    value = fields.mapping(result.get("value"), "value")
     names = value.get(kind)
     if not isinstance(names, list) or len(names) != 1:
         raise fields.unfit(kind, "one label", names)

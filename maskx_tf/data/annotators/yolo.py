@@ -4,6 +4,8 @@
     labels/a/b.txt       for images/a/b.jpg, a line an object: the number of its class, and x1 y1 x2 y2 ... of a
                          polygon, or centre x, centre y, width and height of a box; as shares of the image's sides
 
+`labels` lies next to data.yaml, or next to the folder `images`: train/labels/b.txt is for train/images/b.jpg.
+
 A line has one polygon. The parts of a mask are joined by bridges without width; holes are covered.
 """
 
@@ -22,13 +24,14 @@ from maskx_tf.data.formats import segmentations
 from maskx_tf.data.formats.coco_write import relative_name
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import IMAGE_SUFFIXES, size_of
-from maskx_tf.data.paths import list_files
+from maskx_tf.data.paths import first_file, list_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.data.threads import read_records
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks.polygons import Points, outlines
 
-SETTINGS_FILE, LABELS_FOLDER = "data.yaml", "labels"
+SETTINGS_FILE, IMAGES_FOLDER, LABELS_FOLDER = "data.yaml", "images", "labels"
+NAMES_FILE = "classes.txt"  # that some tools leave among the text files
 DIGITS = 7  # of a share: a hundredth of a pixel of the largest image
 
 
@@ -37,8 +40,11 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
 
     Args:
         images: the folder of the images.
-        annotations: data.yaml, or its folder, in which `labels` lies.
+        annotations: data.yaml, or its folder.
         report: receives every problem.
+
+    Raises:
+        BadInput: there is no text file for any of the images.
     """
     settings = annotations / SETTINGS_FILE if annotations.is_dir() else annotations
     names = _names(settings)
@@ -49,15 +55,21 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
             report(Problem("duplicate", path.name, "expected one image of this name, found another suffix"))
     if not paths:
         raise BadInput(f"{images}: expected images, found none")
+    texts = {path: _text_of(path, labels / path.relative_to(images)) for path in paths.values()}
+    used = {text for text in texts.values() if text is not None}
+    if not used:
+        raise BadInput(f"{labels}: expected a text file for an image of {images}, found none")
+    for text in sorted({text for folder in {text.parent for text in used} for text in folder.glob("*.txt")} - used):
+        if text.name != NAMES_FILE and not text.name.startswith("."):
+            report(Problem("unknown_image", str(text), "expected an image of this name, found none"))
 
     def read_one(path: Path, tell: Report) -> ImageRecord:
-        name = path.relative_to(images)
-        image = ImageRecord(name.with_suffix("").as_posix(), path, *size_of(path))
-        text = labels / name.with_suffix(".txt")
-        lines = files.read_text(text).splitlines() if text.exists() else []
+        image = ImageRecord(path.relative_to(images).with_suffix("").as_posix(), path, *size_of(path))
+        text = texts[path]
+        lines = [] if text is None else files.read_text(text).splitlines()
         instances = []
         for number, line in enumerate(lines, 1):
-            where = f"{text.relative_to(settings.parent).as_posix()}: line {number}"
+            where = f"{text}: line {number}"
             with noted(tell, where):
                 if line.split():
                     instances.append(_instance(line.split(), image, len(names), number, where, tell))
@@ -65,6 +77,16 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
 
     records = read_records(list(paths.values()), lambda path: path.relative_to(images).as_posix(), read_one, report)
     return Dataset(settings.parent.name, tuple(names), tuple(range(len(names))), records)
+
+
+def _text_of(path: Path, in_labels: Path) -> Path | None:
+    """The text file of an image: its place in `labels`, or its own path with the last folder `images` renamed."""
+    *folders, _ = path.parts
+    places = [in_labels]
+    if IMAGES_FOLDER in folders:
+        last = len(folders) - 1 - folders[::-1].index(IMAGES_FOLDER)
+        places.append(Path(*folders[:last], LABELS_FOLDER, *path.parts[last + 1 :]))
+    return first_file([place.with_suffix(".txt") for place in places])
 
 
 def _names(path: Path) -> list[str]:

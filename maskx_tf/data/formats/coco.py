@@ -49,23 +49,27 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
 def attach_masks(dataset: Dataset, path: Path, report: Report = refuse) -> Dataset:
     """The data set with the masks that a second file has for its annotations.
 
-    That file is in COCO's format, too; of its annotations, id, image_id and segmentation are read.
+    That file is in COCO's format, too; of its annotations, id, image_id, segmentation, mask_source and mask_quality are
+    read. One without a mask changes nothing.
     """
     images = {image.id: image for image in dataset.images}
-    known = {(image.id, one.id) for image in dataset.images for one in image.instances}
-    masks: dict[tuple[Id, Id], Segmentation | None] = {}
+    known = {(image.id, one.id): one for image in dataset.images for one in image.instances}
+    masks: dict[tuple[Id, Id], Instance] = {}
+    seen: set[tuple[Id, Id]] = set()
     for where, entry in _records(read_lists(path), "annotations", path.name):
         with noted(report, where):
             key = (fields.identity(entry, "image_id"), fields.identity(entry, "id"))
             if key not in known:
                 raise Unfit(f"expected an annotation of {dataset.name}, found id {key[1]!r} of image {key[0]!r}")
-            masks[key] = segmentations.read(entry.get("segmentation"), images[key[0]], where, report)
+            if key in seen:
+                raise Unfit(f"id: expected another than before, found {key[1]!r}", "duplicate")
+            seen.add(key)
+            mask = segmentations.read(entry.get("segmentation"), images[key[0]], where, report)
+            if mask is not None:
+                masks[key] = _with_mask(known[key], mask, entry)
 
     def complete(image: ImageRecord) -> ImageRecord:
-        keys = ((image.id, one.id) for one in image.instances)
-        pairs = zip(keys, image.instances, strict=True)
-        instances = (one.with_mask(masks[key]) if key in masks else one for key, one in pairs)
-        return image._replace(instances=tuple(instances))
+        return image._replace(instances=tuple(masks.get((image.id, one.id), one) for one in image.instances))
 
     return dataset._replace(images=tuple(complete(image) for image in dataset.images))
 
@@ -171,8 +175,14 @@ def _instance(entry: JsonView, image: ImageRecord, label: int, where: str, repor
     if crowd not in (0, 1, None):
         raise fields.unfit("iscrowd", "0 or 1", crowd)
     segmentation = segmentations.read(entry.get("segmentation"), image, where, report)
-    instance = Instance((x, y, x + width, y + height), label, bool(crowd), segmentation, fields.identity(entry, "id"))
-    if segmentation is None or entry.get("mask_source") is None:
-        return instance
+    instance = Instance((x, y, x + width, y + height), label, bool(crowd), id=fields.identity(entry, "id"))
+    return instance if segmentation is None else _with_mask(instance, segmentation, entry)
+
+
+def _with_mask(one: Instance, mask: Segmentation, entry: JsonView) -> Instance:
+    """The instance with a mask, and with what its annotation says of a program that made the mask."""
+    one = one.with_mask(mask)
+    if entry.get("mask_source") is None:
+        return one
     quality = None if entry.get("mask_quality") is None else fields.number(entry, "mask_quality", 0, 1)
-    return instance._replace(mask_source=fields.text(entry, "mask_source"), mask_quality=quality)
+    return one._replace(mask_source=fields.text(entry, "mask_source"), mask_quality=quality)

@@ -6,17 +6,18 @@
     masks/dog/street/right.png
 
 `annotations` is the folder masks. The name of a class is that of its folder; images in subfolders have their masks in
-subfolders of the same names. An image without any mask has no instances.
+subfolders of the same names. An image without any mask has no instances. TIFF, BMP and WebP files are maps as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.formats.records import Unfit
 from maskx_tf.data.images import IMAGE_SUFFIXES, id_map, size_of
-from maskx_tf.data.paths import check_names, list_files
+from maskx_tf.data.paths import check_names, list_files, visible_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.data.threads import read_records
 from maskx_tf.errors import BadInput
@@ -37,25 +38,30 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     def where(file: Path) -> str:
         return f"{annotations.name}/{file.relative_to(annotations).as_posix()}"
 
-    stored = [path for path in list_files(images, "*", "images") if path.suffix in IMAGE_SUFFIXES]
+    stored = _images(list_files(images, "*", "images"))
     classes = sorted(path for path in annotations.glob("*") if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise BadInput(f"{annotations}: expected a folder of masks for each class, found none")
-    maps_of = {folder: set(folder.rglob("*.png")) for folder in classes}
-    check_names([*classes, *(path for maps in maps_of.values() for path in sorted(maps))])
+    files = {folder: _images(visible_files(folder, "*")) for folder in classes}
+    check_names([*classes, *(path for listed in files.values() for path in listed)])
+    maps_of = [_by_image(folder, listed) for folder, listed in files.items()]
     keys = {path.relative_to(images).with_suffix(""): path for path in stored}
     for path in stored:
         if keys[path.relative_to(images).with_suffix("")] != path:
             report(Problem("duplicate", path.name, "expected one image of this name, found another suffix"))
+    for listed in files.values():
+        alone: dict[Path, Path] = {}
+        for file in listed:
+            if alone.setdefault(file.with_suffix(""), file) != file:
+                report(Problem("duplicate", where(file), "expected one map of this name, found another suffix"))
     used: set[Path] = set()
     found: list[tuple[Path, Path, list[tuple[int, Path]]]] = []
     for key, path in keys.items():
-        maps = [(label, file) for label, folder in enumerate(classes, 1) for file in _maps(folder, key)]
+        maps = [(label, file) for label, by_image in enumerate(maps_of, 1) for file in by_image.get(key, ())]
         used |= {file for _, file in maps}
         found.append((key, path, maps))
-    for folder in classes:
-        for file in sorted(maps_of[folder] - used):
-            report(Problem("unknown_image", where(file), "expected an image of this name, found none"))
+    for file in (file for listed in files.values() for file in listed if file not in used):
+        report(Problem("unknown_image", where(file), "expected an image of this name, found none"))
 
     def read_one(item: tuple[Path, Path, list[tuple[int, Path]]], tell: Report) -> ImageRecord:
         key, path, maps = item
@@ -71,10 +77,18 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     return Dataset(annotations.name, names, tuple(range(1, len(names) + 1)), records)
 
 
-def _maps(folder: Path, key: Path) -> list[Path]:
-    """The maps of one class that belong to one image."""
-    single = folder / f"{key}.png"
-    return [single] * single.is_file() + sorted((folder / key).glob("*.png"))
+def _images(paths: Iterable[Path]) -> list[Path]:
+    """Those of the files that are images by their names."""
+    return [path for path in paths if path.suffix in IMAGE_SUFFIXES]
+
+
+def _by_image(folder: Path, files: Sequence[Path]) -> dict[Path, list[Path]]:
+    """The maps of a class by the name of an image: the map of this name, then those in the folder of this name."""
+    found: dict[Path, list[Path]] = {}
+    for keys in ([file.with_suffix("") for file in files], [file.parent for file in files]):
+        for key, file in zip(keys, files, strict=True):
+            found.setdefault(key.relative_to(folder), []).append(file)
+    return found
 
 
 def _instances(path: Path, label: int, image: ImageRecord, first: int) -> list[Instance]:

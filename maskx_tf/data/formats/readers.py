@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from maskx_tf.data import splits
+from maskx_tf.data import own_reader, splits
 from maskx_tf.data.annotators import cvat, label_studio, yolo
 from maskx_tf.data.dataset import Dataset, ImageRecord, MaskFile, for_learning
 from maskx_tf.data.formats import (
@@ -26,8 +26,7 @@ from maskx_tf.data.formats import (
 )
 from maskx_tf.data.formats.join import Renaming, join, ordered
 from maskx_tf.data.problems import Problem, Report, refuse
-from maskx_tf.errors import BadInput, did_you_mean, reason, visible
-from maskx_tf.plugins import imported
+from maskx_tf.errors import BadInput, did_you_mean, visible
 
 # A reader takes the folder of the images, the file or folder of the annotations, and whom to tell of problems.
 READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
@@ -77,26 +76,12 @@ class DataFiles(NamedTuple):
 def read(source: DataFiles, report: Report = refuse) -> Dataset:
     """A data set as its files have it, without the masks that are kept apart."""
     if "." in source.format:
-        return _read_with(source)
+        return own_reader.read(source.format, source.images, source.annotations)
     if source.format not in READERS:
         raise BadInput(f"format: expected one of {', '.join(READERS)}, found {source.format!r}")
     with _without_collector():
         dataset = READERS[source.format](source.images, source.annotations, report)
         return dataset if source.outside else _inside(dataset, source, report)
-
-
-def _read_with(source: DataFiles) -> Dataset:
-    """The data set that the user's own function makes, which may name any file."""
-    function = imported("reader", source.format)
-    if not callable(function):
-        raise BadInput(f"reader: expected a function, found {source.format}")
-    try:
-        dataset = function(source.images, source.annotations)
-    except Exception as error:  # whatever the function raises
-        raise BadInput(f"reader: {source.format} failed: {reason(error)}") from error
-    if not isinstance(dataset, Dataset):
-        raise BadInput(f"reader: expected a maskx_tf.data.dataset.Dataset of {source.format}, found {type(dataset)}")
-    return dataset
 
 
 def _inside(dataset: Dataset, source: DataFiles, report: Report) -> Dataset:

@@ -1,4 +1,4 @@
-"""Shapes of LabelMe and VIA (polygons, circles, ellipses, rectangles) as instances."""
+"""Shapes of annotation tools (polygons, circles, ellipses, rectangles) as instances."""
 
 from __future__ import annotations
 
