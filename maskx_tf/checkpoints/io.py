@@ -7,12 +7,14 @@ recognised; its names are ours, so a missing or surplus tensor can be named; and
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from maskx_tf import __version__, files
 from maskx_tf.checkpoints import npz
@@ -77,6 +79,16 @@ def write_into(folder: Path, model: RCNN, config: Config, meta: Json) -> None:
     write_config(config, folder / CONFIG)
     facts = {"format": FORMAT, "maskx_tf": __version__, "parameters": int(model.count_params()), **meta}
     files.write_json(folder / META, facts)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the software."""
+    return {
+        "maskx_tf": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def without_download(config: Config) -> Config:

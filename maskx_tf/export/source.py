@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
-import tensorflow as tf
-
-from maskx_tf import __version__
 from maskx_tf.checkpoints import folder as folder_ops
 from maskx_tf.checkpoints import io
 from maskx_tf.config import Config, dump
@@ -76,19 +71,13 @@ def descriptions(source: ExportModel) -> dict[str, str]:
     ]
     keypoint = config.model.keypoint
     points = KeypointSet.of_names(keypoint.names, keypoint.skeleton, keypoint.flip)
-    versions = {
-        "maskx_tf": __version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-    }
     # The table's place on this machine says nothing elsewhere.
     resolved = dump(folder_ops.with_embedding(config, folder_ops.EMBEDDING))
     return {
         "labels.json": as_json(labels),
         "skeleton.json": as_json(points.skeleton),
         "config.yaml": resolved,
-        "versions.json": as_json(versions),
+        "versions.json": as_json(io.versions()),
         "metrics.json": as_json(meta.get("metrics") or {}),
         "history.json": as_json(meta),
     }

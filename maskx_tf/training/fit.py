@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from maskx_tf import __version__, files, locks
+from maskx_tf import files, locks
 from maskx_tf.checkpoints import io
 from maskx_tf.checkpoints.folder import CONFIG
 from maskx_tf.config import Config, TrainConfig, load
@@ -215,12 +215,9 @@ def changes(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
 
 
 def versions(config: Config) -> Json:
-    """Returns the versions of the software, on which results depend as well."""
+    """Returns what results depend on besides the configuration and the data: software, machine and seeds."""
     return {
-        "maskx_tf": __version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
+        **io.versions(),
         "machine": platform.machine(),
         "seeds": {"train": config.train.seed, "data": config.data.seed},
     }

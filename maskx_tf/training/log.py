@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +30,12 @@ def read(path: Path) -> dict[str, list[float]]:
 
 def add(path: Path, row: Row) -> None:
     """Adds a line; for a new column the file is written again."""
-    rows, names = _rows(path) if path.exists() else ([], [])
+    _, names = _rows(path, most=0) if path.exists() else ([], [])
     new = [name for name in row if name not in names]
-    if rows and not new:
+    if names and not new:
         files.append(path, _text([row], names).encode())
     else:
+        rows, _ = _rows(path) if names else ([], [])
         _write(path, [*rows, row], [*names, *new])
 
 
@@ -47,13 +49,14 @@ def cut(path: Path, step: int) -> None:
         _write(path, kept, names)
 
 
-def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """The lines that have a step, and the columns; a last line that was cut short is left out."""
+def _rows(path: Path, most: int | None = None) -> tuple[list[dict[str, str]], list[str]]:
+    """The lines that have a step, `most` at most, and the columns; a last line that was cut short is left out."""
     text = files.read_text(path)
     reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), restval="")
     try:
         names = [name for name in reader.fieldnames or [] if name]
-        return [{name: row[name] for name in names} for row in reader if row.get("step", "").isdecimal()], names
+        rows = (row for row in reader if row.get("step", "").isdecimal())
+        return [{name: row[name] for name in names} for row in itertools.islice(rows, most)], names
     except csv.Error as error:
         raise BadInput(f"{path}: expected CSV: {error}") from None
 
