@@ -59,7 +59,7 @@ def evaluated(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[list[s
     return captured.out.splitlines(), captured.err
 
 
-def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     lines, said = evaluated(capsys, "--masks", "[dog]", "--out", "out", "--per-class", "--batch", "2")
     assert said == ""
     assert lines[0] == "2 images; in per cent; - where no object is"
@@ -75,6 +75,7 @@ def test_evaluation(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {one["image_id"] for one in results} == {one["id"] for one in coco_data()["images"]}
     assert {one["category_id"] for one in results} <= {one["id"] for one in coco_data()["categories"]}
 
+    predict_eagerly(monkeypatch)  # one graph is enough
     # Random weights are others each time, and so is the fingerprint.
     _, said = evaluated(capsys, "--out", "out", "--oracle", "out/metrics.json", "--json", "m.json")
     assert said == (

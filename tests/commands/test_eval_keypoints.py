@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from maskx_tf.cli import run
 from tests.commands.test_eval import SETTINGS
 from tests.data.samples import coco_keypoints, coco_keypoints_data
+from tests.models.small import predict_eagerly
 
 NAMES = coco_keypoints_data()["categories"][1]["keypoints"]
 KEYPOINT = {"use": True, "names": NAMES, "flip": [["left_hand", "right_hand"]], "convs": 1, "channels": 16}
@@ -31,6 +32,7 @@ def write_recipe(**keypoint: object) -> None:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    predict_eagerly(monkeypatch)
     coco_keypoints(tmp_path)
     monkeypatch.chdir(tmp_path)
     write_recipe()

@@ -13,6 +13,7 @@ from maskx_tf.checkpoints import io
 from maskx_tf.commands.import_ import describe
 from maskx_tf.importers.published import PublishedFile
 from maskx_tf.tasks import models
+from tests.importers.conftest import start_with_zeros
 from tests.importers.files import python2_pickle, random_tensors
 from tests.importers.test_detectron import detector
 
@@ -20,6 +21,7 @@ from tests.importers.test_detectron import detector
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    start_with_zeros(monkeypatch)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

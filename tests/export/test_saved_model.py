@@ -391,6 +391,7 @@ def test_an_interrupt_is_one_line_whatever_tensorflow_makes_of_it(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("maskx_tf.tasks.export.open_source", lambda *_, **__: source)
+    monkeypatch.setattr(saved_model.Signatures, "functions", lambda *_: {})  # `what` saves none
     monkeypatch.setattr(tf.saved_model, "save", what)
     assert cli.run(["export", "saved-model", "any", "--out", str(tmp_path / "m")]) == 130
     captured = capfd.readouterr()

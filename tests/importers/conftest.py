@@ -1,18 +1,20 @@
-"""What spares the tests of importers most of their time: files that are not written, models that are built once."""
+"""What spares the tests of importers most of their time: files that are not written, models that are built once.
+
+The process that hands out the tests reads this file, too, and runs none: TensorFlow is imported where it is needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-import numpy as np
 import pytest
 
-from maskx_tf.checkpoints.io import build_with
-from maskx_tf.config import ModelConfig
-from maskx_tf.importers import run as importing
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskx_tf.config import ModelConfig
 
 BUILT: dict[str, Any] = {}
 
@@ -32,7 +34,13 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Path
 
 @pytest.fixture(autouse=True)
 def _without_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    start_with_zeros(monkeypatch)
+
+
+def start_with_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     """New models begin with zeros: to draw the numbers of a ResNet-50, which a file replaces, takes half a second."""
+    import keras
+
     for initializer in (keras.initializers.RandomNormal, keras.initializers.VarianceScaling):
         monkeypatch.setattr(initializer, "__call__", keras.initializers.Zeros().__call__)
 
@@ -40,6 +48,8 @@ def _without_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def reuse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Importers fill models that others have filled before, where the configuration is the same."""
+    from maskx_tf.checkpoints.io import build_with
+    from maskx_tf.importers import run as importing
 
     def build(config: ModelConfig, table: np.ndarray | None) -> Any:
         key = config.model_dump_json()

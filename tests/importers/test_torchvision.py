@@ -103,10 +103,8 @@ def test_detections_are_torchvisions(imported: Imported) -> None:
     np.testing.assert_allclose(found.masks[0].numpy()[ours], masks, atol=1e-2)
 
 
-@oracle.needs_oracle
-def test_forms_of_files_agree(tmp_path: Path) -> None:
+def test_forms_of_files_agree(tensors: Tensors, tmp_path: Path) -> None:
     """The third form, .pth, is the one that is imported above."""
-    tensors = oracle.weights()
     npz.write(tmp_path / "a.npz", tensors.items())
     write_safetensors(tmp_path / "b.safetensors", tensors)
     for path in tmp_path.iterdir():

@@ -34,7 +34,7 @@ VARIANTS = tuple(
     name for place, name in enumerate(CASES) if name.split()[0] in {one.split()[0] for one in [*CASES][:place]}
 )
 
-# What compiles as the first case of its layer does: all but kinds of convolutions and of pooling.
+# What is traced and compiled as the first case of its layer is: all but kinds of convolutions and of pooling.
 COMPILED_ALIKE = tuple(
     name
     for name in VARIANTS
@@ -195,7 +195,7 @@ def test_weights_on_disk(name, tmp_path) -> None:
     assert_same(outputs_of(case, other), expected)
 
 
-@cases()
+@cases(spared=COMPILED_ALIKE)
 def test_eager_is_graph(name) -> None:
     """Traced once for batches of one shape, and with the eager shapes known beforehand."""
     case, layer, expected = shared(name)

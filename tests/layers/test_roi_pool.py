@@ -39,25 +39,26 @@ def expected(pooler: RoiPooler, maps: list[np.ndarray], regions: np.ndarray, lev
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "epsilon"),
     [
-        {},
-        {"aligned": False},
-        {"samples": 1},
-        {"samples": 0},
-        {"reduce": "max"},
-        {"gather": True},
-        {"gather": True, "samples": 0},
-        {"gather": True, "aligned": False, "samples": 1, "reduce": "max"},
-        {"op": "pool"},
-        {"op": "warp"},
-        {"op": "warp", "samples": 1},
-        {"op": "warp", "samples": 0},
-        {"op": "warp", "reduce": "max"},
+        ({}, "torchvision"),
+        ({}, "detectron"),
+        ({}, "detectron2"),
+        ({"aligned": False}, "torchvision"),
+        ({"samples": 1}, "detectron"),
+        ({"samples": 0}, "detectron2"),
+        ({"reduce": "max"}, "torchvision"),
+        ({"gather": True}, "detectron"),
+        ({"gather": True, "samples": 0}, "detectron2"),
+        ({"gather": True, "aligned": False, "samples": 1, "reduce": "max"}, "torchvision"),
+        ({"op": "pool"}, "detectron"),
+        ({"op": "warp"}, "detectron2"),
+        ({"op": "warp", "samples": 1}, "torchvision"),
+        ({"op": "warp", "samples": 0}, "detectron"),
+        ({"op": "warp", "reduce": "max"}, "detectron2"),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("epsilon", ["torchvision", "detectron", "detectron2"])
 def test_values(options, epsilon) -> None:
     maps, regions = features(), boxes()
     levels = np.array([[reference.level(box, epsilon, 3, 6) for box in image] for image in regions])

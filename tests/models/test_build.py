@@ -21,7 +21,11 @@ from tests.models import small
 from tests.models.small import inputs, small_model
 from tests.small_backbone import SMALL_NETWORK
 
-BASE: dict[str, Any] = {"class_names": ("cat", "dog"), "mask": {"mlp_branch": "lean"}}
+BASE: dict[str, Any] = {
+    "class_names": ("cat", "dog"),
+    "backbone": {"name": "resnet_small"},
+    "mask": {"mlp_branch": "lean"},
+}
 POINTS: dict[str, Any] = {"keypoint": {"use": True, "names": ("a", "b")}}
 FCIS: dict[str, Any] = {
     "family": "fcis",

@@ -552,32 +552,46 @@ def test_mixed_precision_of_the_model(precisions) -> None:
     assert precisions[1](inputs()).boxes.dtype == tf.float32
 
 
-def recipes() -> dict[str, ModelConfig]:
-    """The models of all files under configs/, each once, under the name of the first recipe that has it."""
-    found: dict[ModelConfig, str] = {}
-    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")):
-        settings = load(path).model
-        # Without Keras' download, and without a table that its user provides.
-        backbone = settings.backbone.model_copy(update={"weights": "none"})
-        transfer = settings.transfer.model_copy(update={"input": "cls", "embedding": None})
-        plain = {"transfer": transfer} if settings.transfer.embedding else {}
-        names = settings.class_names or tuple(f"class {index}" for index in range(80))
-        found.setdefault(settings.model_copy(update={"backbone": backbone, "class_names": names, **plain}), path.stem)
-    return {name: settings for settings, name in found.items()}
+RECIPES = [path.stem for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))]
+# The first of each family, neck and kind of heads.
+BUILT_BY_DEFAULT = (
+    "ablation_agnostic_mlp_r50_fpn_coco_nonvoc",
+    "ablation_e2e_no_stop_r50_fpn_coco_nonvoc",
+    "ccp_detector",
+    "fcis_r101_coco",
+    "keypoint_rcnn_r101_fpn_coco",
+    "mask_keypoint_rcnn_r101_fpn_coco",
+    "mask_rcnn_r101_c4_coco",
+    "mask_rcnn_r50_c5_roi_align_coco",
+    "mask_rcnn_r50_fpn_mlp2_coco",
+    "naive_mnc_r101_voc",
+)
 
 
-def cases_of_recipes() -> list[Any]:
-    """The recipes; by default the first of each family, neck and kind of heads."""
-    cases: dict[tuple[Any, ...], list[Any]] = {}
-    for name, settings in recipes().items():
-        key = settings.family, settings.backbone.neck, settings.mask.head, settings.keypoint.use
-        others = cases.setdefault(key, [])
-        others.append(pytest.param(settings, id=name, marks=[pytest.mark.slow] if others else []))
-    return [case for group in cases.values() for case in group]
+def model_of_recipe(name: str) -> ModelConfig:
+    """Without Keras' download, and without a table that its user provides."""
+    settings = load(name).model
+    backbone = settings.backbone.model_copy(update={"weights": "none"})
+    transfer = settings.transfer.model_copy(update={"input": "cls", "embedding": None})
+    plain = {"transfer": transfer} if settings.transfer.embedding else {}
+    names = settings.class_names or tuple(f"class {index}" for index in range(80))
+    return settings.model_copy(update={"backbone": backbone, "class_names": names, **plain})
 
 
-@pytest.mark.parametrize("settings", cases_of_recipes())
-def test_recipes_build(settings: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in BUILT_BY_DEFAULT else pytest.mark.slow) for name in RECIPES]
+)
+def test_recipes_build(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the numbers of their weights, which would take longer than all the rest."""
     record_weights(monkeypatch)
+    settings = model_of_recipe(name)
     assert build(settings).name == settings.family
+
+
+@pytest.mark.slow
+def test_a_recipe_of_each_kind_is_built_by_default() -> None:
+    def kind(name: str) -> tuple[Any, ...]:
+        model = load(name).model
+        return model.family, model.backbone.neck, model.mask.head, model.keypoint.use
+
+    assert {kind(name) for name in BUILT_BY_DEFAULT} == {kind(name) for name in RECIPES}

@@ -11,6 +11,7 @@ from maskx_tf.masks import paste as paste_ops
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.proposals import ProposalFilter
 from maskx_tf.structures import Detections, Proposals, Targets
+from tests.models.small import predict_eagerly
 from tests.models.torchvision_models import LOSSES, letterboxed, sources, torchvision_model
 from tests.oracle import level_rows, matched_pairs, matched_share, needs_oracle, nhwc, outputs, relative
 
@@ -98,7 +99,9 @@ def test_detections_of_the_model(image) -> None:
 
 
 @pytest.mark.parametrize("freeze", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_detections_of_the_predictor(freeze) -> None:
+def test_detections_of_the_predictor(freeze, monkeypatch) -> None:
+    if not freeze:
+        predict_eagerly(monkeypatch)  # the frozen one is a graph
     pixels, sizes = letterboxed("b")
     predictor = Predictor(torchvision_model(), CANVAS["b"], freeze=freeze)
     found = predictor.detect(pixels, sizes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
+import pytest
 import tensorflow as tf
 
 from maskx_tf.checkpoints.settings import resolve
@@ -64,20 +65,21 @@ def letterboxed(image: str, file: Path = oracle.FILE) -> tuple[tf.Tensor, tf.Ten
 
 @functools.cache
 def _imported(file: Path = oracle.FILE) -> Imported:
-    with tempfile.TemporaryDirectory() as folder:
-        return convert("torchvision", ImportRequest(_weights(Path(folder), file), size(file)))
-
-
-def _weights(folder: Path, file: Path) -> Path:
-    path = folder / "weights.npz"
-    np.savez(path, **oracle.weights(file))
-    return path
+    with weights_in_memory(file):
+        return convert("torchvision", ImportRequest(file, size(file)))
 
 
 @functools.cache
 def sources(file: Path = oracle.FILE) -> dict[str, str]:
     """torchvision's name for each variable."""
-    with tempfile.TemporaryDirectory() as folder:
-        request = ImportRequest(_weights(Path(folder), file), size(file))
-        order = plan(request).table(_imported(file=file).config.model)
+    with weights_in_memory(file):
+        order = plan(ImportRequest(file, size(file))).table(_imported(file=file).config.model)
     return {entry.variable: entry.tensor for entry in order.entries}
+
+
+@contextmanager
+def weights_in_memory(file: Path) -> Iterator[None]:
+    """The importer receives the weights without a file: other tests read files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maskx_tf.importers.torchvision.read", lambda _: oracle.weights(file))
+        yield

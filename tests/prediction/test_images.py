@@ -30,6 +30,7 @@ from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import at_least, find_images, image_ids, picture_files
 from maskx_tf.tasks.models import Model, opened
 from maskx_tf.tasks.predict import predict
+from tests.models.small import predict_eagerly
 
 SETTINGS = {
     "family": "mask_x_rcnn",
@@ -41,6 +42,12 @@ SETTINGS = {
     "mask": {"channels": 32},
     "detections": {"score": 0.2, "limit": 10},
 }
+
+
+@pytest.fixture(autouse=True)
+def _eager(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.function not in (test_command, test_given_boxes_get_masks):
+        predict_eagerly(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.prediction.rows import OK, ImageRow
 from maskx_tf.prediction.segmenter import Segmenter
 from tests.export.exported import CATEGORY_IDS, SIZES, encoded, exported, model, model_folder, picture
+from tests.models.small import predict_eagerly
 
 IMAGES = [(f"{index}.png", encoded(picture(*size, seed=index))) for index, size in enumerate(SIZES)]
 NAMES = dict(zip(CATEGORY_IDS, ("cat", "dog", "horse"), strict=True))
@@ -164,7 +165,8 @@ def test_a_batch_suits_the_canvas() -> None:
     assert [batch_for(canvas) for canvas in ((64, 64), (512, 512), (800, 1216), (1600, 2432))] == [4, 4, 2, 1]
 
 
-def test_a_score_keeps_the_best() -> None:
+def test_a_score_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    predict_eagerly(monkeypatch)
     every = ask(IMAGES)
     score = float(np.median(np.concatenate([row.scores for row in every])))
     kept = ask(IMAGES, score=score)

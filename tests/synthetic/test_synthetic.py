@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -258,7 +259,10 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 
 
 @disk.each_error
-def test_what_fails_leaves_nothing(error: BaseException, tmp_path: Path) -> None:
+def test_what_fails_leaves_nothing(error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each scene is drawn once, and not again for every step.
+    monkeypatch.setattr(module, "scene", functools.cache(scene))
+
     def write() -> None:
         generate(SMALL._replace(images=10), tmp_path / "out")
 

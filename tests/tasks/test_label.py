@@ -23,6 +23,7 @@ from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.tasks import model_masks
 from maskx_tf.tasks.batch import review
 from tests.export.exported import CATEGORY_IDS, model, model_folder, picture
+from tests.models.small import predict_eagerly
 from tests.tasks.test_batch import refused
 
 SQUARE = [[4.0, 4.0, 14.0, 4.0, 14.0, 14.0, 4.0, 14.0]]
@@ -208,7 +209,8 @@ def test_mistakes_are_one_line(here: dict[str, Any], half: None, capsys: pytest.
     assert not Path("new.json").exists()
 
 
-def test_masks_are_the_models_own(here: dict[str, Any]) -> None:
+def test_masks_are_the_models_own(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    predict_eagerly(monkeypatch)
     cat = label()["annotations"][0]
     found = ImagePredictor(*model()).segment(
         np.asarray(Image.open("photos/0.png")), np.array([[4, 4, 24, 28]]), np.array([CATEGORY_IDS.index(17) + 1])
@@ -222,9 +224,10 @@ def test_masks_are_the_models_own(here: dict[str, Any]) -> None:
     assert cat["mask_source"] == model_folder().parent.name  # the name of the run
 
 
-def test_steps_follow_the_model(here: dict[str, Any]) -> None:
+def test_steps_follow_the_model(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Outlines move to edges of colour; where masks of two boxes overlap, the smaller box has the pixel."""
     pytest.importorskip("cv2", reason="the extra grabcut is not installed")
+    predict_eagerly(monkeypatch)
     here["annotations"][1] |= {"category_id": 18, "bbox": [8, 8, 12, 12]}
     Path("boxes.json").write_text(json.dumps(here))
     pixels = np.asarray(Image.open("photos/0.png"))
