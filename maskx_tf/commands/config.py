@@ -15,10 +15,11 @@ EXAMPLE = "Example: maskx config mask_rcnn_r50_fpn_coco train.steps=1000 'model.
 
 REFERENCE = """# Configuration
 
-A recipe is a YAML file, or the name of one that comes with the package (`maskx recipes`); a file of this name wins. Its
-key `base` may name another recipe, relative to it, whose settings hold where the recipe says nothing; settings on the
-command line win over both. Every key below has a default, unless it must be given; a key that is not below is refused,
-with the nearest that is. `maskx config RECIPE key=value ...` prints what it all comes to.
+A recipe is a YAML file, or the name of a recipe of the package (`maskx recipes`). If there is a file of this name, the
+file is used. Its key `base` may name another recipe, relative to it, whose settings apply unless the recipe replaces
+them. Settings on the command line replace both. Every key below has a default or must be given. An unknown key is
+refused, and the message names the nearest known key. `maskx config RECIPE key=value ...` prints the resulting
+configuration.
 
 ```yaml
 base: mask_x_rcnn_r50_fpn_coco_voc
@@ -36,7 +37,7 @@ Paths are relative to the folder in which the command runs. This page is what `m
 {recipe}
 # Studies
 
-The file of `maskx study`; [study.md](study.md) says what happens with it. Its recipes are relative to it.
+These are the keys of the file of `maskx study`, which [study.md](study.md) describes. Recipes are relative to the file.
 
 {study}"""
 

@@ -15,17 +15,23 @@ class MaskConfig(Section):
     head: Literal["fcn", "mlp"] = Field(
         default="fcn", description="fcn: convolutions, then a deconvolution. mlp: fully connected layers."
     )
-    convs: Annotated[int, Field(strict=True, ge=0)] = Field(default=4, description="3x3 convolutions of the fcn.")
+    convs: Annotated[int, Field(strict=True, ge=0)] = Field(
+        default=4, description="Number of 3x3 convolutions of the fcn."
+    )
     channels: Count = Field(default=256, description="Channels of the fcn's convolutions and its deconvolution.")
     trunk: Literal["plain", "hourglass", "residual"] = Field(
         default="plain",
-        description="What the fcn's convolutions are, beyond the papers: hourglass goes down to a quarter of the "
-        "region's size and back up, residual has blocks of two; for masks of 64 x 64 (roi.mask_size 32).",
+        description="The convolutions of the fcn; the last two are not in the papers, and are for masks of 64 x "
+        "64 (roi.mask_size 32). hourglass: down to a quarter of the region's size and up again. "
+        "residual: blocks of two convolutions.",
     )
-    pixels: Flag = Field(default=False, description="The fcn also reads the region's pixels, beyond the papers.")
+    pixels: Flag = Field(
+        default=False, description="The fcn also reads the region's pixels. This is not in the papers."
+    )
     margin: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         default=0.0,
-        description="How far the mask head looks beyond each side of a box, as a share of the box's width or height.",
+        description="How far the mask head's region extends beyond each side of a box, as a share of the box's "
+        "width or height.",
     )
     mlp_layers: Annotated[int, Field(strict=True, ge=0)] = Field(default=2, description="Hidden layers of head mlp.")
     mlp_side: Count | None = Field(
@@ -42,27 +48,30 @@ class MaskConfig(Section):
     )
     regions: Literal["proposals", "truth", "jittered"] = Field(
         default="proposals",
-        description="Where the mask head learns: in the proposals that are foreground, or, beyond the papers, in the "
-        "boxes of the truth as they are or with their edges moved.",
+        description="The regions in which the mask head learns. proposals: the proposals that are foreground. "
+        "truth: the true boxes. jittered: the true boxes with moved edges. The last two are not in "
+        "the papers.",
     )
     rois: Count | None = Field(
         default=None,
-        description="Regions of an image in which the mask head learns, beyond the papers; null: as many as can be "
+        description="Regions per image in which the mask head learns; null, as in the papers: as many as can be "
         "foreground for the box head.",
     )
     jitter: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.1, description="For regions jittered: how far edges move, as a share of the box's side."
+        default=0.1, description="For regions jittered: how far edges are moved, as a share of the box's side."
     )
     box_losses: tuple[Literal["projection", "pairwise", "points", "teacher"], ...] = Field(
         default=(),
-        description="What instances without a mask teach, beyond the papers. projection: the mask reaches to the sides "
-        "of its box. pairwise: neighbouring pixels of one colour are both mask, or neither. points: the "
-        "labelled points of the data. teacher: the masks of the weights' running average (train.ema).",
+        description="Losses for instances without a mask, which are not in the papers. projection: the mask "
+        "extends to the sides of its box. pairwise: neighbouring pixels of similar colour are both "
+        "mask, or neither. points: the labelled points of the data. teacher: the masks of the "
+        "weights' running average (train.ema).",
     )
     mlp_branch: Literal["none", "reference", "lean"] = Field(
         default="none",
-        description="Adds a class-agnostic mask from fully connected layers to the fcn's. reference: one layer on the "
-        "deconvolved map (157 million weights at full size). lean: a smaller one of ours.",
+        description="Adds a class-agnostic mask from fully connected layers to the fcn's mask. reference: one "
+        "layer on the deconvolved map (157 million weights at full size). lean: a smaller branch of "
+        "our own.",
     )
 
     @model_validator(mode="after")
@@ -106,7 +115,7 @@ class KeypointConfig(Section):
         "those of the data.",
     )
     classes: tuple[Text, ...] = Field(default=(), description="The classes that have keypoints; empty: all.")
-    convs: Count = Field(default=8, description="3x3 convolutions.")
+    convs: Count = Field(default=8, description="Number of 3x3 convolutions.")
     channels: Count = Field(default=512, description="Channels of the convolutions.")
     normaliser: Literal["visible", "fixed"] = Field(
         default="visible",
@@ -137,28 +146,29 @@ class KeypointConfig(Section):
 
 
 class TransferConfig(Section):
-    """The function T that makes a class's mask weights from its box weights (family mask_x_rcnn)."""
+    """The function T, which computes the mask weights of a class from its box weights (family mask_x_rcnn)."""
 
     input: Literal["cls", "box", "cls_box", "embedding"] = Field(
         default="cls_box",
-        description="What T reads of a class: its row of the classifier, its rows of the box regressor, both, or a row "
-        "of a fixed table.",
+        description="What T reads for each class: its row of the classifier, its rows of the box regressor, both,"
+        " or a row of a fixed table.",
     )
     embedding: Text | None = Field(
-        default=None, description="Path of the table for input embedding: a .npy file with one row a class."
+        default=None, description="Path of the table for input embedding: a .npy file with one row per class."
     )
-    layers: Literal[1, 2, 3] = Field(default=2, description="Fully connected layers.")
+    layers: Literal[1, 2, 3] = Field(default=2, description="Number of fully connected layers.")
     activation: Literal["relu", "leaky_relu"] = Field(
-        default="leaky_relu", description="Between the layers; leaky_relu has slope 0.1."
+        default="leaky_relu", description="The activation between the layers; leaky_relu has slope 0.1."
     )
     init: Literal["reference", "small"] = Field(
         default="reference",
-        description="reference: Gaussian by fan-out. small: the same, but standard deviation 0.01 in the first layer.",
+        description="Initial weights. reference: Gaussian, scaled by fan-out. small: the same, but with standard "
+        "deviation 0.01 in the first layer.",
     )
     unit_rms: Flag = Field(
         default=False, description="Each part of the input (cls, box) is scaled to a root mean square of one."
     )
-    stop_gradient: Flag = Field(default=True, description="The mask loss does not reach the box head's weights.")
+    stop_gradient: Flag = Field(default=True, description="The mask loss does not change the box head's weights.")
 
     @model_validator(mode="after")
     def _table(self) -> TransferConfig:

@@ -30,7 +30,7 @@ def _masks_form(value: Any) -> str:
 class RandomDraw(Section):
     """Classes drawn at random."""
 
-    a: Count = Field(description="How many classes keep their masks.")
+    a: Count = Field(description="Number of classes that keep their masks.")
     seed: Seed = Field(default=0, description="The seed of the draw.")
     # Left out where it is false, so that policies are written, and studies' checksums are, as they were before it.
     complement: Flag = Field(
@@ -43,7 +43,7 @@ class RandomDraw(Section):
 class RandomSplit(Section):
     """A masks policy that draws A at random."""
 
-    random: RandomDraw = Field(description="How many classes, and the seed.")
+    random: RandomDraw = Field(description="The number of classes, and the seed.")
 
 
 Masks = Annotated[
@@ -58,7 +58,7 @@ class Source(Section):
     """One data set. Its paths are relative to the folder in which the command runs."""
 
     images: Text = Field(description="Folder of the images.")
-    annotations: Text = Field(description="File or folder of the annotations, as the format has it.")
+    annotations: Text = Field(description="File or folder of the annotations, depending on the format.")
     format: Literal[
         "coco",
         "voc",
@@ -77,26 +77,29 @@ class Source(Section):
     ] = Field(default="coco", description="How the annotations are written; docs/data.md describes each.")
     reader: Annotated[Text, Field(pattern=DOTTED_NAME)] | None = Field(
         default=None,
-        description="A function of yours that reads the data instead of a format's, such as mine.read of ./mine.py.",
+        description="A function of yours that reads the data, in place of format, such as mine.read in ./mine.py.",
     )
     masks_b: Text | None = Field(
         default=None,
-        description="COCO file of masks that are kept apart: evaluation opens it, training under masks: oracle alone.",
+        description="COCO file with the masks of B, apart from the annotations: evaluation opens it, and training"
+        " only with masks: oracle.",
     )
     outside: Flag = Field(
         default=False,
-        description="Also take files outside of these folders, such as ../photos/a.jpg, that the annotations name.",
+        description="Also opens files outside of these folders that the annotations name, such as ../photos/a.jpg.",
     )
 
 
 class PhotometricConfig(Section):
     """How far the colours of a training image are changed, at random; 0 leaves them as they are."""
 
-    brightness: Fraction = Field(default=0.0, description="The image is multiplied by 1 minus to 1 plus this.")
-    contrast: Fraction = Field(default=0.0, description="The same for the distance from the image's mean grey.")
-    saturation: Fraction = Field(default=0.0, description="The same for the distance from each pixel's grey.")
+    brightness: Fraction = Field(
+        default=0.0, description="The image is multiplied by a number between 1 minus this and 1 plus this."
+    )
+    contrast: Fraction = Field(default=0.0, description="The same for the difference from the image's mean grey.")
+    saturation: Fraction = Field(default=0.0, description="The same for the difference from each pixel's grey.")
     hue: Annotated[Float, Field(ge=0, le=0.5)] = Field(
-        default=0.0, description="The hue is turned by at most this share of a full turn, either way."
+        default=0.0, description="The hue is rotated by at most this share of a full turn, in either direction."
     )
 
 
@@ -107,23 +110,25 @@ class DataConfig(Section):
     val: tuple[Source, ...] = Field(default=(), description="Data sets to evaluate on.")
     masks: Masks = Field(
         default="all",
-        description="The classes A whose masks training may see. all: every mask that the files have. none: no mask. A "
-        "list of class names. voc, nonvoc: COCO's classes that Pascal VOC has, or the others. E1_A20 to E5_A60: the "
-        "published random splits of COCO. {random: {a: 20, seed: 3}}: drawn; with complement: true, those that are not "
-        "drawn. oracle: all, and those that masks_b keeps apart.",
+        description="The classes A, whose masks training sees. all: every mask in the files. none: no mask. A "
+        "list of class names. voc, nonvoc: COCO's classes that Pascal VOC has, or the others. E1_A20 "
+        "to E5_A60: the published random splits of COCO. {random: {a: 20, seed: 3}}: classes drawn at"
+        " random; with complement: true, those that are not drawn. oracle: every mask in the files "
+        "and in masks_b.",
     )
     names: Text | None = Field(
         default=None,
-        description="YAML file of new class names, such as sofa: couch; null there drops a class. A file of the "
-        "package has a name, such as study/ccp_names. It has to fit train; val is renamed in the same way.",
+        description="YAML file of new class names, such as sofa: couch; null as a name drops the class. "
+        "study/ccp_names and the like name files of the package. The file must fit train; val is "
+        "renamed in the same way.",
     )
     records: Text | None = Field(
         default=None,
-        description="Folder that maskx data records wrote of train under these masks and names; training then reads "
-        "images and masks from there.",
+        description="Folder that maskx data records wrote from train, with these masks and names; training then "
+        "reads images and masks from there.",
     )
     max_instances: Count = Field(
-        default=100, description="Instances an image that training sees; an image with more keeps its first."
+        default=100, description="The most instances of an image that training uses; of more, the first ones."
     )
     min_keypoints: Int = Field(
         default=0,
@@ -133,8 +138,8 @@ class DataConfig(Section):
     flip: Flag = Field(default=True, description="Every other training image, at random, is mirrored left to right.")
     scale_jitter: tuple[Positive, Positive] = Field(
         default=(1.0, 1.0),
-        description="The size of a training image is multiplied by a number drawn between these two; of what is then "
-        "larger than the canvas, a random part is used.",
+        description="The size of a training image is multiplied by a number drawn between these two; if the "
+        "result is larger than the canvas, a random part of it is used.",
     )
     crop: Annotated[Float, Field(gt=0, le=1)] = Field(
         default=1.0,

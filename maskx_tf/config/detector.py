@@ -24,8 +24,9 @@ class InputConfig(Section):
     long_side: Count = Field(default=1333, description="The limit of the resized image's long side, in pixels.")
     rounding: Literal["exact", "torchvision"] = Field(
         default="exact",
-        description="How the resized image's sides become whole numbers: exact rounds the true product down; "
-        "torchvision rounds float64's product down, which now and then makes a side one pixel shorter.",
+        description="How the sides of the resized image become whole numbers. exact: the exact product is rounded"
+        " down. torchvision: the product in float64 is rounded down, which sometimes makes a side one"
+        " pixel shorter.",
     )
     pixel_mean: tuple[Float, Float, Float] = Field(
         default=(123.675, 116.28, 103.53),
@@ -33,7 +34,7 @@ class InputConfig(Section):
     )
     pixel_std: tuple[Positive, Positive, Positive] = Field(
         default=(58.395, 57.12, 57.375),
-        description="What is left is divided by this, in units of 0 to 255, in the order of channel_order.",
+        description="The result is divided by this, in units of 0 to 255, in the order of channel_order.",
     )
     channel_order: Literal["rgb", "bgr"] = Field(
         default="rgb", description="The order in which the network reads the colours."
@@ -70,7 +71,7 @@ class BackboneConfig(Section):
         description="Normalisation: batch norm with fixed statistics and scales, with fixed statistics and scales that "
         "learn (FCIS), batch norm that learns, or GroupNorm (32 groups).",
     )
-    norm_epsilon: Positive = Field(default=1e-5, description="Added to the variance under the root.")
+    norm_epsilon: Positive = Field(default=1e-5, description="Added to the variance under the square root.")
     stride_in_1x1: Flag = Field(
         default=False,
         description="Bottlenecks halve the map in their first 1x1 convolution (Detectron's and Keras' ResNet) "
@@ -83,15 +84,19 @@ class BackboneConfig(Section):
     )
     non_local: Flag = Field(
         default=False,
-        description="A non-local block stands before the last bottleneck of res4: cells read the whole map.",
+        description="Adds a non-local block before the last bottleneck of res4, in which cells read the whole map.",
     )
     weights: Text = Field(
         default="none",
-        description="What a new model's backbone starts from, for Keras' own networks: none (random), imagenet "
-        "(downloaded by Keras), or the path of a headless .weights.h5 of Keras. For the others import a checkpoint.",
+        description="Initial weights of a new model's backbone, for Keras' own networks: none (random), imagenet "
+        "(downloaded by Keras), or the path of a headless .weights.h5 of Keras. For other networks, "
+        "import a checkpoint.",
     )
     frozen_stages: Int = Field(
-        default=2, ge=0, le=5, description="How many stages do not learn: 1 is the stem, 2 also res2, 5 all to res5."
+        default=2,
+        ge=0,
+        le=5,
+        description="Number of stages that do not learn. 1: the stem. 2: also res2. 5: all up to res5.",
     )
     neck: Literal["fpn", "c4", "c5", "dc5"] = Field(
         default="fpn",
@@ -126,14 +131,16 @@ class AnchorsConfig(Section):
         min_length=1,
         description="For each map, finest first, the square roots of the anchors' areas in pixels.",
     )
-    ratios: tuple[Positive, ...] = Field(default=(0.5, 1.0, 2.0), min_length=1, description="Height / width.")
+    ratios: tuple[Positive, ...] = Field(
+        default=(0.5, 1.0, 2.0), min_length=1, description="Height divided by width, for each anchor of a size."
+    )
     rounding: Literal["none", "torchvision", "detectron"] = Field(
         default="none",
         description="none (as detectron2): exact, centred at the cell's corner. torchvision: the same, rounded. "
         "detectron: whole pixels, centred in the cell.",
     )
     order: Literal["ratio_major", "size_major"] = Field(
-        default="ratio_major", description="Which index varies slowest among the anchors of one cell."
+        default="ratio_major", description="The index that varies slowest among the anchors of one cell."
     )
 
     @field_validator("sizes")
@@ -149,14 +156,18 @@ class RpnConfig(Section):
 
     pre_nms_train: Count = Field(default=2000, description="Boxes kept by score per map before NMS, in training.")
     pre_nms_test: Count = Field(default=1000, description="Boxes kept by score per map before NMS, at inference.")
-    post_nms_train: Count = Field(default=1000, description="Proposals an image after NMS, in training.")
-    post_nms_test: Count = Field(default=1000, description="Proposals an image after NMS, at inference.")
-    nms_iou: Fraction = Field(default=0.7, description="A box that overlaps a better one by more than this IoU goes.")
+    post_nms_train: Count = Field(default=1000, description="Proposals per image after NMS, in training.")
+    post_nms_test: Count = Field(default=1000, description="Proposals per image after NMS, at inference.")
+    nms_iou: Fraction = Field(
+        default=0.7, description="A box that overlaps a better one by more than this IoU is dropped."
+    )
     min_size: Float = Field(default=0.0, ge=0, description="Proposals with a shorter side, in pixels, are dropped.")
     positive_iou: Fraction = Field(default=0.7, description="An anchor with at least this IoU is an object.")
     negative_iou: Fraction = Field(default=0.3, description="An anchor with less IoU than this is background.")
-    samples: Count = Field(default=256, description="Anchors an image in the losses.")
-    positive_fraction: Fraction = Field(default=0.5, description="The largest share of objects among the samples.")
+    samples: Count = Field(default=256, description="Anchors per image in the losses.")
+    positive_fraction: Fraction = Field(
+        default=0.5, description="The largest share of object anchors among the samples."
+    )
     ignore_straddling: Flag = Field(
         default=False, description="Anchors that cross the image's border take no part in training (Detectron)."
     )
@@ -164,7 +175,8 @@ class RpnConfig(Section):
         default=1 / 9, ge=0, description="Where the box loss turns from square to linear, in units of deltas; 0 is L1."
     )
     normaliser: Literal["sampled", "fixed"] = Field(
-        default="sampled", description="The losses are divided by the anchors sampled, or by samples times images."
+        default="sampled",
+        description="The losses are divided by the number of sampled anchors, or by samples times images.",
     )
 
     @model_validator(mode="after")
@@ -193,7 +205,7 @@ class RoiConfig(Section):
         default="average", description="How the samples of a bin become one value, for align and warp."
     )
     level_epsilon: Literal["torchvision", "detectron", "detectron2"] = Field(
-        default="detectron2", description="Where the small number stands in the choice of a pyramid level."
+        default="detectron2", description="Where the small number is added when a pyramid level is chosen."
     )
     box_size: Count = Field(default=7, description="Bins along each side for the box head; 14 is usual with neck c4.")
     mask_size: Count = Field(default=14, description="Bins along each side for the mask head; masks are twice that.")
@@ -213,7 +225,9 @@ class BoxConfig(Section):
 
     width: Count = Field(default=1024, description="Width of each fully connected layer (neck c4 uses res5 instead).")
     layers: Int = Field(
-        default=2, ge=0, description="Number of fully connected layers; 0: scores and boxes of the features themselves."
+        default=2,
+        ge=0,
+        description="Number of fully connected layers; 0: scores and boxes are computed from the features directly.",
     )
     class_agnostic: Flag = Field(default=False, description="One box for all classes instead of one for each.")
     delta_weights: tuple[Positive, Positive, Positive, Positive] = Field(
@@ -222,8 +236,8 @@ class BoxConfig(Section):
     smooth_l1_beta: Float = Field(
         default=1 / 9, ge=0, description="Where the box loss turns from square to linear, in units of deltas; 0 is L1."
     )
-    rois: Count = Field(default=512, description="Boxes an image in the losses.")
-    positive_fraction: Fraction = Field(default=0.25, description="The largest share of objects among them.")
+    rois: Count = Field(default=512, description="Boxes per image in the losses.")
+    positive_fraction: Fraction = Field(default=0.25, description="The largest share of object boxes among these.")
     positive_iou: Fraction = Field(default=0.5, description="A box with at least this IoU is an object.")
     background_iou: tuple[Fraction, Fraction] = Field(
         default=(0.0, 0.5), description="A box is background when its IoU is at least the first and below the second."

@@ -16,15 +16,16 @@ class FcisConfig(Section):
 
     scores: Literal["joint", "separate", "agnostic", "average"] = Field(
         default="joint",
-        description="joint: inside and outside maps give scores and masks (FCIS). separate: half of the maps give "
-        "scores, the others masks. agnostic: one map that all classes share gives masks (InstanceFCN), the others "
-        "scores. average: the maps give scores alone, without masks (R-FCN).",
+        description="joint: inside and outside maps give scores and masks (FCIS). separate: half of the maps give"
+        " scores, the others masks. agnostic: one map shared by all classes gives masks "
+        "(InstanceFCN), the others scores. average: the maps give only scores, no masks (R-FCN).",
     )
     group: Count = Field(default=7, description="Cells of maps along each side of a region (k); 1: no positions.")
     size: Count = Field(default=21, description="Bins along each side of a region, and the side of its mask.")
     pooling: Literal["cells", "bilinear"] = Field(
         default="cells",
-        description="cells: averages of whole cells in rounded boxes, as the reference. bilinear: averages of samples.",
+        description="cells: averages of whole cells in rounded boxes, as in the reference. bilinear: averages of "
+        "samples.",
     )
     channels: Count = Field(default=1024, description="Channels of the 1x1 convolution before the maps.")
     rpn_channels: Count = Field(default=512, description="Channels of the proposal network's 3x3 convolution.")
@@ -33,26 +34,30 @@ class FcisConfig(Section):
     )
     ohem: Flag = Field(
         default=False,
-        description="Train on the box.rois proposals with the largest losses, not on random ones.",
+        description="Trains on the box.rois proposals with the largest losses, not on random ones.",
     )
     passes: Literal[1, 2] = Field(
         default=2,
-        description="2: the boxes that the proposals are moved to read the maps once more. R-FCN has 1 and moves "
-        "its boxes at the end.",
+        description="2: after proposals are moved by the box regression, the maps are read again in the new "
+        "boxes. R-FCN has 1, and moves its boxes at the end.",
     )
     min_side: Annotated[Float, Field(ge=0)] = Field(
-        default=2.0, description="Regions with a shorter side, in pixels, are no detections and have no vote."
+        default=2.0, description="Regions with a shorter side, in pixels, are no detections and do not vote."
     )
-    merge_iou: Fraction = Field(default=0.5, description="Regions vote for detections that they overlap this much.")
+    merge_iou: Fraction = Field(
+        default=0.5, description="Regions vote for detections that they overlap by at least this IoU."
+    )
     threshold: Annotated[Float, Field(gt=0, le=0.5)] = Field(
-        default=0.4, description="A pixel is mask from this probability, or share of the votes, on."
+        default=0.4,
+        description="A pixel belongs to the mask if its probability, or its share of the votes, is at least this.",
     )
     prebinarize: Flag = Field(
         default=True, description="Regions vote for pixels (the reference's code), not with probabilities (the paper)."
     )
     voters: Literal["all", "own_class"] = Field(
         default="all",
-        description="all: a region votes whatever its best class is. own_class: only where that is the detection's.",
+        description="all: a region votes whatever its best class is. own_class: only if its best class is that of"
+        " the detection.",
     )
 
     @model_validator(mode="after")

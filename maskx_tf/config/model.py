@@ -22,20 +22,20 @@ class DetectionsConfig(Section):
 
     score: Fraction = Field(default=0.05, description="Detections with this score or less are dropped.")
     nms_iou: Fraction = Field(
-        default=0.5, description="A detection that overlaps a better one of its class by more than this IoU goes."
+        default=0.5, description="A detection that overlaps a better one of its class by more than this IoU is dropped."
     )
     soft_nms: Literal["none", "linear", "gaussian"] = Field(
         default="none",
-        description="A detection that overlaps a better one of its class loses score instead (Soft-NMS). linear: times "
-        "1 - IoU, above nms_iou. gaussian: times exp(-IoU^2 / soft_sigma).",
+        description="Soft-NMS: the score of a detection that overlaps a better one of its class is lowered "
+        "instead. linear: times 1 - IoU, above nms_iou. gaussian: times exp(-IoU^2 / soft_sigma).",
     )
     soft_sigma: Positive = Field(default=0.5, description="For soft_nms gaussian: how slowly scores fall with the IoU.")
     box_voting: Fraction | None = Field(
         default=None,
-        description="A detection's box becomes the mean, weighted by score, of all boxes of its class that it overlaps "
-        "by at least this IoU; null: it stays.",
+        description="The box of a detection becomes the mean, weighted by score, of all boxes of its class that "
+        "it overlaps by at least this IoU; null: the box is kept.",
     )
-    limit: Count = Field(default=100, description="The most detections of an image.")
+    limit: Count = Field(default=100, description="The largest number of detections in an image.")
     paste: Literal["continuous", "integer", "replicate"] = Field(
         default="continuous",
         description="How a mask is resized into its box: sampled at pixel centres (detectron2), on a box of whole "

@@ -16,22 +16,22 @@ class EvaluateConfig(Section):
     """Average precision, during training and after it."""
 
     kinds: tuple[Literal["box", "mask", "keypoint"], ...] | None = Field(
-        default=None, min_length=1, description="The IoU that is measured; null: all that the model has."
+        default=None, min_length=1, description="The kinds of figures that are measured; null: all that the model has."
     )
     sigmas: tuple[Positive, ...] | None = Field(
         default=None,
         min_length=1,
-        description="How far each keypoint may lie from its place (OKS), as a share of the square root of the object's "
-        "area; null: COCO's for its keypoints, .05 for others.",
+        description="The tolerance of each keypoint's distance (OKS), as a share of the square root of the "
+        "object's area; null: COCO's for its keypoints, .05 for others.",
     )
     score: Fraction = Field(
         default=0.05,
-        description="Stands in for model.detections.score: detections with this score or less are dropped.",
+        description="Replaces model.detections.score: detections with this score or less are dropped.",
     )
     masks: Masks | None = Field(
         default=None,
-        description="The classes that count as A, in the form of data.masks; null: those whose masks training saw, "
-        "under the policy oracle those that have masks in the annotations themselves.",
+        description="The classes that count as A, in the form of data.masks; null: those whose masks training "
+        "saw, or with the policy oracle those that have masks in the annotations themselves.",
     )
     every: Int = Field(default=0, ge=0, description="Training steps from one evaluation to the next; 0: at the end.")
     batch: Count = Field(default=1, description="Images at a time.")
@@ -43,7 +43,8 @@ class ExportConfig(Section):
     signatures: tuple[Literal["serving_default", "image_tensor", "segment_boxes"], ...] | None = Field(
         default=None,
         min_length=1,
-        description="Entry points of a SavedModel: image files, pixels, or pixels and boxes; null: all of the family.",
+        description="Signatures of a SavedModel: for image files, for pixels, or for image files and boxes; null:"
+        " all of the family.",
     )
     bf16: Flag = Field(default=False, description="Convolutions compute in bfloat16.")
     warmup: Int = Field(default=1, ge=0, le=100, description="Warm-up requests for each signature.")

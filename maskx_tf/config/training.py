@@ -27,7 +27,7 @@ from maskx_tf.plugins import DOTTED_NAME
 class WarmUp(Section):
     """The rate rises in a straight line at the start."""
 
-    steps: Int = Field(default=500, ge=0, description="How many steps it takes.")
+    steps: Int = Field(default=500, ge=0, description="Number of steps of the warm-up.")
     start: Fraction = Field(default=1 / 3, description="The rate of the first step, as a share of the full one.")
 
 
@@ -40,9 +40,9 @@ class CallbackConfig(Section):
     """A callback of Keras that joins a run."""
 
     name: Annotated[Text, Field(pattern=DOTTED_NAME)] = Field(
-        description="The class, such as wandb.integration.keras.WandbMetricsLogger, or mine.Watcher of ./mine.py."
+        description="The class, such as wandb.integration.keras.WandbMetricsLogger, or mine.Watcher in ./mine.py."
     )
-    arguments: Json = Field(default={}, description="What the class is made with, by name.")
+    arguments: Json = Field(default={}, description="The arguments of the class, by name.")
 
 
 class TrainConfig(Section):
@@ -50,14 +50,16 @@ class TrainConfig(Section):
 
     stage: TrainingStage = Field(
         default="all",
-        description="What learns: everything; all but the mask and keypoint branches (detector); one of these on a "
-        "detector that is fixed; features and proposal network (rpn); features and heads, in the proposals of another "
-        "model (regions); the proposal network, or the heads, on features that are fixed (rpn_head, heads).",
+        description="The parts that learn. all: everything. detector: all but the mask and keypoint branches. "
+        "mask, keypoint: this branch, on a fixed detector. rpn: features and proposal network. "
+        "regions: features and heads, on the proposals of another model. rpn_head, heads: the "
+        "proposal network, or the heads, on fixed features.",
     )
     stages: tuple[TrainingStage, ...] = Field(
         default=(),
-        description="Runs one after the other, each of all steps, in place of stage. Each starts from the weights of "
-        "the one before it, but for regions, which starts as the first and takes proposals from the one before it.",
+        description="Stages to run one after the other, each with all steps, in place of stage. Each starts from "
+        "the weights of the one before it, except regions, which starts like the first stage and uses"
+        " the proposals of the one before it.",
     )
     proposals: Text | None = Field(
         default=None, description="For stage regions: a run or model folder whose network proposes the regions."
@@ -67,8 +69,8 @@ class TrainConfig(Section):
         description="A checkpoint, run folder or imported model to start from; null starts with random weights.",
     )
     steps: Count = Field(default=90_000, description="Updates of the weights.")
-    batch: Count = Field(default=16, description="Images an update, over all devices.")
-    accumulate: Count = Field(default=1, description="Parts in which an update's images are worked through.")
+    batch: Count = Field(default=16, description="Images per update, on all devices together.")
+    accumulate: Count = Field(default=1, description="Number of parts in which the images of an update are processed.")
     rate: Positive = Field(default=0.02, description="The learning rate after the warm-up.")
     warm_up: WarmUp = Field(default=WarmUp(), description="The start of the schedule.")
     schedule: Literal["drops", "cosine"] = Field(
@@ -78,25 +80,32 @@ class TrainConfig(Section):
         default=(60_000, 80_000),
         description="Steps at which the rate is multiplied by drop_factor; later ones are idle.",
     )
-    drop_factor: Annotated[Float, Field(gt=0, lt=1)] = Field(default=0.1, description="What a drop leaves of the rate.")
+    drop_factor: Annotated[Float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="The factor by which a drop multiplies the rate."
+    )
     momentum: Annotated[Float, Field(ge=0, lt=1)] = Field(default=0.9, description="Momentum of the gradient descent.")
     weight_decay: Float = Field(
         default=1e-4,
         ge=0,
-        description="Half the factor of the squared weights in the loss; biases and norms have none.",
+        description="The decay adds this times a weight to its gradient: the loss has half of this times the "
+        "squared weights. Biases and norms do not decay.",
     )
-    bias_rate_factor: Positive = Field(default=2.0, description="The rate of biases, as a multiple of the weights'.")
+    bias_rate_factor: Positive = Field(
+        default=2.0, description="The rate of biases, as a multiple of that of other weights."
+    )
     neck_rate_factor: Positive = Field(
         default=1.0,
-        description="The rate of the convolution before the maps of family fcis, as a multiple; 3 in the reference.",
+        description="The rate of the convolution before the maps of family fcis, as a multiple of that of other "
+        "weights; 3 in the reference.",
     )
     clip_norm: Positive | None = Field(
         default=None, description="The largest norm of the whole gradient after summing over devices; null: no limit."
     )
     normaliser: Literal["global", "device"] = Field(
         default="global",
-        description="What a loss is divided by: its count over all devices, so that one batch gives one result however "
-        "it is divided; or each device's own count, as the reference does.",
+        description="What a loss is divided by. global: its count over all devices, so that the result does not "
+        "depend on how a batch is divided among devices. device: the count of each device, as in the "
+        "reference.",
     )
     keypoint_weight: Positive = Field(default=1.0, description="The weight of loss_keypoint among the losses.")
     box_warm_up: Fraction = Field(
@@ -105,12 +114,13 @@ class TrainConfig(Section):
         "(model.mask.box_losses) rise from 0 to 1.",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="The type of the computation; weights stay float32, float16 scales its loss."
+        default="float32",
+        description="The type of the computation. Weights stay in float32; with float16 the loss is scaled.",
     )
     jit: Flag = Field(
         default=False,
-        description="Compile the losses and their gradients with XLA: the first step takes half a minute more, and "
-        "the same seed draws other regions.",
+        description="Compiles the losses and their gradients with XLA. The first step takes half a minute more, "
+        "and the same seed draws other regions.",
     )
     ema: Annotated[Float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="Decay of a running average of the weights, which is then evaluated; null: none."
@@ -118,20 +128,23 @@ class TrainConfig(Section):
     seed: Seed = Field(default=0, description="The seed of initial weights and of the sampling in the targets.")
     deterministic: Flag = Field(
         default=False,
-        description="Equal runs end with equal bits, and no gradient of RoIAlign is lost where threads meet; slower.",
+        description="Equal runs give equal bits, and no part of RoIAlign's gradient is lost when threads write at"
+        " the same time; slower.",
     )
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = Field(
         default="auto",
-        description="One device, all devices of this machine, or many machines; auto: whatever is there.",
+        description="One device, all devices of this machine, or several machines; auto: all that are available.",
     )
-    log_every: Count = Field(default=20, description="Steps of which a line of the log is the mean.")
+    log_every: Count = Field(default=20, description="Steps over which a line of the log is the mean.")
     pictures_every: Int = Field(
         default=0, ge=0, description="Steps from one sheet of predictions for TensorBoard to the next; 0: none."
     )
     checkpoint_every: Count = Field(default=5_000, description="Steps from one checkpoint to the next.")
-    keep: Count = Field(default=3, description="How many of the newest checkpoints are kept, besides the best.")
+    keep: Count = Field(
+        default=3, description="Number of the newest checkpoints that are kept, in addition to the best."
+    )
     callbacks: tuple[CallbackConfig, ...] = Field(
-        default=(), description="Keras callbacks that join the run; on several machines, on the first alone."
+        default=(), description="Keras callbacks of the run; on several machines, only the first runs them."
     )
 
     @field_validator("drops")

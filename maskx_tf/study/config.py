@@ -21,12 +21,16 @@ Settings = Json
 class SyntheticConfig(Section):
     """The synthetic benchmark, which the study generates itself, with the seed of each group."""
 
-    images: Count = Field(default=5000, description="In all parts: a tenth is val, a fifth test, the rest train.")
+    images: Count = Field(
+        default=5000, description="Number of images in all parts: a tenth is val, a fifth test, the rest train."
+    )
     size: Count = Field(default=96, description="Side of an image in pixels.")
-    classes: Count = Field(default=40, description="How many classes there are.")
-    a: Count = Field(default=28, description="How many of them keep their masks, where a group does not say.")
+    classes: Count = Field(default=40, description="Number of classes.")
+    a: Count = Field(default=28, description="Number of classes that keep their masks, if the group does not set it.")
     companions: Fraction = Field(default=0.7, description="The share of groups that are pairs of overlapping objects.")
-    offset: Positive = Field(default=0.35, description="Between partners, of the sum of their radii.")
+    offset: Positive = Field(
+        default=0.35, description="Distance of the centres of a pair, as a share of the sum of their radii."
+    )
 
 
 class DetectorConfig(Section):
@@ -39,12 +43,15 @@ class DetectorConfig(Section):
 class GroupConfig(Section):
     """Cells that share a detector and a division of the classes; means and spreads are taken over groups."""
 
-    name: Name = Field(description="Of the group's folder.")
-    seed: Seed = Field(default=0, description="Of the weights, of the order, and of synthetic data.")
-    a: Count | None = Field(default=None, description="Synthetic data: how many classes keep their masks.")
-    masks: Masks | None = Field(default=None, description="Other data: the classes A, in the form of data.masks.")
+    name: Name = Field(description="Name of the group and of its folder.")
+    seed: Seed = Field(default=0, description="Seed of the weights, of the order of images, and of synthetic data.")
+    a: Count | None = Field(
+        default=None, description="For synthetic data: the number of classes that keep their masks."
+    )
+    masks: Masks | None = Field(default=None, description="For other data: the classes A, in the form of data.masks.")
     detector: Name | None = Field(
-        default=None, description="The group whose detector this one takes: of the same images and boxes."
+        default=None,
+        description="The group whose detector is used, with the same images and boxes; null: the group trains its own.",
     )
     methods: tuple[Name, ...] | None = Field(default=None, description="The methods of this group; null: all.")
 
@@ -52,34 +59,39 @@ class GroupConfig(Section):
 class RegionsConfig(Section):
     """The regions of a fixed detector that the mask branches learn from, pooled once and kept on disk."""
 
-    per_image: Count = Field(default=6, description="Regions of an image, and as many of it mirrored, at most.")
-    limit_mib: Count = Field(default=8000, description="The most that the regions of a group may take of the disk.")
+    per_image: Count = Field(
+        default=6, description="The largest number of regions of an image, and of its mirror image."
+    )
+    limit_mib: Count = Field(
+        default=8000, description="The most disk space that the regions of a group may take, in MiB."
+    )
 
 
 class MethodConfig(Section):
     """A row of the tables."""
 
-    name: Name = Field(description="Of the cells' folders.")
+    name: Name = Field(description="Name of the method and of its cells' folders.")
     recipe: Text = Field(description="A recipe, relative to the study's file.")
     settings: Settings = Field(default={}, description="Settings that replace the recipe's.")
     start: Literal["detector", "nothing", "grabcut"] = Field(
         default="detector",
-        description="detector: the mask branch alone, on the group's detector. nothing: everything, end to end. "
-        "grabcut: nothing is learned, GrabCut cuts out what the group's detector found.",
+        description="detector: the mask branch alone learns, on the group's detector. nothing: everything learns,"
+        " end to end. grabcut: nothing learns; GrabCut makes the masks of the detected boxes.",
     )
     steps: tuple[Literal["refine", "disjoint"], ...] = Field(
         default=(),
-        description="What is made of the masks when they are scored: see maskx eval. The model is that of the first "
-        "method with the same settings and no steps, if there is one.",
+        description="Steps after the model, before the masks are scored: see maskx eval. The model is that of the"
+        " first method with the same settings and no steps, if there is one.",
     )
     masks: Literal["a", "none", "all", "grabcut"] = Field(
         default="a",
-        description="a: those of A alone. none: no mask. all: the oracle, which sees B's masks. "
-        "grabcut: those of A, and for B what GrabCut cuts out of its boxes.",
+        description="The masks that training sees. a: those of A. none: no masks. all: those of A and B (the "
+        "oracle). grabcut: those of A, and GrabCut's masks of B's boxes.",
     )
     embeddings: Literal["random", "constant", "shuffled"] | None = Field(
         default=None,
-        description="Instead of its own rows, T reads Gaussian noise, one row for all classes, or those of others.",
+        description="What T reads instead of each class's own rows. random: Gaussian noise. constant: one row for"
+        " all classes. shuffled: the rows of another class.",
     )
 
     @model_validator(mode="after")
@@ -100,16 +112,16 @@ class MethodConfig(Section):
 class ChoiceConfig(Section):
     """A method that is chosen among others: the one with the highest mean over groups on the validation part."""
 
-    name: Name = Field(description="Under which tables show it.")
-    among: tuple[Name, ...] = Field(min_length=1, description="Methods.")
-    figure: Text = Field(default="mask/B/AP", description="Of the validation part.")
+    name: Name = Field(description="Name of the choice in tables.")
+    among: tuple[Name, ...] = Field(min_length=1, description="The methods of which one is chosen.")
+    figure: Text = Field(default="mask/B/AP", description="The figure of the validation part that is compared.")
 
 
 class RowConfig(Section):
     """A row of a table."""
 
-    method: Name = Field(description="A method, or a choice.")
-    title: Text = Field(description="How the table calls it.")
+    method: Name = Field(description="The name of a method or of a choice.")
+    title: Text = Field(description="Title of the row.")
     paper: tuple[Float, Float, Float, Float] | None = Field(
         default=None, description="The paper's mask AP: voc to nonvoc on B and A, nonvoc to voc on B and A."
     )
@@ -118,37 +130,45 @@ class RowConfig(Section):
 class TableConfig(Section):
     """A table of the paper."""
 
-    name: Name = Field(description="Such as 1a.")
-    title: Text = Field(description="What it compares.")
+    name: Name = Field(description="Name of the table, such as 1a.")
+    title: Text = Field(description="Title of the table.")
     baseline: Name = Field(description="The method that the others are compared with, in the same group.")
-    groups: tuple[Name, ...] | None = Field(default=None, description="Null: all that run every method.")
-    rows: tuple[RowConfig, ...] = Field(min_length=1, description="In their order.")
+    groups: tuple[Name, ...] | None = Field(
+        default=None, description="Groups in the table; null: all that run every method."
+    )
+    rows: tuple[RowConfig, ...] = Field(min_length=1, description="Rows of the table, in order.")
 
 
 class FigureConfig(Section):
     """Figure 3: what is gained on B over the number of classes in A."""
 
-    name: Name = Field(default="3", description="Of the file.")
-    title: Text = Field(description="What it shows.")
-    baseline: Name = Field(description="A method.")
-    groups: tuple[Name, ...] | None = Field(default=None, description="Null: all.")
-    methods: tuple[Name, ...] = Field(min_length=1, description="Methods that are compared with it.")
+    name: Name = Field(default="3", description="Name of the figure's file.")
+    title: Text = Field(description="Title of the figure.")
+    baseline: Name = Field(description="The method that the others are compared with.")
+    groups: tuple[Name, ...] | None = Field(default=None, description="Groups in the figure; null: all.")
+    methods: tuple[Name, ...] = Field(min_length=1, description="The methods in the figure.")
 
 
 class StudyConfig(Section):
-    """A grid of cells, a method in a group each."""
+    """A grid of cells: each cell is a method in a group."""
 
-    name: Name = Field(description="Of the study.")
-    synthetic: SyntheticConfig | None = Field(default=None, description="Null: the recipes' own data.")
-    settings: Settings = Field(default={}, description="Settings of all recipes, detector and methods.")
-    detector: DetectorConfig = Field(description="Stage 1.")
+    name: Name = Field(description="Name of the study.")
+    synthetic: SyntheticConfig | None = Field(
+        default=None, description="The synthetic data; null: the data of the recipes."
+    )
+    settings: Settings = Field(
+        default={}, description="Settings of all recipes: that of the detector and those of the methods."
+    )
+    detector: DetectorConfig = Field(description="The detector, which is stage 1.")
     mask_settings: Settings = Field(default={}, description="Settings of all methods that start from the detector.")
-    regions: RegionsConfig = Field(default=RegionsConfig(), description="What those methods learn from.")
-    groups: tuple[GroupConfig, ...] = Field(min_length=1, description="Seeds or splits.")
-    methods: tuple[MethodConfig, ...] = Field(min_length=1, description="In the order in which they run.")
-    choices: tuple[ChoiceConfig, ...] = Field(default=(), description="Methods chosen among others.")
-    tables: tuple[TableConfig, ...] = Field(default=(), description="Of the summary.")
-    figures: tuple[FigureConfig, ...] = Field(default=(), description="Of the summary.")
+    regions: RegionsConfig = Field(
+        default=RegionsConfig(), description="The pooled regions from which these methods learn."
+    )
+    groups: tuple[GroupConfig, ...] = Field(min_length=1, description="The groups: seeds or splits.")
+    methods: tuple[MethodConfig, ...] = Field(min_length=1, description="The methods, in the order in which they run.")
+    choices: tuple[ChoiceConfig, ...] = Field(default=(), description="Choices of a method among others.")
+    tables: tuple[TableConfig, ...] = Field(default=(), description="Tables of the summary.")
+    figures: tuple[FigureConfig, ...] = Field(default=(), description="Figures of the summary.")
 
     @model_validator(mode="after")
     def _names(self) -> StudyConfig:
