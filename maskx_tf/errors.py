@@ -29,7 +29,7 @@ def visible(text: str, keep: str = "") -> str:
     r"""The text with every character that a terminal obeys written as \uXXXX, which JSON reads back.
 
     Args:
-        text: such as the name of a file or class.
+        text: a text such as the name of a file or class.
         keep: characters that stay, such as newlines.
     """
     return COMMANDS.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)

@@ -71,7 +71,7 @@ def rpn_losses(
         target_deltas: float32 [B, S, 4].
         foreground: bool [B, S].
         valid: bool [B, S].
-        beta: of the smooth L1.
+        beta: the beta of the smooth L1.
         normaliser: both are divided by the number of anchors sampled ("sampled": torchvision), or by S an image
             ("fixed": detectron2).
         fixed_boxes: divide the box loss by S an image, whatever the normaliser (FCIS).
@@ -114,7 +114,7 @@ def box_loss(
         target_deltas: float32 [B, R, 4].
         foreground: bool [B, R].
         valid: bool [B, R].
-        beta: of the smooth L1.
+        beta: the beta of the smooth L1.
     """
     errors = box_errors(deltas, target_deltas, foreground & valid, beta)
     return Loss(tf.reduce_sum(errors), tf.reduce_sum(tf.cast(valid, tf.float32)))

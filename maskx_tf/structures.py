@@ -30,9 +30,9 @@ class Field(NamedTuple):
     """One value that each instance of an image has.
 
     Attributes:
-        name: in samples, records and `Targets`.
-        dtype: of the values.
-        shape: of the value of one instance.
+        name: the name in samples, records and `Targets`.
+        dtype: the type of the values.
+        shape: the shape of the value of one instance.
         kind: see above.
         flag: name of the flag that says whether the value is known; empty if it always is.
         mirror: for points: the point that takes each place in a mirrored image, such as the right eye that of the left
@@ -73,7 +73,7 @@ class KeypointSet(NamedTuple):
     """The keypoints that instances of a class have.
 
     Attributes:
-        names: of the keypoints, in their order.
+        names: the names of the keypoints, in order.
         skeleton: pairs of indices of keypoints between which a line is drawn.
         flip: pairs of indices of keypoints that change places in a mirrored image, such as the left and the right eye.
     """

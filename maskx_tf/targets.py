@@ -73,7 +73,7 @@ def anchor_targets(
         targets: the truth.
         seed: int32 [2], or [B, 2] with one for each image.
         size: S.
-        foreground_fraction: of S, at most.
+        foreground_fraction: the largest foreground share of S.
         foreground_iou: see above.
         background_iou: see above.
         inside: bool [B, A], the only anchors to use, or None for all (Detectron drops those that cross the border).
@@ -127,10 +127,10 @@ def region_targets(
         targets: the truth.
         seed: int32 [2], or [B, 2] with one for each image.
         size: R.
-        foreground_fraction: of R, at most.
+        foreground_fraction: the largest foreground share of R.
         foreground_iou: IoU with a truth from which a region is foreground.
         background_iou: a region is background from the first up to, but without, the second.
-        weights: of the box coding.
+        weights: the weights of the box coding.
     """
     truth = targets.valid & ~targets.crowd
     boxes = tf.concat([proposals.boxes, targets.boxes], axis=1)  # [B, N + G, 4]
@@ -156,10 +156,10 @@ def targets_of_choice(
 
     Args:
         boxes: float32 [B, A, 4], the candidates.
-        matches: of the candidates with the truth.
+        matches: the matches of the candidates with the truth.
         chosen: R of them.
         targets: the truth.
-        weights: of the box coding.
+        weights: the weights of the box coding.
     """
     regions = tf.where(chosen.valid[..., None], tf.gather(boxes, chosen.indices, batch_dims=1), 0.0)
     truths = tf.where(chosen.foreground, tf.gather(matches.truths, chosen.indices, batch_dims=1), 0)
@@ -181,7 +181,7 @@ def truth_regions(
 
     Args:
         targets: the truth.
-        with_boxes: also the instances that are known by their box alone, for losses that learn from boxes.
+        with_boxes: whether to include instances that are known by their box alone, for losses that learn from boxes.
         turn: begin with an instance drawn at random, so that all are reached where there are more than R.
         seed: int32 [2], or [B, 2] with one for each image.
         size: R. Instances are taken in turn until R are reached if they are moved, each once otherwise.

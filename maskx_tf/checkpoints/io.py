@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     """The contents of a model folder.
 
     Attributes:
-        model: with its weights.
+        model: the model with its weights.
         config: its configuration.
         meta: its history, as `save` was given it.
     """
@@ -58,7 +58,7 @@ def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: An
 
     Args:
         model: whose weights are written.
-        config: from which it was built.
+        config: the configuration from which it was built.
         folder: a new or empty folder, or a model folder, which is replaced.
         **meta: plain data for model.json, such as source or category_ids.
 
@@ -134,7 +134,7 @@ def read_weights(model: keras.Model, path: Path, *, finite: bool = True) -> None
     """Sets every variable of a model.
 
     Args:
-        model: of the configuration next to the weights.
+        model: the model of the configuration next to the weights.
         path: weights.npz.
         finite: refuse weights that are NaN or infinite.
 

@@ -38,8 +38,8 @@ class ArrayHeader(NamedTuple):
     """The shape and type of an array, from its header.
 
     Attributes:
-        shape: of the array.
-        dtype: of its numbers.
+        shape: the shape of the array.
+        dtype: the type of its numbers.
     """
 
     shape: tuple[int, ...]
@@ -59,7 +59,7 @@ def read_header(stream: IO[bytes], size: int) -> ArrayHeader:
     """The header of an array in NumPy's format; the stream is then at its first number.
 
     Args:
-        stream: at the beginning of the array.
+        stream: a stream at the beginning of the array.
         size: bytes of the array with its header.
 
     Raises:
@@ -82,8 +82,8 @@ class Archive:
     """An open file of named arrays.
 
     Attributes:
-        path: of the file.
-        names: of the arrays.
+        path: the path of the file.
+        names: the names of the arrays.
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
@@ -164,9 +164,9 @@ def refuse_expansion(path: Path, promised: int, size: int) -> None:
     """Refuses a file whose contents would fill the memory.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         promised: how many bytes its headers speak of.
-        size: of the file.
+        size: the size of the file.
 
     Raises:
         BadInput: they are many more than weights have.

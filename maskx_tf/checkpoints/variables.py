@@ -29,7 +29,7 @@ def assign(variables: JsonView, archive: Archive, names: Iterable[str], *, finit
     """Sets variables to the arrays of their names; every header is checked before any array is read.
 
     Args:
-        variables: by name.
+        variables: the variables by name.
         archive: has an array of each name.
         names: which variables are set.
         finite: refuse NaN and infinity.

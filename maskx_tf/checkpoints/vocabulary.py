@@ -44,7 +44,7 @@ class ClassVariable(NamedTuple):
     Attributes:
         variable: its name.
         first: index of class 1: 1 behind a row for the background, else 0.
-        shape: of a row.
+        shape: the shape of a row.
     """
 
     variable: str
@@ -119,7 +119,7 @@ def add(model: RCNN, config: Config, names: Sequence[str], rows: Mapping[str, np
     Args:
         model: the model.
         config: its configuration.
-        names: of the new classes.
+        names: the names of the new classes.
         rows: theirs, by what `parts` calls them, [classes, ...]; see `fresh`, `like` and `read`.
 
     Raises:

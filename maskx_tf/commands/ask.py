@@ -20,27 +20,29 @@ SERVED_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 def ask(
     address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="Of a gRPC port, or http://HOST:PORT of a REST port.")
+        str, typer.Argument(metavar="HOST:PORT", help="HOST:PORT of a gRPC port, or http://HOST:PORT of a REST port.")
     ],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="JPEG and PNG files, folders of them, or quoted patterns.")
     ],
-    model: Annotated[str, typer.Option(help="Its name on the server; maskx serve answers without.")] = "",
-    version: Annotated[int | None, typer.Option(min=1, help="The model's version; else the newest.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw, into this folder.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name; maskx serve does not need it.")] = "",
+    version: Annotated[int | None, typer.Option(min=1, help="The model's version; the newest if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw the answers, into this folder.")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results to this file.")
     ] = None,
-    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show and write detections from this score on.")] = 0.5,
+    score: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Show and write detections with at least this score.")
+    ] = 0.5,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="assets/labels.json of the export: tells classes A and B apart in drawings."),
+        typer.Option(metavar="FILE", help="assets/labels.json of the export; drawings then mark classes of A and B."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for each picture.")] = 60.0,
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures under way at a time.")] = 4,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures sent at a time.")] = 4,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt gRPC.")] = False,
     roots: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="PEM file of certificates to trust; means --tls.")
+        Path | None, typer.Option(metavar="FILE", help="PEM file of certificates to trust; implies --tls.")
     ] = None,
 ) -> None:
     """Ask a server what is in pictures."""

@@ -65,15 +65,13 @@ def config(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings that win over the file's, such as train.steps=1000."),
+        typer.Argument(metavar="KEY=VALUE", help="Settings that override the file's, such as train.steps=1000."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of printing.")] = None,
     reference: Annotated[
         bool,
-        typer.Option(
-            "--reference", callback=_print_reference, is_eager=True, help="Print every key that there is, and exit."
-        ),
+        typer.Option("--reference", callback=_print_reference, is_eager=True, help="Print all keys, and exit."),
     ] = False,
 ) -> None:
     """Print every setting of a recipe. Its bases and the overrides are resolved and checked."""

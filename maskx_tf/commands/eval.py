@@ -29,7 +29,7 @@ def eval_(
     ],
     images: Annotated[
         Path | None,
-        typer.Option("--images", metavar="DIR", help="The images' folder; the run's data.val if not given."),
+        typer.Option("--images", metavar="DIR", help="Folder of the images; else the run's data.val."),
     ] = None,
     annotations: Annotated[
         Path | None,
@@ -42,24 +42,24 @@ def eval_(
         str | None,
         typer.Option(
             metavar="POLICY",
-            help="The classes A; else those of the model folder, of its configuration, or with masks (--masks-b).",
+            help="The classes A; else those of the model folder, its configuration, or the data.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for detections.jsonl, results.json, metrics.json; an evaluation begun there goes on.",
+            help="Folder for detections.jsonl, results.json, metrics.json; a stopped evaluation there continues.",
         ),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to this file.")
     ] = None,
-    boxes: Annotated[str, typer.Option(metavar="detected|truth", help="truth: masks of true boxes.")] = "detected",
+    boxes: Annotated[str, typer.Option(metavar="detected|truth", help="truth: masks of the true boxes.")] = "detected",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print the figures of each class.")] = False,
     oracle: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="metrics.json of an oracle: also print the gap."),
+        typer.Option(metavar="FILE", help="metrics.json of an oracle; prints the gap to it."),
     ] = None,
     grabcut: Annotated[bool, typer.Option("--grabcut", help="Score GrabCut's masks of the boxes instead.")] = False,
     refine: Refine = False,
@@ -67,9 +67,11 @@ def eval_(
     augment: Augment = False,
     scales: Scales = None,
     ensemble: Ensemble = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; else evaluate.batch.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at a time; evaluate.batch if not given.")] = None,
     faster: Annotated[bool, typer.Option("--faster", help="Score with faster-coco-eval: the same figures.")] = False,
-    metric: Annotated[str, typer.Option(metavar="RULES", help="coco, cityscapes (masks alone) or lvis.")] = "coco",
+    metric: Annotated[
+        str, typer.Option(metavar="RULES", help="Rules of coco, cityscapes (masks only) or lvis.")
+    ] = "coco",
 ) -> None:
     """Measure average precision of boxes, masks and keypoints. Over classes with masks (A), without (B), and all."""
     if boxes not in ("detected", "truth"):

@@ -23,10 +23,11 @@ app = typer.Typer(name="export", help="Write a model for TF Serving, for a devic
 ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, checkpoint or imported-model folder.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings that win over the model's, such as export.warmup=3."),
+    typer.Argument(metavar="KEY=VALUE", help="Settings that override the model's, such as export.warmup=3."),
 ]
 MetricsFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="metrics.json of maskx eval, to be packed; else the model's own.")
+    Path | None,
+    typer.Option(metavar="FILE", help="metrics.json of maskx eval to include; the model's own if not given."),
 ]
 
 
@@ -36,7 +37,7 @@ def saved_model(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the versions; its name is the model's name.")],
     overrides: Overrides = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="The new version's number; else one more than the highest there.")
+        int | None, typer.Option(min=1, help="The new version's number; one more than the highest if not given.")
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: the same as export.bf16=true.")] = False,
     metrics: MetricsFile = None,
@@ -64,17 +65,17 @@ class Precision(StrEnum):
 @app.command(epilog=LITERT_EXAMPLE)
 def litert(
     model: ModelFolder,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new folder.")],
     overrides: Overrides = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Weights of 32, 16 or 8 bits; mixed: 8 for masks alone; int8: features in integers, too."),
+        typer.Option(help="32, 16 or 8 bits for weights; mixed: 8 for masks only; int8: features in integers, too."),
     ] = Precision.float32,
     parts: Annotated[bool, typer.Option("--parts", help="Write detector and mask head as two graphs.")] = False,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Images like those that will be seen, for --precision int8.")
+        Path | None, typer.Option(metavar="DIR", help="Images that resemble those of later use, for --precision int8.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many of them are looked at.")] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Number of these images that are used.")] = 100,
     metrics: MetricsFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +94,7 @@ def litert(
 @app.command(epilog=ONNX_EXAMPLE)
 def onnx(
     model: ModelFolder,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new folder.")],
     overrides: Overrides = None,
     check: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images on which answers are compared with the model's.")

@@ -50,18 +50,22 @@ def import_(
     ],
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help=".pth, .pkl, .safetensors, .npz, .h5 or .params; not after a name."),
+        typer.Argument(
+            metavar="FILE", help="A .pth, .pkl, .safetensors, .npz, .h5 or .params file; not for published weights."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings that win over the source's, such as model.roi.samples=1."),
+        typer.Argument(metavar="KEY=VALUE", help="Settings that override the source's, such as model.roi.samples=1."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the model: a new one, or a model's to replace.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the model: a new one, or that of a model to replace.")
     ] = None,
     classes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Class names, one a line, or JSON; else COCO's for 80 classes."),
+        typer.Option(
+            metavar="FILE", help="File of class names, one per line, or JSON; COCO's for 80 classes if not given."
+        ),
     ] = None,
     all_ids: Annotated[
         bool, typer.Option("--all-ids", help="Keep the rows of all 90 ids of COCO, as torchvision does.")

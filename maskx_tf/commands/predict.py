@@ -14,12 +14,12 @@ from maskx_tf.tasks.images import SUFFIXES, find_images
 
 Refine = Annotated[bool, typer.Option("--refine", help="Move masks' outlines to edges of colour (GrabCut).")]
 Disjoint = Annotated[bool, typer.Option("--disjoint", help="Pixels of several masks go to the smallest box.")]
-Augment = Annotated[bool, typer.Option("--augment", help="Also look mirrored, and at 3/4 and 5/4 of the size.")]
+Augment = Annotated[bool, typer.Option("--augment", help="Also use mirrored views, and 3/4 and 5/4 of the size.")]
 Scales = Annotated[
     str | None, typer.Option(metavar="PIXELS,...", help="Short sides for --augment, such as 400,600,800.")
 ]
 Ensemble = Annotated[
-    list[str] | None, typer.Option(metavar="MODEL", help="Another model to agree with; may be repeated.")
+    list[str] | None, typer.Option(metavar="MODEL", help="Another model of the ensemble; may be repeated.")
 ]
 EXAMPLE = "Example: maskx predict runs/my_model photos/ --out predictions --json results.json --score 0.7"
 
@@ -36,7 +36,9 @@ def predict(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results to this file.")
     ] = None,
-    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show and write detections from this score on.")] = 0.5,
+    score: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Show and write detections with at least this score.")
+    ] = 0.5,
     cityscapes: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write Cityscapes' submission: text files, masks as PNG.")
     ] = None,

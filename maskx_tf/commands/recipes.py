@@ -20,7 +20,9 @@ def complete(incomplete: str) -> list[str]:
 def recipes_(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Print this one's file, to start your own.", autocompletion=complete),
+        typer.Argument(
+            metavar="NAME", help="Print the file of this recipe, to start your own.", autocompletion=complete
+        ),
     ] = None,
 ) -> None:
     """List the recipes of the package. Every command that takes a recipe takes its name."""

@@ -22,7 +22,9 @@ def report(
     pictures: Annotated[
         int, typer.Option(min=0, max=50, help="Images of each kind in the gallery: best, median, worst, random.")
     ] = 3,
-    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show and judge detections from this score on.")] = 0.5,
+    score: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Show and judge detections with at least this score.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of random images.")] = 0,
 ) -> None:
     """Write one HTML page about runs and evaluations. Tables, curves, classes, and truth next to prediction."""

@@ -33,10 +33,10 @@ def study(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="CELL", help="Run GROUP/METHOD, or a group, or a method, alone; may be given again."),
+        typer.Option(metavar="CELL", help="Run only GROUP/METHOD, a group, or a method; may be repeated."),
     ] = None,
     summarize: Annotated[
-        bool, typer.Option("--summarize", help="Run nothing: tables of the results that are there.")
+        bool, typer.Option("--summarize", help="Run nothing; make the tables of the existing results.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables' figures as JSON.")] = False,
 ) -> None:

@@ -38,17 +38,17 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The run folder; runs/ and the recipe's name if not given.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if any.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if any.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, make two steps on made-up images, and tell the cost.")
+        bool, typer.Option("--dry-run", help="Build everything, make two steps on made-up images, and print the cost.")
     ] = False,
     replay: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Look again at a batch that a run failed with.")
+        Path | None, typer.Option(metavar="FOLDER", help="Repeat the step at which a run failed.")
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT,...", help="All machines of this run; TF_CONFIG says the same.")
+        str | None, typer.Option(metavar="HOST:PORT,...", help="All machines of this run, as in TF_CONFIG.")
     ] = None,
-    worker_index: Annotated[int, typer.Option(min=0, help="Which of --workers this one is; 0 writes the run.")] = 0,
+    worker_index: Annotated[int, typer.Option(min=0, help="Index of this machine in --workers; 0 writes the run.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
     """Train a model, on one device or many. Ctrl-C saves and stops, --resume goes on."""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: maskx vocabulary runs/first add zebra okapi --like horse --out runs/more"
 
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new model: a new one, or a model's to replace.")]
+Out = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder of the new model: a new one, or that of a model to replace.")
+]
 Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Names of classes.")]
 
 app = typer.Typer(epilog=EXAMPLE)
@@ -62,10 +64,10 @@ def add(
     out: Out,
     rows: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="An .npz with class_rows, box_rows, ... of the new classes."),
+        typer.Option("--from", metavar="FILE", help="A .npz file with class_rows, box_rows, ... of the new classes."),
     ] = None,
     like: Annotated[str | None, typer.Option(metavar="CLASS", help="Copy the rows of this class.")] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of random rows, without --from and --like.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of random rows, without --from and --like.")] = 0,
 ) -> None:
     """Add classes at the end. Rows are given, copied or random; transfer makes masks of them at once."""
     if rows is not None and like is not None:
@@ -108,7 +110,7 @@ def attach_masks(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings such as model.mask.mlp_branch=lean.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the new weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the new weights.")] = 0,
 ) -> None:
     """Make a Mask^X R-CNN of a Faster R-CNN. Its mask branch is new and waits for training."""
     import_tensorflow()

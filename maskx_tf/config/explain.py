@@ -47,8 +47,8 @@ def validated(data: object, schema: type[S], path: Path, what: str) -> S:
 
     Args:
         data: what the file holds.
-        schema: of the file.
-        path: of the file, for the message.
+        schema: the schema of the file.
+        path: the path of the file, for the message.
         what: the file holds, such as "the facts of a model".
 
     Raises:
@@ -67,7 +67,7 @@ def explain(error: ValidationError, schema: type[BaseModel] = Config) -> tuple[K
 
     Args:
         error: what pydantic raised.
-        schema: of what was validated.
+        schema: the schema of what was validated.
 
     Returns:
         The keys that lead to the wrong value, and the text to write after them.

@@ -46,10 +46,10 @@ def refuse_unused(section: Section, expected: str, *, keys: Iterable[str] = (), 
     """Raises the error for a setting that means nothing here and is not its default.
 
     Args:
-        section: that has the settings.
+        section: the section that has the settings.
         expected: see `impossible`.
-        keys: of these settings; none for all of the section.
-        prefix: of the keys in the message, which ends in a dot.
+        keys: the keys of these settings; none for all of the section.
+        prefix: the prefix of the keys in the message, which ends in a dot.
     """
     for key in keys or type(section).model_fields:
         found = getattr(section, key)

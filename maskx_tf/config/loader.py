@@ -55,7 +55,7 @@ def read(
     """Reads and checks a file of any schema.
 
     Args:
-        schema: of what it holds.
+        schema: the schema of what it holds.
         path: see `load`.
         overrides: see `load`.
         settings: laid over the file and under the overrides, each after the name by which a message calls it.

@@ -19,7 +19,7 @@ def as_markdown(schema: type[BaseModel], top: str) -> str:
     """A heading and a table for each section of a schema, a section before those that stand in it.
 
     Args:
-        schema: of the whole file.
+        schema: the schema of the whole file.
         top: the heading of the keys that stand in no section.
     """
     whole = schema.model_json_schema()

@@ -69,7 +69,7 @@ def check(
     """Checks a data set.
 
     Args:
-        source: where it lies.
+        source: where the data set lies.
         policy: which classes keep their masks.
         with_images: decode every image; without, the annotations alone are looked at.
         started: is called with the number of images once they are known.

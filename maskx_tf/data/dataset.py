@@ -58,13 +58,13 @@ class Instance(NamedTuple):
     """One object.
 
     Attributes:
-        box: in pixels of the image, continuous: pixel i covers [i, i + 1).
+        box: x1, y1, x2, y2 in pixels of the image, continuous: pixel i covers [i, i + 1).
         label: its class, 1..K.
         crowd: it stands for several objects, and is nobody's target.
         segmentation: its mask, or None if it is known by its box alone.
-        id: of its annotation, as the file has it.
+        id: the id of its annotation, as in the file.
         mask_source: what made its mask, such as grabcut; None for a true mask. Evaluation takes true masks alone.
-        mask_quality: of a made mask, 0..1.
+        mask_quality: the quality of a made mask, 0..1.
         keypoints: [P, 3]: x and y in pixels of the image, continuous as the box, and 0 for a keypoint that is not
             there, 1 for a hidden and 2 for a visible one; None if they are unknown.
         clicks: [Q, 3]: points that someone has labelled, x and y in pixels of the image, continuous as the box, and 1
@@ -104,11 +104,11 @@ class ImageRecord(NamedTuple):
     """One image.
 
     Attributes:
-        id: as the data set has it; unique in the data set.
-        file: where it lies, or its encoded bytes.
-        width: as recorded, in pixels.
-        height: as recorded, in pixels.
-        instances: in the order of the file.
+        id: its id in the data set, where it is unique.
+        file: the path of the file, or its encoded bytes.
+        width: the recorded width in pixels.
+        height: the recorded height in pixels.
+        instances: the instances in the order of the file.
     """
 
     id: Id
@@ -122,10 +122,10 @@ class Dataset(NamedTuple):
     """Images and what is known about them.
 
     Attributes:
-        name: of its file or folder, for messages.
+        name: the name of its file or folder, for messages.
         class_names: class k is class_names[k - 1].
         category_ids: the data set's own number of each class, in the same order.
-        images: in the order of the file.
+        images: the images in the order of the file.
         keypoints: what the keypoints of its instances are; None if none has any.
     """
 

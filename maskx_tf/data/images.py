@@ -47,7 +47,7 @@ def open_image(file: Path | bytes) -> Iterator[Image.Image]:
     """Yields an image of one of IMAGE_TYPES, of which only the header is read.
 
     Raises:
-        Unfit: of the kinds missing_image and broken_image.
+        Unfit: the problem is of kind missing_image or broken_image.
     """
     with ExitStack() as stack:
         try:
@@ -81,7 +81,7 @@ def load_pixels(record: ImageRecord) -> NDArray[np.uint8]:
     """The image in RGB as its annotations see it, uint8 [height, width, 3], decoded to the end.
 
     Raises:
-        Unfit: of the kinds missing_image, broken_image and image_size.
+        Unfit: the problem is of kind missing_image, broken_image or image_size.
     """
     with open_image(record.file) as image:
         try:

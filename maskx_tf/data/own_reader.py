@@ -19,7 +19,7 @@ def read(name: str, images: Path, annotations: Path) -> Dataset:
     """The data set that a function makes, which may name any file.
 
     Args:
-        name: of the function, with its module.
+        name: the name of the function, with its module.
         images: passed on to it.
         annotations: passed on to it.
 

@@ -13,8 +13,8 @@ def list_files(folder: Path, pattern: str, expected: str) -> list[Path]:
     """The files of a folder and its subfolders that match a pattern, sorted.
 
     Args:
-        folder: where to look.
-        pattern: such as "*.xml"; hidden files, and those in hidden folders, do not match.
+        folder: the folder that is searched.
+        pattern: a pattern such as "*.xml"; hidden files, and those in hidden folders, do not match.
         expected: what the files are, for the message.
 
     Raises:

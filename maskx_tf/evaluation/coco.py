@@ -63,8 +63,8 @@ def score(
         truth: COCO's mapping.
         results: COCO's results; for masks, each has a segmentation; of keypoints, those that have some count.
         kind: box, mask or keypoint.
-        engine: which evaluator works; they give the same.
-        sigmas: of the keypoints; None for those of `keypoints.sigmas_of`.
+        engine: the evaluator to use; both give the same figures.
+        sigmas: the sigmas of the keypoints; None for those of `keypoints.sigmas_of`.
         limit: detections of a class in an image that count.
 
     Raises:

@@ -44,10 +44,10 @@ def evaluate(
     Detections wait in a file, so that memory does not grow while the model works; scoring them reads them all.
 
     Args:
-        predictor: as its weights are now; call its `refresh` after a change of them.
-        batches: of `data.pipeline.evaluation`.
+        predictor: the predictor, with its current weights; call its `refresh` after they change.
+        batches: the batches of `data.pipeline.evaluation`.
         truth: COCO's mapping, as `data.formats.coco_write.as_coco` makes it; of the images in the batches.
-        class_names: of the model; matched with the truth's categories by name.
+        class_names: the class names of the model; matched with the truth's categories by name.
         kinds: box, mask, keypoint; None for all that the model has. Of the truth's boxes, masks alone are scored.
         classes_a: names of the classes whose masks training saw, all others are B; None does not divide classes.
         boxes: detected, or truth: the masks of the true boxes and classes are scored.
@@ -56,7 +56,7 @@ def evaluate(
         find: finds objects in the predictor's place, such as by several views of an image.
         pixels: the original images, where steps or `find` read them.
         engine: pycocotools, or the faster evaluator.
-        sigmas: of keypoints; see `evaluation.keypoints.sigmas_of`.
+        sigmas: the sigmas of keypoints; see `evaluation.keypoints.sigmas_of`.
         map_of: gives Cityscapes' map of an image, by its id: masks are scored by its rules instead of COCO's.
         federated: LVIS' rules, by which boxes and masks are scored.
         out: a folder for detections.jsonl, from which a killed evaluation goes on, and results.json; None: neither.

@@ -31,7 +31,7 @@ def sigmas_of(names: Sequence[str], given: Sequence[float] | None) -> list[float
     """The sigma of each keypoint: those given, or else COCO's for its keypoints, or else the usual one.
 
     Raises:
-        BadInput: as many as there are keypoints have to be given.
+        BadInput: the number of sigmas is not that of the keypoints.
     """
     if given is not None:
         if len(given) != len(names):

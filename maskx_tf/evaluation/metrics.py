@@ -24,7 +24,7 @@ class ClassFigures(NamedTuple):
     """The figures of one class.
 
     Attributes:
-        name: of the class.
+        name: the name of the class.
         set: A, B, or nothing where classes are not divided.
         instances: how many objects it has, without crowds.
         unknown: how many of them count neither way, because they have no mask, or keypoint, to compare with.
@@ -89,7 +89,7 @@ def measure(
         results: COCO's results; with annotation_id where boxes are the truth's, which adds the mean IoU.
         kinds: box, mask, keypoint.
         classes_a: names of the classes with masks, all others are B; None does not divide them.
-        engine: which evaluator works.
+        engine: the evaluator to use.
         boxes: whose they are, for the record.
         sigmas: see `coco.score`.
         limit: see `coco.score`.
@@ -169,7 +169,7 @@ def gap(method: JsonView, oracle: JsonView, group: str = "B") -> dict[str, dict[
     Args:
         method: the model's `Metrics.as_json()`.
         oracle: the oracle's, on the same truth.
-        group: of classes.
+        group: the set of classes.
 
     Returns:
         For each kind and figure that both have: both values, their difference, and the model's share of the oracle's.

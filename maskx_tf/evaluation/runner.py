@@ -59,11 +59,11 @@ def run(
     """Adds the detections of every image of the batches that is not in the store yet.
 
     Args:
-        predictor: of any family.
+        predictor: a predictor of any family.
         batches: each image once; entries that are not valid fill up a batch.
         truth: COCO's mapping; its categories are matched with the classes by name.
-        store: where detections go.
-        class_names: of the model.
+        store: the store that receives the detections.
+        class_names: the class names of the model.
         boxes: the model's own, or those of the truth with their true classes, which leaves the masks to judge.
         paste: the mode of `ops.paste`.
         steps: what is made of the model's masks.

@@ -37,8 +37,8 @@ class Store:
     """The file, to which images are added.
 
     Args:
-        path: of the file.
-        fingerprint: of all that detections depend on; a file of another is started again.
+        path: the path of the file.
+        fingerprint: a fingerprint of all that detections depend on; a file with another one is started again.
         say: receives a line about a file that was there before.
 
     Raises:

@@ -23,7 +23,7 @@ class Runner:
 
     Args:
         folder: written by `litert.write` or `onnx.write`.
-        threads: of the interpreter.
+        threads: the number of threads of the interpreter.
         openvino: run an ONNX model with OpenVINO rather than ONNX Runtime.
 
     Raises:

@@ -18,8 +18,8 @@ class Frozen:
     """A function of tensors, traced once, with every variable that it reads turned into a constant.
 
     Args:
-        function: of tensors, or of lists of them.
-        specs: of its arguments, as they are nested.
+        function: a function of tensors, or of lists of tensors.
+        specs: the specifications of its arguments, nested like them.
     """
 
     def __init__(self, function: Callable[..., Any], specs: Sequence[Any]) -> None:

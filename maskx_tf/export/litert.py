@@ -47,9 +47,9 @@ class Graph(NamedTuple):
     """One graph to convert.
 
     Attributes:
-        name: of its file.
-        function: of named tensors, to named tensors.
-        specs: of its inputs.
+        name: the name of its file.
+        function: a function of named tensors, which returns named tensors.
+        specs: the specifications of its inputs.
         precision: one of PRECISIONS.
     """
 

@@ -24,10 +24,10 @@ class Written(NamedTuple):
     """The result of an export.
 
     Attributes:
-        path: of the version.
+        path: the path of the version.
         version: its number.
         signatures: their names.
-        megabytes: of all files.
+        megabytes: the size in megabytes of all files.
     """
 
     path: Path

@@ -36,8 +36,8 @@ class Labels(NamedTuple):
     """The names and ids that callers see, in the order of the class indices 1..K.
 
     Attributes:
-        ids: of the data set.
-        names: of the classes.
+        ids: the ids of the data set.
+        names: the names of the classes.
     """
 
     ids: Sequence[int]
@@ -48,9 +48,9 @@ class Signatures(tf.Module):
     """The entry points of one model, as functions to be saved.
 
     Args:
-        model: with its weights, which stay variables: constants would take three times the memory at the first call.
-        config: from which it was built.
-        labels: of its classes.
+        model: the model. Its weights stay variables: constants would take three times the memory at the first call.
+        config: the configuration from which it was built.
+        labels: the labels of its classes.
         max_pixels: image files that hold more are refused.
     """
 
@@ -135,7 +135,7 @@ class _Network:
     """The model in pieces that are traced once, so that entry points share what they have in common.
 
     Args:
-        model: of any family.
+        model: a model of any family.
         canvas: height and width of its input.
         part: how many given boxes are segmented at a time, because layers know their number when they are traced.
     """

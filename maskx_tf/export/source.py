@@ -22,8 +22,8 @@ class ExportModel(NamedTuple):
     """A model to export.
 
     Attributes:
-        model: with its weights.
-        config: with the settings given for this export.
+        model: the model with its weights.
+        config: the configuration, with the settings given for this export.
         meta: its history, from model.json.
     """
 
@@ -43,7 +43,7 @@ def open_source(path: Path, overrides: Sequence[str] = (), *, portable: bool = F
 
     Args:
         path: the folder.
-        overrides: such as "model.detections.score=0.3" or "export.bf16=true".
+        overrides: texts such as "model.detections.score=0.3" or "export.bf16=true".
         portable: see `models.build.build`.
 
     Raises:

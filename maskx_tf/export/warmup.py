@@ -19,8 +19,8 @@ def write(path: Path, name: str, signatures: list[str], canvas: tuple[int, int],
     """Writes requests of one image for each signature.
 
     Args:
-        path: of the file, in a folder that may not exist yet.
-        name: of the model, as the server calls it.
+        path: the path of the file, in a folder that may not exist yet.
+        name: the name of the model on the server.
         signatures: whose requests are written.
         canvas: a size of image that the model likes.
         count: requests for each signature.

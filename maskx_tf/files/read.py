@@ -28,7 +28,7 @@ def open_regular(path: AnyPath) -> BufferedReader:
     """Opens a file to read its bytes, if it is a regular one: a pipe or a device could make the reader wait for ever.
 
     Raises:
-        OSError: as `open` does, and for anything but a regular file.
+        OSError: as `open` raises it, and for anything but a regular file.
     """
     # Without O_NONBLOCK, opening a pipe already waits for its writer; for a regular file it changes nothing.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

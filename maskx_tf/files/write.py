@@ -198,7 +198,7 @@ def writing(path: AnyPath) -> Iterator[None]:
     """Explains what the system objects to while the block writes a path.
 
     Raises:
-        Unwritable: for an OSError, and for what TensorFlow raises instead of one.
+        Unwritable: there was an OSError, or what TensorFlow raises instead of one.
     """
     if "\0" in os.fspath(path):
         raise _unwritable(path, "a path has no null character")

@@ -108,7 +108,7 @@ class Rule(NamedTuple):
     """Tensors that are left out, and why.
 
     Attributes:
-        pattern: of the whole name.
+        pattern: a pattern for the whole name.
         reason: the rule's name in the summary.
     """
 
@@ -143,10 +143,10 @@ def fill(
 
     Args:
         model: a built model.
-        tensors: of the file, by name.
-        table: which goes where.
-        rules: for tensors that the table does not name.
-        path: of the file, for messages.
+        tensors: the tensors of the file, by name.
+        table: which tensor goes into which variable.
+        rules: the rules for tensors that the table does not name.
+        path: the path of the file, for messages.
         may_stay: starts of names of variables that may keep their random start where the file has no tensor for them.
 
     Raises:

@@ -15,7 +15,7 @@ class NamedClasses(NamedTuple):
     """The classes of a model.
 
     Attributes:
-        names: in the order of their indices 1..K.
+        names: the names in the order of their indices 1..K.
         category_ids: the id of each in its data set, or None where no id is known.
     """
 
@@ -27,9 +27,9 @@ def choose(file: Path | None, count: int, path: Path, *, only: str = "class 1") 
     """The labels of a model with a number of foreground classes: a file's, COCO's if there are 80, or numbers.
 
     Args:
-        file: of class names, if there is one.
-        count: of the foreground classes.
-        path: of the model's file, for messages.
+        file: the file of class names, if there is one.
+        count: the number of the foreground classes.
+        path: the path of the model's file, for messages.
         only: the name of a class that is alone.
     """
     if file is not None:

@@ -43,11 +43,11 @@ class Plan(NamedTuple):
     """How a file becomes a model.
 
     Attributes:
-        settings: of the `model` section: what the shapes tell, and the conventions of the source.
+        settings: the settings of the `model` section: what the shapes tell, and the conventions of the source.
         labels: the classes.
-        tensors: by the names that the table uses.
+        tensors: the tensors by the names that the table uses.
         table: a resolved configuration to where everything goes.
-        rules: for tensors that are left out.
+        rules: the rules for tensors that are left out.
         settled: tensors that were dealt with before, by reason.
         embedding: the table that T reads, if it reads one.
         may_stay: starts of names of variables for which the file may have nothing.
@@ -71,8 +71,8 @@ def refuse(path: Path, tensors: Tensors, known: Sequence[tuple[str, str]]) -> No
     """Raises BadInput for a model of a known kind that is not supported.
 
     Args:
-        path: of the file.
-        tensors: of the file.
+        path: the path of the file.
+        tensors: the tensors of the file.
         known: a pattern of the start of a name, and what a model with such a tensor is.
 
     Raises:
@@ -101,8 +101,8 @@ def resnet_name(path: Path, tensors: Tensors, conv2: str) -> str:
     """The name of a ResNet.
 
     Args:
-        path: of the file.
-        tensors: of the file.
+        path: the path of the file.
+        tensors: the tensors of the file.
         conv2: pattern of the names of the 3x3 convolutions, with groups for stage and index of the block.
 
     Raises:
@@ -168,12 +168,12 @@ def keypoint_settings(
     Seventeen keypoints are taken for COCO's; no file says what its keypoints are called.
 
     Args:
-        path: of the file.
-        tensors: of the file.
+        path: the path of the file.
+        tensors: the tensors of the file.
         deconv: the weights of the deconvolution.
         conv: those of the convolutions, with {} for the number.
         first: the number of the first one.
-        step: from one to the next.
+        step: the step from one to the next.
         score: the convention of the program.
     """
     channels, count, *_ = tensor(path, tensors, deconv, 4).shape

@@ -67,7 +67,7 @@ class PublishedFile(NamedTuple):
 
     Attributes:
         program: the importer that reads it.
-        url: where it is.
+        url: the address of the file.
         sha256: the first digits of its checksum; empty where the project publishes none.
     """
 
@@ -113,7 +113,7 @@ def fetch(file: PublishedFile, report: ByteReport = lambda done, total: None) ->
     A download that was broken off goes on where it ended, in this call and in later ones.
 
     Args:
-        file: which.
+        file: the published file.
         report: receives the bytes that are there and those of the whole file.
 
     Raises:

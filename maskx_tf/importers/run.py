@@ -38,9 +38,9 @@ class Imported(NamedTuple):
     """A model made of a file.
 
     Attributes:
-        model: with its weights.
+        model: the model with its weights.
         config: its configuration.
-        meta: for model.json, and for the summary.
+        meta: the facts for model.json, and for the summary.
     """
 
     model: RCNN
@@ -84,7 +84,7 @@ def import_file(source: str, request: ImportRequest, out: str | os.PathLike[str]
     """Makes a model of a file and writes its folder.
 
     Raises:
-        BadInput: as `convert` and `io.save` do.
+        BadInput: as `convert` and `io.save` raise it.
     """
     refuse_other(out)
     keras.utils.set_random_seed(0)  # for the weights that the file does not have, so that an import can be repeated

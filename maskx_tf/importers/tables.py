@@ -58,9 +58,9 @@ class Block(NamedTuple):
     """One convolution of a ResNet.
 
     Attributes:
-        variable: where it stands in our model.
+        variable: the path of the variable in our model.
         stage: 2 to 5, or 1 for the stem.
-        number: of its bottleneck in the stage, from 0.
+        number: the number of its bottleneck in the stage, from 0.
         part: conv1, conv2, conv3, shortcut, or stem.
     """
 
@@ -157,8 +157,8 @@ def detectron(config: ModelConfig, order: ClassOrder, embedding: str = "") -> Va
     """R-CNNs of Detectron and seg_every_thing; affine layers stand for batch norm, whose statistics are folded in.
 
     Args:
-        config: of the model.
-        order: where the classes stand.
+        config: the configuration of the model.
+        order: the order of the classes in the file.
         embedding: the blob with the table that T reads; empty if it reads none.
     """
     gamma, beta, mean, variance = norm_names(config)

@@ -22,7 +22,7 @@ class FullyConnectedHead(Layer):
     """Fully connected layers with ReLU on the flattened features.
 
     Args:
-        width: of each layer.
+        width: the width of each layer.
         layers: how many; 0 flattens alone.
     """
 

@@ -15,7 +15,7 @@ class FPN(Layer):
     """Lateral 1x1 convolutions, a top-down sum, and 3x3 convolutions; P6 is every other cell of P5.
 
     Args:
-        channels: of every level.
+        channels: the number of channels of every level.
     """
 
     def __init__(self, channels: int = 256, **kwargs: object) -> None:

@@ -19,7 +19,7 @@ class KeypointHead(Layer):
 
     Args:
         keypoints: P.
-        channels: of the convolutions.
+        channels: the number of channels of the convolutions.
         convs: how many convolutions.
     """
 

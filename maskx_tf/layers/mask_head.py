@@ -82,7 +82,7 @@ class MLPMaskHead(Layer):
     Args:
         outputs: K, or 1 for a class-agnostic mask.
         side: M.
-        width: of the hidden layers.
+        width: the width of the hidden layers.
         layers: how many hidden layers.
     """
 

@@ -17,7 +17,7 @@ class MaskTrunk(Layer):
     """3x3 convolutions with ReLU at the pooled size, then a deconvolution to twice it.
 
     Args:
-        channels: of every layer.
+        channels: the number of channels of every layer.
         convs: how many convolutions; 0 on the features of res5.
     """
 
@@ -68,7 +68,7 @@ class MaskPredictor(Layer):
 
     Args:
         outputs: K; K + 1 where classes compete by softmax, background first; 1 for a class-agnostic mask.
-        stddev: of the filters at the start; None: by fan-out, as the reference has it for class-specific masks.
+        stddev: of the initial filters; None: by fan-out, as in the reference for class-specific masks.
     """
 
     def __init__(self, outputs: int, *, stddev: float | None = None, **kwargs: object) -> None:

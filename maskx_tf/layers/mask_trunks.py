@@ -30,7 +30,7 @@ class HourglassTrunk(Layer):
     With three widths the middle of a 32 x 32 region sees 25 cells a side, with four all of them.
 
     Args:
-        channels: of the large map.
+        channels: the number of channels of the large map.
         widths: channels at the pooled size, at half of it, at a quarter, and so on.
     """
 
@@ -81,7 +81,7 @@ class ResidualTrunk(Layer):
     """Residual blocks of two 3x3 convolutions at the pooled size, then a deconvolution to twice it.
 
     Args:
-        channels: of every layer.
+        channels: the number of channels of every layer.
         blocks: how many.
     """
 

@@ -30,7 +30,7 @@ class ConvNorm(Layer):
             "group" (32 groups).
         epsilon: added to the variance.
         relu: whether ReLU follows.
-        kernel_initializer: of the kernel.
+        kernel_initializer: the initializer of the kernel.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ class PositionNeck(Layer):
     """The neck: res4 as it is, for the proposals, and res5 after a 1x1 convolution with ReLU, for the maps.
 
     Args:
-        channels: of the convolution.
+        channels: the number of channels of the convolution.
     """
 
     def __init__(self, channels: int = 1024, **kwargs: object) -> None:

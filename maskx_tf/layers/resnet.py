@@ -38,9 +38,9 @@ class Bottleneck(Layer):
         filters: output channels.
         width: channels of the 3x3 convolution.
         project: the shortcut is a 1x1 convolution, because the shape changes.
-        strides: of the block.
-        dilation: of the 3x3 convolution.
-        groups: of the 3x3 convolution.
+        strides: the stride of the block.
+        dilation: the dilation of the 3x3 convolution.
+        groups: the number of groups of the 3x3 convolution.
         stride_in_1x1: the first 1x1 convolution has the stride rather than the 3x3.
         norm: see `ConvNorm`.
         epsilon: see `ConvNorm`.
@@ -93,7 +93,7 @@ class NonLocal(Layer):
     changes nothing.
 
     Args:
-        channels: of the map.
+        channels: the number of channels of the map.
     """
 
     def __init__(self, channels: int, **kwargs: object) -> None:
@@ -129,8 +129,8 @@ class Stage(Layer):
     Args:
         number: 2 to 5.
         variant: a name in `VARIANTS`.
-        strides: of the first block.
-        dilation: of all blocks.
+        strides: the stride of the first block.
+        dilation: the dilation of all blocks.
         stride_in_1x1: see `Bottleneck`.
         norm: see `ConvNorm`.
         epsilon: see `ConvNorm`.

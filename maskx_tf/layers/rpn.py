@@ -14,7 +14,7 @@ class RPNHead(Layer):
 
     Args:
         anchors: how many a cell.
-        channels: of the 3x3 convolution.
+        channels: the number of channels of the 3x3 convolution.
         pair: two logits an anchor, background and object, whose softmax is the sigmoid of their difference.
     """
 

@@ -29,8 +29,8 @@ def crop_mask(
         segmentation: polygons [[x1, y1, x2, y2, ...], ...] in pixels; run lengths {"size": [height, width], "counts":
             list, str or bytes}; or a bitmap [height, width], where anything but zero is mask.
         box: (x1, y1, x2, y2) in pixels, with positive sides; parts outside the image are empty.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
         side: S, side of the grid.
 
     Returns:

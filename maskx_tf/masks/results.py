@@ -55,8 +55,8 @@ def coco_result(
         box: x1, y1, x2, y2 in pixels of the image.
         score: 0..1.
         crop: its mask; None for a detection that is known by its box alone.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
         points: its keypoints [P, 3], with their scores; those of a class that has none are at 0, 0.
     """
     return coco_entry(category_id, box, score, None if crop is None else encode_crop(crop, height, width), points)
@@ -95,7 +95,7 @@ def coco_results(
     Args:
         found: without padding, in pixels of the image.
         size: height and width of the image.
-        image_id: of the image.
+        image_id: the id of the image.
         category_ids: the data set's id of each class 1..K; None writes the class numbers themselves.
         crops: the masks of the detections, in pixels of the image; None for detections without masks.
     """

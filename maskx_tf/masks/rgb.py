@@ -49,11 +49,11 @@ def upright_rgb(image: Image.Image, *, turn: bool = True) -> NDArray[np.uint8]:
     Grey images get three equal channels, of 16 bits the upper 8 stay, transparency is dropped.
 
     Args:
-        image: in any mode but F.
+        image: an image in any mode but F.
         turn: bring it upright by its EXIF orientation.
 
     Raises:
-        Exception: of any type, from Pillow's decoders.
+        Exception: an error of any type, from Pillow's decoders.
     """
     image.load()
     how = TURNS.get(rotation(image)) if turn else None

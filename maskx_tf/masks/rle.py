@@ -27,7 +27,7 @@ class RleError(ValueError):
     """Run lengths that are no mask of an image.
 
     Attributes:
-        kind: of `data.problems`: malformed, rle_size or broken_mask.
+        kind: a kind of `data.problems`: malformed, rle_size or broken_mask.
     """
 
     def __init__(self, what: str, kind: str = "broken_mask") -> None:
@@ -48,8 +48,8 @@ def checked(segmentation: JsonView, height: int, width: int) -> Rle:
 
     Args:
         segmentation: {"size": [height, width], "counts": text, bytes or list}.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
 
     Raises:
         RleError: it is no mask of an image of this size.
@@ -141,8 +141,8 @@ def encode_crop(crop: Crop, height: int, width: int) -> Rle:
 
     Args:
         crop: lies inside the image.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
     """
     rows, columns = crop.pixels.shape
     # COCO counts down the columns; only those that the box has are written out.

@@ -92,9 +92,9 @@ class BoxBranch:
         pool: levels and boxes to pooled features.
         head: pooled features to vectors.
         predictor: vectors to class logits and deltas.
-        filter: which pairs of region and class become detections.
-        delta_weights: of the coding of boxes.
-        beta: of the smooth L1 loss.
+        filter: decides which pairs of region and class become detections.
+        delta_weights: the weights of the coding of boxes.
+        beta: the beta of the smooth L1 loss.
         foreground: how many of the sampled regions can be foreground.
     """
 

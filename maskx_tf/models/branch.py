@@ -33,7 +33,7 @@ class Branch(Protocol):
     """A head that adds something to each detection, such as a mask.
 
     Attributes:
-        name: of the branch, by which a stage of training names it.
+        name: the name by which a stage of training names the branch.
         outputs: the fields of `Detections` that it fills.
         loss_names: the keys of `losses`.
     """

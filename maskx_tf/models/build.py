@@ -35,7 +35,8 @@ def build(config: ModelConfig, *, portable: bool = False) -> RCNN:
 
     Args:
         config: the `model` section; `class_names` says how many classes there are, `keypoint.names` how many keypoints.
-        portable: of operations that XLA and LiteRT can compile: slower to train, on a CPU slower without XLA.
+        portable: whether to use only operations that XLA and LiteRT can compile. The model is then slower to train,
+            and on a CPU slower without XLA.
 
     Raises:
         BadInput: no class or no keypoint is named, or a file that the configuration names does not fit.

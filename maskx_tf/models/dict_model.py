@@ -100,7 +100,7 @@ class DictModel(keras.Model):
         Args:
             name: of the attribute that holds the function.
             make: sets this attribute to Keras' own function.
-            force: also if there is one already.
+            force: whether to replace a function that exists.
         """
         if not force and getattr(self, name) is not None:
             return

@@ -22,7 +22,7 @@ class Predictor:
     once. After a change of the weights call `refresh`; until then an answer may mix old weights and new.
 
     Args:
-        model: of any family.
+        model: a model of any family.
         canvas: height and width of the images.
         score: detections score more than this; None stands for the model's own threshold.
         freeze: make the weights constants of the graph, so that TensorFlow prepares them once: a few per cent faster,

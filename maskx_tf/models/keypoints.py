@@ -26,11 +26,11 @@ class KeypointBranch:
     Attributes:
         pool: levels and boxes to pooled features.
         head: pooled features to heat maps of logits.
-        classes: of 1..K, those that have keypoints; empty: all.
+        classes: those of the classes 1..K that have keypoints; empty: all.
         foreground: how many of the sampled regions can be foreground.
-        normaliser: of the loss, "visible" or "fixed": see the configuration.
+        normaliser: what the loss is divided by, "visible" or "fixed": see the configuration.
         score: see `ops.keypoints.decode_keypoints`.
-        portable: of operations that XLA and LiteRT can compile: all regions go through the head.
+        portable: whether to use only operations that XLA and LiteRT can compile: all regions go through the head.
     """
 
     name = "keypoint"

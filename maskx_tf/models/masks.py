@@ -81,10 +81,10 @@ class MaskBranch:
         filters: the filters of all classes; None: the head has filters itself.
         softmax: the classes and the background compete for each pixel.
         loss: what the masks learn from.
-        regions: where they learn.
+        regions: chooses the regions in which they learn.
         margin: the head looks beyond each side of a box, by this share of the box's width or height.
         reads_pixels: the head reads the region's pixels next to its features.
-        portable: of operations that XLA and LiteRT can compile.
+        portable: whether to use only operations that XLA and LiteRT can compile.
         averages: gives the running averages of weights, for a loss that reads `PooledRegions.taught`.
     """
 

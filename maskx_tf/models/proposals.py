@@ -64,7 +64,7 @@ class ProposalFilter(NamedTuple):
     """Which of the RPN's boxes go on; see `ops.detections.proposals` for the fields.
 
     Attributes:
-        portable: of operations that GPUs, XLA and LiteRT have.
+        portable: whether to use only operations that GPUs, XLA and LiteRT have.
     """
 
     candidates_per_level: int
@@ -117,9 +117,9 @@ class ProposalStage:
     Attributes:
         head: levels to logits and deltas.
         anchors: the reference boxes; there are as many levels as these have strides.
-        sampler: which anchors learn.
-        train: which boxes go on in training.
-        test: which boxes go on in inference.
+        sampler: chooses the anchors that learn.
+        train: chooses the proposals in training.
+        test: chooses the proposals in inference.
         normaliser: see `losses.rpn_losses`.
         beta: see `losses.rpn_losses`.
         fixed_boxes: see `losses.rpn_losses`.

@@ -28,7 +28,7 @@ class Learning(NamedTuple):
     """How a model learns, apart from its optimizer.
 
     Attributes:
-        seed: of the sampling in the targets.
+        seed: the seed of the sampling in the targets.
         accumulate: parts in which a device works through its images, one after the other, to spare memory; each part
             is divided by its own counts, and the parts are averaged.
         clip_norm: the largest norm of the whole gradient of all devices, or None.
@@ -81,7 +81,7 @@ class Trainable(DictModel):
         """Every loss of a batch of the input pipeline.
 
         Args:
-            batch: as docs/pipeline.md lists it.
+            batch: a batch as in docs/pipeline.md.
             seeds: int32 [B, 2], one for each image.
         """
         raise NotImplementedError

@@ -24,7 +24,7 @@ def update(
     Args:
         optimizer: any, built; a `LossScaleOptimizer` lowers its scale where gradients are not finite.
         variables: what the optimizer moves.
-        gradients: of the variables, summed over devices already.
+        gradients: the gradients of the variables, already summed over devices.
         finite: bool scalar, equal on all devices.
         changed: variables that the forward pass has changed, and their values before it, which come back.
     """

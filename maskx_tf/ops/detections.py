@@ -60,7 +60,7 @@ class Suppression(NamedTuple):
 
     Attributes:
         soft: None: they go. linear, gaussian: they lose score, see `nms.soft_nms`; gaussian reads no threshold.
-        sigma: of gaussian.
+        sigma: sigma of gaussian.
         vote_iou: boxes become the means, weighted by score, of the candidates that they overlap by at least this;
             None: they stay.
     """

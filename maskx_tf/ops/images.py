@@ -24,8 +24,8 @@ def letterbox(
     Args:
         image: [h, w, 3] in 0..255, any number type.
         canvas: height and width.
-        short_side: in pixels.
-        long_side: in pixels.
+        short_side: the short side in pixels.
+        long_side: the long side in pixels.
         rounding: "exact" or "torchvision".
 
     Returns:
@@ -46,8 +46,8 @@ def resize_to_fit(
     Args:
         image: [h, w, 3], any number type.
         canvas: height and width.
-        short_side: in pixels.
-        long_side: in pixels.
+        short_side: the short side in pixels.
+        long_side: the long side in pixels.
         rounding: "exact" or "torchvision".
     """
     size = tf.cast(tf.shape(image)[:2], tf.float64)
@@ -76,7 +76,7 @@ def check_canvas(images: tf.Tensor, *, multiple: int) -> None:
     """Refuses images [B, H, W, 3] on which the levels of a network would not fit each other.
 
     Args:
-        images: with a static height and width.
+        images: images with a static height and width.
         multiple: what height and width have to be multiples of.
 
     Raises:
@@ -102,7 +102,7 @@ def normalise(
     Args:
         images: RGB canvases [B, H, W, 3] in 0..255.
         image_sizes: float32 [B, 2], height and width of the image in each canvas.
-        mean: in the network's order of the channels.
+        mean: the mean, in the network's order of channels.
         std: like mean.
         bgr: the network's order is blue, green, red.
     """

@@ -138,8 +138,8 @@ def paste(
     Args:
         masks: float32 [D, M, M] in 0..1.
         boxes: float32 [D, 4] in pixels of the image.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
         threshold: a pixel belongs to the mask from this value on.
         mode: "continuous", the mask sampled at the centres of the pixels that lie in the box (detectron2, without
             its fading rim outside the box); "integer", as Detectron and torchvision do: a rim of zeros around the

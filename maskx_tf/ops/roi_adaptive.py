@@ -26,7 +26,7 @@ def pool_adaptively(read: Read, edges: tf.Tensor, cells: tf.Tensor, *, size: int
         cells: int32 [2] or [R, 2], width and height of their maps. A bin that is longer than that has no more samples
             than the map has cells: such a region is `size` times as large as its map.
         size: side of the output.
-        channels: of the features.
+        channels: the number of channels of the features.
 
     Returns:
         float32 [R, size, size, C]; 0 for a region without area.

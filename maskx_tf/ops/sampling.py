@@ -97,7 +97,7 @@ def sample(
         foreground: bool [B, A].
         background: bool [B, A].
         size: S.
-        foreground_limit: at most this many are foreground.
+        foreground_limit: the largest number of foreground samples.
         seed: int32 [2], or [B, 2] with one for each image; the same seed picks the same.
     """
     # One column at least, for the gathers below, even where none is wanted.

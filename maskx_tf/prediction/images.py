@@ -31,7 +31,7 @@ class View(NamedTuple):
     """One way of looking at an image.
 
     Attributes:
-        scale: of the configured short and long side.
+        scale: a multiple of the configured short and long side.
         flip: mirrored left to right.
     """
 
@@ -66,7 +66,7 @@ class ImagePredictor:
     """Detections of single images of any size, in NumPy and in the image's own pixels.
 
     Args:
-        model: of any family.
+        model: a model of any family.
         config: the `model` section that it was built from.
         score: detections score more than this; None stands for the model's own threshold.
     """
@@ -106,10 +106,10 @@ class ImagePredictor:
         """The valid detections of a batch of one canvas, in pixels of the image.
 
         Args:
-            found: in pixels of the canvas of a view.
-            image: that was looked at.
+            found: the detections in pixels of a view's canvas.
+            image: the image.
             size: float32 [1, 2], height and width of the image on the canvas.
-            view: in which they were found.
+            view: the view in which they were found.
         """
         original = found._replace(boxes=image_ops.to_original(found.boxes, size, _original_size(image)))
         kept = found.valid[0].numpy()
@@ -142,9 +142,9 @@ class ImagePredictor:
 
         Args:
             found: keypoints [D, P, 2]; those of a class that has none are at 0, 0, and stay there.
-            image: as it was given.
+            image: the image as it was given.
             size: float32 [1, 2], height and width of the image on the canvas.
-            view: in which they were found.
+            view: the view in which they were found.
         """
         if found.keypoints is None:
             return found

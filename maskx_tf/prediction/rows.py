@@ -22,12 +22,12 @@ class ImageRow(NamedTuple):
     Attributes:
         key: the name that the caller gave the image.
         status: "ok", or a word, a colon and the reason why the image could not be read; then nothing was found.
-        height: of the image as people see it; 0 if it could not be read.
+        height: the height of the image as people see it; 0 if it could not be read.
         width: like height.
         boxes: float32 [D, 4], x1, y1, x2, y2 in pixels of the image; best first.
         scores: float32 [D].
         classes: int64 [D], the data set's ids, or 1..K for a model that does not know them.
-        names: of the classes, D of them.
+        names: the names of the classes, D of them.
         masks: D run-length masks of the whole image, in COCO's compressed form; None if there are none.
         keypoints: float32 [D, P, 3], x and y in pixels of the image, and a score; None for a model without.
     """
@@ -52,7 +52,7 @@ class EngineAnswer(NamedTuple):
         status: see `ImageRow`.
         size: height and width of the image.
         found: without padding, in pixels of the image; None for an image that could not be read.
-        names: of the detected classes.
+        names: the names of the detected classes.
         paste: see `masks.paste.paste_crop`.
     """
 

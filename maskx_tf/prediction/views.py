@@ -48,7 +48,7 @@ def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
     score finds it. Where regions vote for masks, as in FCIS, those of all looks vote once, and the plain views propose.
 
     Args:
-        looks: of models with the same classes and outputs, and masks of one size; the first one's settings suppress.
+        looks: models with the same classes and outputs, and masks of one size; the first one's settings suppress.
         image: uint8 [H, W, 3].
     """
     first = looks[0].predictor

@@ -71,7 +71,7 @@ def from_proto(message: Any, most_bytes: int = MOST_BYTES) -> np.ndarray:
 
     Args:
         message: a TensorProto.
-        most_bytes: of an array that is larger than its message, because the last value stands for all that follow.
+        most_bytes: the limit of an array that is larger than its message, because its last value is repeated.
 
     Raises:
         ValueError: the message contradicts itself, or its array is too large.

@@ -32,7 +32,7 @@ def page(title: str, doubts: Sequence[Doubt]) -> str:
 
     Args:
         title: its heading.
-        doubts: in the order in which they are shown.
+        doubts: the doubts in the order in which they are shown.
     """
     flagged = sum(one.flagged for one in doubts)
     about = f"{len(doubts)} masks, the most doubtful first; {flagged} of them are flagged with needs_review."

@@ -15,9 +15,9 @@ class Map(NamedTuple):
     """The classes of a model in two dimensions.
 
     Attributes:
-        names: of the K classes.
+        names: the names of the K classes.
         places: float64 [K, 2].
-        share: of the variance that the two dimensions hold, 0..1.
+        share: the share of the variance that the two dimensions hold, 0..1.
         source: what was mapped.
     """
 

@@ -31,7 +31,7 @@ class Shown(NamedTuple):
 
     Attributes:
         group: best, median, worst or random.
-        image_id: of the image.
+        image_id: the id of the image.
         quality: 0..1, see `quality`.
         truth: a JPEG as a data URI.
         prediction: the same.
@@ -110,7 +110,7 @@ def pictures(
         a_classes: names of the classes with masks, or None.
         each: images a group.
         score: detections below it are neither judged nor shown.
-        seed: of the choice of random images.
+        seed: the seed of the choice of random images.
     """
     objects = by_image(truth)
     sizes = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in truth["images"]}

@@ -33,8 +33,8 @@ class Subject(NamedTuple):
     """The known facts about one model; unknown ones are left out.
 
     Attributes:
-        name: for headings.
-        figures: of `Metrics.as_json`, with what `maskx eval` adds.
+        name: the name for headings.
+        figures: the figures of `Metrics.as_json`, with what `maskx eval` adds.
         log: columns of log.csv.
         shown: the gallery.
         classes: the map of what T reads.
@@ -61,7 +61,7 @@ def frame(title: str, body: str) -> str:
     """A whole page of HTML with the report's look.
 
     Args:
-        title: of the window.
+        title: the title of the window.
         body: HTML.
     """
     return (

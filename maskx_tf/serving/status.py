@@ -46,7 +46,7 @@ class ServingError(Exception):
 
     Attributes:
         code: the name of a gRPC status, over HTTP too.
-        reason: in words; cut, because it may repeat what the client sent.
+        reason: a reason in words; cut, because it may repeat what the client sent.
         number: HTTP's status.
     """
 

@@ -18,7 +18,7 @@ def make(kind: str, detector: Path, seed: int, unit_rms: bool) -> NDArray[np.flo
         kind: random: Gaussian rows of the same root mean square as the detector's; constant: one such row for all;
             shuffled: the detector's own rows, each class with those of another.
         detector: a run or model folder.
-        seed: of the draws.
+        seed: the seed of the draws.
         unit_rms: scale each part (cls, box) to a root mean square of one, as T does with rows of the detector: of a
             table it does not know the parts.
     """

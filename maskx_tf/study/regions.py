@@ -61,7 +61,7 @@ def get_or_make(
     """The regions in a folder, made again where it has none, or those of something else.
 
     Args:
-        folder: where they are kept.
+        folder: the folder in which they are kept.
         mark: a fingerprint of the detector, the settings and the data.
         model: its detector and its pooling are used.
         batches: each image once, as `data.pipeline.evaluation` gives them.
@@ -69,7 +69,7 @@ def get_or_make(
         per_image: the most regions of an image, and of it mirrored.
         limit_mib: see the configuration.
         mirror: whether to look at each image mirrored, too.
-        seed: of the sampling among proposals, and of the choice.
+        seed: the seed of the sampling among proposals, and of the choice.
         say: receives a line when they are made.
 
     Raises:
@@ -116,7 +116,7 @@ def with_masks(regions: Regions, batches: Iterable[Batch], side: int) -> Visible
     """The masks of the regions, as far as a data set shows them.
 
     Args:
-        regions: of the images of the data set.
+        regions: the regions of the images of the data set.
         batches: each image once, with the masks that a method may see.
         side: M.
 
@@ -150,12 +150,12 @@ def batches_of(
     """Endless batches for stage mask (`models.masks.pooled_regions_of`), each region once an epoch.
 
     Args:
-        regions: to learn from.
-        masks: of the regions.
+        regions: the regions to learn from.
+        masks: the masks of the regions.
         batch: regions a step.
-        seed: of the order.
+        seed: the seed of the order.
         start: the step of the first batch; it is what a run from step 0 has there.
-        with_boxes: also the regions without a mask, for losses that learn from boxes.
+        with_boxes: whether to include regions without a mask, for losses that learn from boxes.
 
     Raises:
         BadInput: there is nothing to learn from.

@@ -80,7 +80,7 @@ def run(study: StudyConfig, out: Path, only: Sequence[str] = (), say: Say = lamb
         say: receives a line about each step.
 
     Raises:
-        StudyStopped: by a signal.
+        StudyStopped: a signal ended the study.
         BadInput: something does not fit, or another process runs a study in the folder.
     """
     places, path = Places(out), out / results.RESULTS

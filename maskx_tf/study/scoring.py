@@ -50,9 +50,9 @@ def score(
     """Average precision on data sets, such as {"mask/B/AP": .2}.
 
     Args:
-        config: of the model.
+        config: the configuration of the model.
         sources: the data sets.
-        predictor: of the model, with its weights.
+        predictor: the predictor of the model, with its weights.
         classes_a: names of the classes of A.
         steps: what is made of the model's masks.
         out: a folder where detections stay, for other divisions of the classes and for a cell that was stopped.

@@ -19,7 +19,7 @@ class Spread(NamedTuple):
 
     Attributes:
         n: how many.
-        mean: of them.
+        mean: their mean.
         deviation: their standard deviation, with one subtracted from the count; NaN for one value.
         half: half of the mean's 95 % confidence interval by Student's t; NaN for one value.
     """

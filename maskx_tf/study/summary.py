@@ -27,8 +27,8 @@ class SummaryEntry(NamedTuple):
         title: how the table calls the method.
         method: its name; of a choice, that of the method that was chosen, or None while that is open.
         missing: groups whose cell has not run.
-        b: on B.
-        a: on A.
+        b: AP on B.
+        a: AP on A.
         more_b: minus the baseline in the same group, on B.
         more_a: the same on A.
         gain_b: how much higher than the baseline's the mean on B is, as a share.

@@ -78,10 +78,10 @@ def as_annotation(silhouette: str, pose: Pose, owners: NDArray[np.int32], number
     """Returns an object's keypoints in the form of a COCO annotation; zeros for those outside of the image.
 
     Args:
-        silhouette: of the object.
-        pose: where it is.
+        silhouette: the silhouette of the object.
+        pose: its pose.
         owners: the object that each point of the canvas shows, from 1 on; what comes later hides what came before.
-        number: of this object.
+        number: the number of this object.
     """
     numbers: list[float] = []
     size = len(owners) // FINE

@@ -53,8 +53,8 @@ def pattern(
         texture: one of TEXTURES.
         u: the first coordinate in the object's plane.
         v: the second.
-        period: of the texture, in the units of the plane.
-        phase: where it begins.
+        period: the period of the texture, in the units of the plane.
+        phase: where the texture begins.
     """
     if texture == "plain":
         return np.zeros(u.shape, bool)

@@ -21,11 +21,11 @@ class Pose(NamedTuple):
     """Where a shape is, how large, and how it is turned.
 
     Attributes:
-        x: of its centre, in quarters of a pixel.
-        y: of its centre.
-        radius: in quarters of a pixel.
-        cosine: of its turn, over `norm`.
-        sine: of its turn, over `norm`.
+        x: the x of its centre, in quarters of a pixel.
+        y: the y of its centre.
+        radius: the radius in quarters of a pixel.
+        cosine: the cosine of its rotation, times `norm`.
+        sine: the sine of its rotation, times `norm`.
         norm: the hypotenuse: turns have whole sides, so that no machine rounds them otherwise.
         mirrored: it is turned over.
     """
@@ -45,7 +45,7 @@ class Coat(NamedTuple):
     Attributes:
         texture: one of the materials' textures.
         tones: the two colours of the texture.
-        period: of the texture, in the units of the shape's plane.
+        period: the period of the texture, in the units of the shape's plane.
         phase: where the texture begins.
         shade: by how many 256ths it becomes brighter from the centre to the rim, along u and along v.
     """

@@ -11,13 +11,13 @@ class Recipe(NamedTuple):
     """The parameters; those without a unit are shares.
 
     Attributes:
-        images: in all parts together: a tenth is val, a fifth is test, the rest is train.
+        images: the number of images in all parts: a tenth is val, a fifth is test, the rest is train.
         size: side of an image in pixels.
         classes: how many of the 80 pairs of silhouette and material there are.
         a: how many classes keep their masks.
         companions: the share of groups that are pairs.
-        offset: from a companion's centre to its partner's, of the sum of their radii.
-        seed: of classes, split and scenes.
+        offset: the distance of a pair's centres, as a share of the sum of their radii.
+        seed: the seed of classes, split and scenes.
     """
 
     images: int = 2000

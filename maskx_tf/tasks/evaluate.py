@@ -55,7 +55,7 @@ class EvaluateOptions:
         augment: views of test-time augmentation; see `prediction.views.views_of`.
         ensemble: further models of the same classes, with which the model has to agree.
         batch: images at a time; None for `evaluate.batch` of the configuration.
-        engine: which evaluator computes COCO's figures.
+        engine: the evaluator that computes COCO's figures.
         metric: the rules; cityscapes are those of its official evaluator, for masks alone; lvis those of LVIS' files.
         out: a folder for the detections and results; an evaluation that was stopped goes on there. None writes neither.
     """
@@ -76,11 +76,11 @@ class Evaluation(NamedTuple):
 
     Attributes:
         metrics: all figures.
-        name: of the model.
+        name: the name of the model.
         model: its folder; None where the weights are in no folder.
         data: the name of the data set, and `val` and `names` as a configuration has them, with absolute paths.
         classes_a: the classes of A; None where classes are not divided.
-        metric: by which rules.
+        metric: the rules of the measure.
     """
 
     metrics: Metrics
@@ -123,7 +123,7 @@ def score(
 
     Args:
         predictor: see `predictor_of`; its weights are those that are scored.
-        config: of the model.
+        config: the configuration of the model.
         data: the truth.
         classes_a: names of the classes of A; None does not divide the classes.
         options: see `EvaluateOptions`.
@@ -254,7 +254,7 @@ def classes_a(
         masks: the policy that the caller asks for.
         dataset: the data set that is evaluated.
         data: names the data set.
-        config: of the model.
+        config: the configuration of the model.
         noted: the classes of A that training stored in the model folder.
     """
     names = config.model.class_names

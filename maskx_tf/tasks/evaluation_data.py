@@ -31,7 +31,7 @@ class EvaluationData(NamedTuple):
         dataset: its records, with every mask.
         truth: the same as COCO's mapping.
         examples: its images.
-        sources: where it lies.
+        sources: the data sets.
     """
 
     dataset: Dataset

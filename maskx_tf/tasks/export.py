@@ -87,7 +87,7 @@ def export_litert(
         What lite.json says of the model.
 
     Raises:
-        BadInput: as `export_saved_model` does, or the options do not fit together.
+        BadInput: as `export_saved_model` raises it; or the options do not fit together.
     """
     source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
     size = source.config.model.input
@@ -119,7 +119,7 @@ def export_onnx(
         What lite.json says of the model, and how far answers are apart.
 
     Raises:
-        BadInput: as `export_saved_model` does, or answers differ.
+        BadInput: as `export_saved_model` raises it; or answers differ.
     """
     source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
     pictures = list(find_images(check))

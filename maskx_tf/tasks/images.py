@@ -18,8 +18,8 @@ def find_images(names: Sequence[str], suffixes: Collection[str] = SUFFIXES) -> I
     """The image files that files, folders and patterns name, each once, in order.
 
     Args:
-        names: of files, folders and patterns.
-        suffixes: of the images in a folder; a file that a name or pattern fits may have any.
+        names: names of files, folders and patterns.
+        suffixes: the suffixes of the images in a folder; a file that a name or pattern fits may have any.
 
     Raises:
         BadInput: nothing has this name.

@@ -20,7 +20,7 @@ class ModelMaker:
 
     Args:
         model: an open model, or the path of one.
-        class_names: of the data set.
+        class_names: the class names of the data set.
         steps: what follows the model; GrabCut in its place is `pseudo.GrabCutMaker`.
 
     Raises:

@@ -40,12 +40,12 @@ def contact_sheet(
     """Images of a data set, drawn at random, on one sheet with a legend.
 
     Args:
-        dataset: with every mask that the files have.
+        dataset: the data set with all masks of its files.
         policy: whose masks are drawn.
         a_names: the classes of A, which have masks to learn from.
-        count: at most so many images.
+        count: the largest number of images.
         cell: side of the place for each, in pixels.
-        seed: of the choice.
+        seed: the seed of the choice.
     """
     seen = for_learning(splits.apply(dataset, policy))
     if not seen.images:
@@ -101,7 +101,7 @@ def detections_sheet(
     Args:
         images: uint8 [B, H, W, 3].
         found: padded, in pixels of the images.
-        class_names: of the model.
+        class_names: the class names of the model.
         a_names: the classes of A.
         score: detections from this score on are drawn.
         skeleton: indices of the keypoints between which a line is drawn.

@@ -34,7 +34,7 @@ class GalleryOptions:
     Attributes:
         each: images of each kind: best, median, worst and random.
         score: detections from this score on are judged and shown.
-        seed: of the choice of random images.
+        seed: the seed of the choice of random images.
     """
 
     each: int = 3

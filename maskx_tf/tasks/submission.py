@@ -24,7 +24,7 @@ class Submission:
     Args:
         folder: is made with its first file.
         files: the images that will be added.
-        class_names: of the model; classes of other names are left out.
+        class_names: the class names of the model; classes of other names are left out.
 
     Raises:
         BadInput: two images have the same name, or the model knows no class of Cityscapes.

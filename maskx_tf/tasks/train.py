@@ -41,7 +41,7 @@ class Training(NamedTuple):
         run: the run folder.
         steps: updates made.
         stopped_by: the signal that ended the run, or 0.
-        figures: of the last evaluation.
+        figures: the figures of the last evaluation.
     """
 
     run: Path
@@ -220,7 +220,7 @@ class Watcher:
     """Evaluates the model of a run on `data.val`, and draws what it finds, between the steps of its training.
 
     Args:
-        config: of the run, with the class names.
+        config: the configuration of the run, with the class names.
         classes_a: names of the classes of A.
         progress: receives a line if masks of the data are no truth.
     """

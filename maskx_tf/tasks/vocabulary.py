@@ -20,7 +20,7 @@ class Changed(NamedTuple):
     """The result of a change.
 
     Attributes:
-        config: of the new model.
+        config: the configuration of the new model.
         before: the class names of the old model.
     """
 
@@ -42,10 +42,10 @@ def add(
     Args:
         model: a model or run folder.
         out: the folder of the new model.
-        names: of the new classes.
+        names: the names of the new classes.
         rows: a file with their rows of weights; see `checkpoints.vocabulary.read`.
         like: the class whose rows are copied, without `rows`.
-        seed: of random rows, without `rows` and `like`.
+        seed: the seed of random rows, without `rows` and `like`.
 
     Raises:
         BadInput: a class is there already, or the rows do not fit the model.
@@ -83,7 +83,7 @@ def attach_masks(model: Path, out: Path, overrides: Sequence[str] = (), *, seed:
         model: a model or run folder.
         out: the folder of the new model.
         overrides: texts such as "model.mask.mlp_branch=lean".
-        seed: of the new weights.
+        seed: the seed of the new weights.
     """
     keras.utils.set_random_seed(seed)
     return _change(

@@ -81,10 +81,10 @@ class Keeper(keras.callbacks.Callback):
 
     Args:
         run: the run folder; None for workers that are not the chief, which write nothing.
-        config: of the run.
-        meta: goes into each checkpoint's model.json.
+        config: the configuration of the run.
+        meta: the facts that each checkpoint's model.json stores.
         batch_of: a step to its batch, to keep one that fails.
-        journal: stands before this callback, and counts the steps.
+        journal: the journal, which stands before this callback and counts the steps.
         hooks: see `Hooks`.
         stopped: see `Stopped`.
         agreement: see `Agreement`.

@@ -20,7 +20,7 @@ def set_cluster(workers: str, index: int) -> None:
 
     Args:
         workers: host:port of each, with commas between them; the first is the chief.
-        index: which of them this process is.
+        index: the index of this process.
 
     Raises:
         BadInput: the list or the number is wrong.
@@ -83,7 +83,7 @@ class Agreement:
     """Whether any worker wants to stop: workers that stop at different steps would wait for each other for ever.
 
     Args:
-        strategy: of the run.
+        strategy: the strategy of the run.
         every: the steps between two questions, where there are several workers.
     """
 

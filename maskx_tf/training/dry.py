@@ -26,14 +26,14 @@ class Trial(NamedTuple):
 
     Attributes:
         classes: how many there are.
-        parameters: of the model.
+        parameters: the number of the model's weights.
         trained: how many of them learn.
-        devices: that take part.
-        losses: of the last step.
-        first_step_seconds: of the first step, with tracing and compiling.
-        step_seconds: of the last step.
+        devices: the number of devices.
+        losses: the losses of the last step.
+        first_step_seconds: the seconds of the first step, with tracing and compiling.
+        step_seconds: the seconds of the last step.
         memory_mib: the most that the process has taken, with TensorFlow itself.
-        hours: of the whole run, in which each of several stages is as long as this one.
+        hours: the hours of the whole run, in which each of several stages is as long as this one.
     """
 
     classes: int

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
     Attributes:
         step: updates made.
         stopped_by: the signal that ended it, or 0.
-        figures: of the last evaluation.
+        figures: the figures of the last evaluation.
     """
 
     step: int
@@ -56,8 +56,8 @@ def run(config: Config, out: Path, batches: BatchesFrom, *, meta: Json, resume: 
     Args:
         config: resolved: with the class names.
         out: the run folder.
-        batches: of `data.pipeline.training`.
-        meta: of the data, for model.json: category_ids, a_classes.
+        batches: the batches of `data.pipeline.training`.
+        meta: the facts about the data for model.json: category_ids, a_classes.
         resume: go on with the run that is there; without one, begin.
         hooks: see `Hooks`.
 

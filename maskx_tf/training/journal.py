@@ -29,7 +29,7 @@ class Journal(keras.callbacks.Callback):
         first: the step from which this process goes on.
         total: steps of the whole run.
         every: steps of which a line is the mean.
-        images: in a step.
+        images: the number of images in a step.
         say: is given each line.
         advance: is called after each step with its number and a few words on how it goes.
     """

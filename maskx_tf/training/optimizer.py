@@ -21,10 +21,10 @@ class SGD(keras.optimizers.SGD):
     Args:
         learning_rate: a number or a schedule.
         momentum: see above.
-        weight_decay: of kernels; biases, norms and other vectors have none.
+        weight_decay: the decay of kernels; biases, norms and other vectors have none.
         bias_rate_factor: the rate of biases, as a multiple.
         neck_rate_factor: the rate of the layers below `neck/`, FCIS' convolution before its maps, as a multiple.
-        **kwargs: of Keras' optimizers, such as use_ema.
+        **kwargs: arguments of Keras' optimizers, such as use_ema.
     """
 
     def __init__(

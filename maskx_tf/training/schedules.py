@@ -20,8 +20,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of each step: the schedule's rate times the warm-up's factor.
 
     Attributes:
-        rate: after the warm-up.
-        steps: of the whole run.
+        rate: the rate after the warm-up.
+        steps: the number of steps of the whole run.
         warm_up_steps: how many steps the warm-up takes.
         warm_up_start: the first step's share of the rate.
         drops: steps at which the rate is multiplied by `drop_factor`; None for half a cosine to zero.

@@ -51,7 +51,7 @@ def make(config: Config, say: Callable[[str], None] = lambda text: None) -> RCNN
     """The model of a configuration, with the weights that it starts from, what its stage freezes, and how it learns.
 
     Args:
-        config: with class names.
+        config: the configuration with class names.
         say: receives a line about what was taken from other weights.
 
     Raises:
@@ -107,7 +107,7 @@ def proposer(path: str, *, portable: bool) -> Callable[[tf.Tensor, tf.Tensor], P
     """Returns the function that proposes regions for canvases and sizes with the model in a folder, as in training.
 
     Args:
-        path: of the folder.
+        path: the path of the folder.
         portable: see `models.build.build`.
 
     Raises:

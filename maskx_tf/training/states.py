@@ -47,8 +47,8 @@ def save(run: Path, model: RCNN, config: Config, step: int, meta: Json) -> State
 
     Args:
         run: the run folder.
-        model: with its compiled optimizer.
-        config: from which it was built.
+        model: the model with its compiled optimizer.
+        config: the configuration from which it was built.
         step: updates made.
         meta: see `checkpoints.io.save`.
 

@@ -52,7 +52,7 @@ def draw(
 
     Args:
         image: uint8 [H, W, 3], or grey [H, W] or [H, W, 1].
-        detections: of this one image, without a batch dimension, best first; scores and masks may be None.
+        detections: those of the image, without a batch dimension, best first; scores and masks may be None.
         names: class k is called names[k - 1].
         a_classes: names of the classes with masks, all others are B; None draws all classes in one style.
         threshold: a pixel belongs to a mask from this value on.

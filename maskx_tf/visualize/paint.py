@@ -127,10 +127,10 @@ def paint_skeleton(
     """Draws lines between points, and the points on top; a rim of black or white sets both off from what is below.
 
     Args:
-        pen: of the picture.
+        pen: the pen of the picture.
         points: None for one that is not there.
         lines: indices of the points at their ends; a line of which an end is not there is left out.
-        colour: of the lines.
+        colour: the colour of the lines.
         size: radius of a point, and width of a line; at 1 there is no room for rims.
     """
     ends = [(points[first], points[second]) for first, second in lines]

@@ -45,16 +45,19 @@ def plan(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="JOB", help="The folder of the job; new, or empty.")],
-    size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images of a shard.")] = 1000,
+    size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images per shard.")] = 1000,
     score: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Detections from this score on; else the model's own.")
+        float | None, typer.Option(min=0.0, max=1.0, help="Least score of detections; the model's own if not given.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Images computed at a time; else what suits the canvas.")
+        int | None, typer.Option(min=1, max=4096, help="Images computed at a time; chosen by the canvas if not given.")
     ] = None,
-    column: Annotated[str, typer.Option(metavar="NAME", help="Column of Parquet files that has the images.")] = "image",
+    column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column of Parquet files that holds the images.")
+    ] = "image",
     boxes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Make masks of the boxes in this COCO file, as maskx label.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Make masks of the boxes in this COCO file, as maskx label does."),
     ] = None,
     refine: Refine = False,
     disjoint: Disjoint = False,
@@ -84,19 +87,22 @@ def plan(
 def run(
     job: JobFolder,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Of all shards, the I-th part of N, from 0/N to N-1/N.")
+        str, typer.Option("--shard", metavar="I/N", help="Run only part I of N of the shards, from 0/N to N-1/N.")
     ] = "0/1",
     engine: Annotated[
         ShardEngine, typer.Option(help="Where shards run: in this process, or on a Ray cluster.")
     ] = ShardEngine.here,
     address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster; auto finds one; else a new one here.")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Address of the cluster; auto finds it; without it, a new one is started."
+        ),
     ] = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="Processes of Ray at most; else what the cluster has room for.")
+        int | None, typer.Option(min=1, help="The most processes of Ray; as many as fit if not given.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0.0, help="Processors of each of them.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0.0, help="GPUs of each of them; a half lets two share one.")] = 0.0,
+    cpus: Annotated[float, typer.Option(min=0.0, help="Processors of each process.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0.0, help="GPUs of each process; with 0.5, two share one.")] = 0.0,
 ) -> None:
     """Run the shards that are not done. It may be stopped at any moment, and started again."""
     found = PART.fullmatch(shard)

@@ -25,17 +25,20 @@ def label(
     ] = 0.5,
     polygons: Annotated[
         float | None,
-        typer.Option("--polygons", metavar="PIXELS", min=0.0, help="Polygons of this tolerance, not run lengths."),
+        typer.Option(
+            "--polygons", metavar="PIXELS", min=0.0, help="Write polygons of this tolerance, not run lengths."
+        ),
     ] = None,
     review: Annotated[
-        Path | None, typer.Option("--review", metavar="FILE", help="Also write a page of masks, sorted by doubt.")
+        Path | None,
+        typer.Option("--review", metavar="FILE", help="Also write a page of masks, the most doubtful first."),
     ] = None,
     most: Annotated[int, typer.Option("--most", min=1, help="Masks on that page.")] = 200,
     refine: Refine = False,
     disjoint: Disjoint = False,
     job: Annotated[
         Path | None,
-        typer.Option("--job", metavar="DIR", help="Folder of the job, from which a stopped run goes on."),
+        typer.Option("--job", metavar="DIR", help="Folder of the job; with it, a stopped run continues."),
     ] = None,
 ) -> None:
     """Make masks of boxes. Those that are there stay; low-quality ones are flagged."""

@@ -30,7 +30,8 @@ app = typer.Typer(
 
 Images = Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")]
 Annotations = Annotated[
-    Path, typer.Option("--annotations", metavar="PATH", help="File or folder of the annotations, as the format has it.")
+    Path,
+    typer.Option("--annotations", metavar="PATH", help="File or folder of the annotations, depending on the format."),
 ]
 Format = Annotated[str, typer.Option("--format", metavar="NAME", help=FORMATS)]
 Masks = Annotated[
@@ -43,11 +44,10 @@ Masks = Annotated[
     ),
 ]
 MasksB = Annotated[
-    Path | None, typer.Option("--masks-b", metavar="FILE", help="COCO file of masks that are kept apart.")
+    Path | None,
+    typer.Option("--masks-b", metavar="FILE", help="COCO file with the masks of B."),
 ]
-Outside = Annotated[
-    bool, typer.Option("--outside", help="Also take files that the annotations name outside of these folders.")
-]
+Outside = Annotated[bool, typer.Option("--outside", help="Also open files outside of these folders.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
@@ -55,21 +55,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 def synth(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or empty.")],
     images: Annotated[
-        int, typer.Option(help="Images in all: a tenth is val, a fifth is test, the rest is train.")
+        int, typer.Option(help="Images in all parts: a tenth is val, a fifth is test, the rest is train.")
     ] = USUAL.images,
     size: Annotated[int, typer.Option(help="Side of an image, in pixels.")] = USUAL.size,
-    classes: Annotated[int, typer.Option(help="Classes, of the 80 pairs of silhouette and material.")] = USUAL.classes,
-    a: Annotated[int | None, typer.Option(help="Classes that keep their masks; 7 of 10 unless given.")] = None,
+    classes: Annotated[
+        int, typer.Option(help="Number of classes, out of 80 pairs of silhouette and material.")
+    ] = USUAL.classes,
+    a: Annotated[
+        int | None, typer.Option(help="Number of classes that keep their masks; 7 of 10 if not given.")
+    ] = None,
     companions: Annotated[float, typer.Option(help="Share of groups that are overlapping pairs.")] = USUAL.companions,
     offset: Annotated[
         float, typer.Option(help="Distance between the centres of a pair, as a share of the sum of their radii.")
     ] = USUAL.offset,
     seed: Annotated[int, typer.Option(help="Seed of classes, split and scenes.")] = USUAL.seed,
     workers: Annotated[
-        int, typer.Option(help="Processes that draw; 0 for one a core. The result does not depend on it.")
+        int, typer.Option(help="Processes that draw; 0: one per core. The result does not depend on it.")
     ] = 0,
     keypoints: Annotated[
-        bool, typer.Option("--keypoints", help="Also four keypoints of each object; all else stays the same.")
+        bool, typer.Option("--keypoints", help="Also write four keypoints of each object; all else stays the same.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -151,8 +155,8 @@ def show(
     masks: Masks = "all",
     masks_b: MasksB = None,
     outside: Outside = False,
-    count: Annotated[int, typer.Option(min=1, max=200, help="How many images.")] = 12,
-    cell: Annotated[int, typer.Option(min=64, max=2000, help="Side of the place for each, in pixels.")] = 320,
+    count: Annotated[int, typer.Option(min=1, max=200, help="Number of images.")] = 12,
+    cell: Annotated[int, typer.Option(min=64, max=2000, help="Side of the square for each image, in pixels.")] = 320,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of images.")] = 0,
 ) -> None:
     """Write a contact sheet of images with boxes and masks. Colours and lines tell classes of A and B apart."""
@@ -168,9 +172,11 @@ def show(
 
 @app.command(epilog="Example: maskx data split E1_A20")
 def split(
-    policy: Annotated[str, typer.Argument(metavar="POLICY", help="As --masks of maskx data check has it.")],
+    policy: Annotated[
+        str, typer.Argument(metavar="POLICY", help="A masks policy, as for --masks of maskx data check.")
+    ],
     annotations: Annotated[
-        Path | None, typer.Option("--annotations", metavar="FILE", help="A COCO file, whose classes are split.")
+        Path | None, typer.Option("--annotations", metavar="FILE", help="A COCO file whose classes are split.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -197,12 +203,14 @@ def convert(
     annotations: Annotations,
     out: Annotated[Path, typer.Option("--out", metavar="PATH", help="The file to write; for yolo, the new folder.")],
     form: Format = "coco",
-    to: Annotated[str, typer.Option("--to", metavar="NAME", help="coco, yolo, label_studio or cvat.")] = "coco",
+    to: Annotated[
+        str, typer.Option("--to", metavar="NAME", help="Format to write: coco, yolo, label_studio or cvat.")
+    ] = "coco",
     masks: Masks = "all",
     names: Annotated[
         Path | None,
         typer.Option(
-            "--names", metavar="FILE", help="YAML of new class names, such as sofa: couch; null drops a class."
+            "--names", metavar="FILE", help="YAML file of new class names, such as sofa: couch; null drops a class."
         ),
     ] = None,
     outside: Outside = False,

@@ -17,17 +17,15 @@ EXAMPLE = "Example: maskx data records recipe.yaml data.masks=voc --out records;
 
 def records(
     config_file: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A recipe, whose data.train is written, joined and renamed.")
+        str, typer.Argument(metavar="CONFIG", help="A recipe whose data.train is written, joined and renamed.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or one that is not finished.")
-    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or not finished.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the recipe's.")
     ] = None,
-    per_shard: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a file.")] = 500,
+    per_shard: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images per file.")] = 500,
     workers: Annotated[
-        int, typer.Option(help="Processes that write; 0 for one a core. The files do not depend on it.")
+        int, typer.Option(help="Processes that write; 0: one per core. The files do not depend on it.")
     ] = 0,
     as_json: AsJson = False,
 ) -> None:

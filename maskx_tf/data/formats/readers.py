@@ -63,7 +63,7 @@ class DataFiles(NamedTuple):
         format: a key of READERS, or the dotted name of a function of the user's.
         masks_b: a COCO file with masks that are kept apart from the annotations; evaluation opens it, and training
             under the policy `oracle` alone.
-        outside: also take what lies outside of these folders.
+        outside: whether files outside of these folders are opened as well.
     """
 
     images: Path
@@ -161,8 +161,8 @@ def for_training(
     outside A is gone, and a file of masks kept apart was not opened, unless the policy is `oracle`.
 
     Args:
-        sources: where they lie.
-        policy: which classes are A.
+        sources: the data sets.
+        policy: says which classes are A.
         names: new names for classes.
         class_names: all classes of the data, and perhaps others, in the order in which they are numbered; empty: those
             of the data in theirs.

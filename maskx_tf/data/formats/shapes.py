@@ -25,10 +25,10 @@ class DrawnShape(NamedTuple):
     """One drawn shape.
 
     Attributes:
-        name: of its class.
+        name: the name of its class.
         box: around it.
         outline: x1, y1, x2, y2, ...; empty for a rectangle, which says nothing about the object's outline.
-        mask: where it was painted instead of drawn.
+        mask: its mask, if it was painted instead of drawn.
         group: shapes of one class with one group are parts of one object; None stands alone.
     """
 

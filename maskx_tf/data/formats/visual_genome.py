@@ -74,7 +74,7 @@ def read(images: Path, annotations: Path, report: Report = refuse, *, part: Visu
         images: the folder with VG_100K and VG_100K_2.
         annotations: the folder of the JSON files.
         report: receives every problem.
-        part: which images.
+        part: which images are read.
     """
     objects = _list(annotations / "objects.json")
     names = vocabulary(count(objects, report))

@@ -52,7 +52,7 @@ def training(
         start: the step of the first batch; it is what a run from step 0 has there.
         worker: the number of this worker, from 0 on.
         workers: how many there are; worker i gets the i-th part of each batch.
-        devices: of this worker; its part comes in as many pieces, one after the other.
+        devices: the number of devices of this worker; its part comes in as many pieces, one after the other.
 
     Raises:
         BadInput: there is no image, or the workers cannot share a batch.

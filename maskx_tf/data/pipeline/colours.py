@@ -21,10 +21,10 @@ def recolour(
     Args:
         image: [h, w, 3] in 0..255.
         seed: int32 [2].
-        brightness: in 0..1.
-        contrast: in 0..1.
-        saturation: in 0..1.
-        hue: in 0.. .5.
+        brightness: the strength in 0..1.
+        contrast: the strength in 0..1.
+        saturation: the strength in 0..1.
+        hue: the strength in 0.. .5.
 
     Returns:
         float32 [h, w, 3] in 0..255.

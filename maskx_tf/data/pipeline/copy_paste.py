@@ -27,7 +27,7 @@ def paste(sample: Sample, other: Sample, chosen: tf.Tensor) -> Sample:
 
     Args:
         sample: its image is uint8, of a size known when tracing.
-        other: of the same size, its instances in the part of the canvas that the sample's image takes.
+        other: another sample of the same size, its instances in the part of the canvas that the sample's image takes.
         chosen: bool [G'], which of its instances, all with masks.
 
     Returns:

@@ -31,7 +31,7 @@ class Examples(NamedTuple):
     """Images that the pipeline can ask for in any order.
 
     Attributes:
-        name: for messages.
+        name: the name for messages.
         class_names: class k is class_names[k - 1].
         total: how many images there are.
         fields: what is said of an instance, with the fields' flags; a Sample also has VALID.
@@ -49,7 +49,7 @@ def from_dataset(dataset: Dataset, cache_mib: int = CACHE_MIB) -> Examples:
     """The images of a data set, whose masks were already dropped where training may not see them.
 
     Args:
-        dataset: as `readers.for_training` or `readers.for_evaluation` gives it.
+        dataset: the data set that `readers.for_training` or `readers.for_evaluation` returns.
         cache_mib: memory for packed masks. What is full stays as it is: a data set is read round and round, where a
             cache that makes room for the newest would hold nothing that is asked for next.
     """
@@ -105,7 +105,7 @@ def instance_arrays(dataset: Dataset, place: int, points: Sequence[Field]) -> In
 
     Args:
         dataset: the data set, or a part of one.
-        place: of the image.
+        place: the place of the image.
         points: `Dataset.points` of the whole data set, which all its images have to share.
 
     Raises:

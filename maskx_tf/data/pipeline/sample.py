@@ -22,7 +22,7 @@ class Sample:
     Attributes:
         image: [h, w, 3] in 0..255, uint8 or float32.
         fields: what is said of an instance: VALID, and those of the data set with their flags.
-        values: by the fields' names, [G, *shape]; zeros where not valid or not known.
+        values: the values by name of the field, [G, *shape]; zeros where not valid or not known.
     """
 
     image: tf.Tensor
@@ -58,8 +58,8 @@ def as_sample(image: tf.Tensor, fields: Sequence[Field], values: Mapping[str, tf
 
     Args:
         image: uint8 [h, w, 3].
-        fields: of the data set, with their flags.
-        values: of these fields, by name.
+        fields: the fields of the data set, with their flags.
+        values: the values of these fields, by name.
     """
     shaped = {field.name: tf.ensure_shape(values[field.name], [None, *field.shape]) for field in fields}
     valid = tf.ones_like(shaped["classes"], tf.bool)

@@ -35,7 +35,7 @@ def open_records(folder: Path, points: Sequence[Field] = ()) -> Examples:
     """The images in a folder that `maskx data records` wrote.
 
     Args:
-        folder: with the index.
+        folder: the folder with the index.
         points: the sets of points of the data set that was written.
 
     Raises:

@@ -60,7 +60,7 @@ def write(
     """Writes a data set, or what is still missing of it.
 
     Args:
-        dataset: as `readers.for_training` gives it: masks that training may not see are not written.
+        dataset: the data set that `readers.for_training` returns: masks that training may not see are not written.
         out: a new folder, an empty one, or one in which the same call was interrupted.
         per_shard: images a file.
         workers: processes; the files do not depend on it.

@@ -71,9 +71,9 @@ def random_window(
         least: share of the height and of the width that a window keeps at least; 1 keeps all.
         jitter: lowest and highest factor; .1 and 2 are large scale jitter.
         canvas: height and width.
-        short_side: in pixels.
-        long_side: in pixels.
-        rounding: as `ops.images.letterbox` has it.
+        short_side: the short side in pixels.
+        long_side: the long side in pixels.
+        rounding: the rounding, as in `ops.images.letterbox`.
 
     Returns:
         int32 [4], the window's top, left, height and width in whole pixels, and int32 [2], what it is resized to.

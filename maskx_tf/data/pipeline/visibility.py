@@ -29,7 +29,7 @@ def seen_through(
     Args:
         sample: what is seen.
         maybe: bool [G], instances that may be seen in part only; boxes and grids of the others stay as they are.
-        visible: of y and x, float32 tensors whose shapes broadcast: whether something at these places can be seen.
+        visible: whether something can be seen at y and x, float32 tensors whose shapes broadcast.
         size: height and width of the image.
         least: the share of an instance that has to be seen.
     """

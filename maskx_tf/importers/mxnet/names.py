@@ -39,7 +39,7 @@ def table(config: ModelConfig, labels: dict[int, list[str]]) -> VariableTable:
     """Family fcis, with masks or without.
 
     Args:
-        config: of the model.
+        config: the configuration of the model.
         labels: see `block_labels`.
     """
     entries: list[Assignment] = []

@@ -63,14 +63,14 @@ class PositionDetector:
         maps: features to maps of scores and of deltas.
         scores: how maps become scores and masks.
         pool: how regions read maps.
-        filter: which pairs of region and class become detections.
+        filter: decides which pairs of region and class become detections.
         voting: how the masks of detections are drawn.
-        delta_weights: of the coding of boxes.
-        beta: of the smooth L1 loss.
-        mask_weight: of the mask loss.
+        delta_weights: the weights of the coding of boxes.
+        beta: the beta of the smooth L1 loss.
+        mask_weight: the weight of the mask loss.
         hardest: how many regions of an image learn, those with the largest losses; None: all that are sampled.
         passes: how often regions read the maps.
-        min_side: of regions, in pixels.
+        min_side: the least side of regions, in pixels.
     """
 
     maps: keras.layers.Layer

@@ -44,8 +44,8 @@ def region_losses(
         deltas: float [B, R, 4].
         regions: R of them.
         mask_targets: float32 [B, R, M, M], 0 or 1; None for models without masks.
-        mask_weight: of the mask loss; the reference's code has 10, the paper 1.
-        beta: of the smooth L1.
+        mask_weight: the weight of the mask loss; the reference's code has 10, the paper 1.
+        beta: the beta of the smooth L1.
     """
     masks = None
     if mask_logits is not None:

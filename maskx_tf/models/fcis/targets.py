@@ -24,10 +24,10 @@ class PositionSampler(NamedTuple):
 
     Attributes:
         size: R; None: every candidate, for the choice by loss.
-        foreground_fraction: of R, at most.
+        foreground_fraction: the largest foreground share of R.
         foreground_iou: IoU with a truth from which a region is foreground.
         background_iou: a region is background from the first up to, but without, the second.
-        weights: of the box coding.
+        weights: the weights of the box coding.
     """
 
     size: int | None

@@ -20,8 +20,8 @@ class RegionView(NamedTuple):
     """The maps of one view of an image, and the detector that reads them.
 
     Attributes:
-        detector: of the model that made the maps.
-        maps: of scores and of deltas, [1, H, W, D] each.
+        detector: the detector of the model that made the maps.
+        maps: the maps of scores and of deltas, [1, H, W, D] each.
         size: float32 [1, 2], height and width of the image on the canvas of this view.
         flip: the view is mirrored left to right.
     """

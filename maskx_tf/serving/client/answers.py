@@ -44,7 +44,7 @@ class Answer(NamedTuple):
         detections: best first, without padding: boxes [D, 4] in pixels of the image as people see it; classes are
             ids of the data set; masks float32 [D, M, M]; keypoints [D, P, 2], x and y in pixels of the image. What was
             not asked for, or the model does not have, is None.
-        names: of the detections' classes; None if not asked for.
+        names: the names of the detections' classes; None if not asked for.
         size: height and width of the image; zeros if it could not be read.
         status: "ok", or a word, a colon and the reason why there are no detections.
         paste: the mode of `ops.paste` in which the model's masks are pasted.

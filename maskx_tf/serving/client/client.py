@@ -37,11 +37,11 @@ class Client:
         address: "host:port" for gRPC, "http://host:port" or "https://host:port" for JSON over HTTP.
         model: its name; a `maskx serve` also answers without.
         version: the version's number; None for the newest.
-        label: of a version, such as "stable", instead of a number.
+        label: the label of a version, such as "stable", instead of a number.
         timeout: seconds that a request may take, all attempts together.
         retries: how often a request is sent again to a server that is not there, or says that it is unavailable.
         tls: encrypts gRPC; for https certificates other than the system's.
-        max_bytes: of a message, either way.
+        max_bytes: the largest size of a message, in both directions.
 
     Raises:
         ValueError: the address is none of these, or a certificate cannot be read.

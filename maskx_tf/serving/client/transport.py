@@ -38,9 +38,9 @@ class Target(NamedTuple):
     """Which model of a server is meant.
 
     Attributes:
-        name: of the model; empty for the only one, which TF Serving does not know, but `maskx serve` does.
+        name: the name of the model; empty for the only one, which `maskx serve` accepts and TF Serving does not.
         version: None for the newest.
-        label: of a version, instead of its number.
+        label: the label of a version, instead of its number.
     """
 
     name: str = ""
@@ -53,8 +53,8 @@ class Tls(NamedTuple):
 
     Attributes:
         roots: certificates to trust; None for those of the system.
-        key: of the client, where the server asks for one.
-        certificate: of the client.
+        key: the key of the client, if the server asks for one.
+        certificate: the certificate of the client.
     """
 
     roots: bytes | None = None
@@ -82,9 +82,9 @@ class Grpc:
 
     Args:
         address: host and port.
-        target: of the requests.
+        target: the target of the requests.
         tls: None for a connection without encryption.
-        max_bytes: of a message, either way; gRPC's own limit of 4 MB is less than an image of pixels.
+        max_bytes: the largest size of a message, in both directions; gRPC's limit of 4 MB is too small for pixels.
     """
 
     def __init__(self, address: str, target: Target, tls: Tls | None, max_bytes: int) -> None:

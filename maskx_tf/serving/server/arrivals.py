@@ -32,7 +32,7 @@ class Arrivals(grpc.ServerInterceptor):
     made to take a stream of them, which is read when we say so; a client sees no difference.
 
     Args:
-        budget: of the bytes of all requests and answers.
+        budget: the budget of the bytes of all requests and answers.
     """
 
     def __init__(self, budget: Budget) -> None:

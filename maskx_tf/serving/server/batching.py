@@ -28,7 +28,7 @@ class Parameters(NamedTuple):
         batch_timeout_micros: how long the first of a batch waits for others.
         max_enqueued_batches: how many batches may wait; more are refused.
         num_batch_threads: batches that run at a time.
-        allowed_batch_sizes: to which batches are padded, the last one max_batch_size; empty for any size.
+        allowed_batch_sizes: the sizes to which batches are padded, the last one max_batch_size; empty for any size.
         together: whether requests are put together at all; else each is a batch of whatever size.
     """
 
@@ -70,7 +70,7 @@ class Task:
 
     Args:
         inputs: arrays of equal first dimension.
-        deadline: on the clock of `time.monotonic`.
+        deadline: the deadline on the clock of `time.monotonic`.
     """
 
     def __init__(self, inputs: Arrays, deadline: float) -> None:
@@ -90,7 +90,7 @@ class Batcher:
 
     Args:
         run: what is called with a key and the inputs of a batch.
-        parameters: of the batches.
+        parameters: the parameters of the batches.
         observe: receives the rows of each batch.
     """
 
@@ -113,7 +113,7 @@ class Batcher:
 
         Args:
             key: what the task is run with.
-            task: to be run.
+            task: the task to run.
             always: even if the queue is full.
 
         Raises:

@@ -48,7 +48,7 @@ class Share:
         """Sets the number of bytes that the request holds.
 
         Args:
-            count: of the bytes.
+            count: the number of bytes.
             refuse: False for an answer, which exists already: the next requests are refused instead.
 
         Raises:

@@ -36,10 +36,10 @@ class Gate:
     """The outermost layer of the application.
 
     Args:
-        app: that answers.
+        app: the app that answers.
         service: whose drain refuses requests.
         hosts: names under which the server may be asked, besides addresses.
-        origins: of pages on other servers that may ask.
+        origins: the origins of pages on other servers that may ask.
     """
 
     def __init__(self, app: ASGIApp, service: Service, hosts: Iterable[str], origins: Iterable[str]) -> None:

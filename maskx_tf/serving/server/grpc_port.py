@@ -36,10 +36,10 @@ class GrpcPort:
     """The services, on a port.
 
     Args:
-        service: that answers.
+        service: the service that answers.
         address: host and port; port 0 for any that is free.
         workers: requests that wait at a time; more are refused.
-        credentials: for encryption; None for none.
+        credentials: the credentials for encryption; None for none.
     """
 
     def __init__(self, service: Service, address: str, workers: int, credentials: Any = None) -> None:

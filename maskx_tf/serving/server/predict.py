@@ -44,7 +44,7 @@ class Predict:
     """Answers for one model.
 
     Args:
-        service: that answers.
+        service: the service that answers.
     """
 
     def __init__(self, service: Service) -> None:
@@ -114,10 +114,10 @@ class _Work:
     """The work of one request, done by threads.
 
     Args:
-        service: that answers.
+        service: the service that answers.
         model: name and version.
-        headers: of the request.
-        share: of the bytes that the server holds.
+        headers: the headers of the request.
+        share: its share of the bytes that the server holds.
     """
 
     def __init__(self, service: Service, model: tuple[str, int | None], headers: Headers, share: Share) -> None:

@@ -41,8 +41,8 @@ def make_app(service: Service, origins: list[str]) -> Starlette:
     """The application.
 
     Args:
-        service: that answers.
-        origins: of pages on other servers that may ask.
+        service: the service that answers.
+        origins: the origins of pages on other servers that may ask.
     """
 
     def metrics(request: Request) -> Response:

@@ -87,7 +87,7 @@ def parse_apart(body: bytes | bytearray, seconds: float) -> Body:
     """Does as `parse` does in another process, whose memory is bounded.
 
     Raises:
-        ServingError: as for `parse`; or it took too long, or more memory than there is for it.
+        ServingError: as for `parse`; or it took too long, or more memory than it may.
     """
     limit = MEMORY + MEMORY_PER_BYTE * len(body)
     paths = os.pathsep.join(filter(None, sys.path))

@@ -123,11 +123,11 @@ class RestPort:
     """The port, and the thread behind it.
 
     Args:
-        service: that answers.
+        service: the service that answers.
         host: name or address to listen on.
         port: 0 for any that is free.
         hosts: further names under which the server may be asked.
-        origins: of pages on other servers that may ask.
+        origins: the origins of pages on other servers that may ask.
         key: PEM file, for encryption.
         certificate: PEM file, for encryption.
     """

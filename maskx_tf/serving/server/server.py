@@ -30,13 +30,13 @@ class Options(NamedTuple):
         host: the address that it listens on.
         grpc_port: 0 for any that is free.
         rest_port: like grpc_port.
-        batching: of the requests.
-        limits: of the requests.
+        batching: the batching of the requests.
+        limits: the limits of the requests.
         poll_seconds: between two looks for new versions; one that nothing changed in for so long is complete.
         keep: versions that are served, the newest ones.
         grace: seconds for the answers that are under way when it stops.
         hosts: names of the server, besides its addresses, `host` and localhost.
-        origins: of pages on other servers that may ask over HTTP, such as "https://example.org".
+        origins: the origins of pages on other servers that may ask over HTTP, such as "https://example.org".
         key: PEM file, for encryption.
         certificate: PEM file, for encryption.
     """
@@ -62,8 +62,8 @@ class Server:
 
     Args:
         base: folder of a model's versions.
-        name: of the model.
-        options: of the server.
+        name: the name of the model.
+        options: the options of the server.
 
     Raises:
         BadInput: a port is taken, the encryption's files cannot be used, or no version can be loaded.

@@ -33,10 +33,10 @@ class Limits(NamedTuple):
     """Limits of a server.
 
     Attributes:
-        max_bytes: of a message, either way.
-        max_images: of a request.
-        max_held_bytes: of all requests and answers that are in the server.
-        seconds: for an answer over HTTP, which has no deadlines.
+        max_bytes: the largest size of a message, in both directions.
+        max_images: the largest number of images of a request.
+        max_held_bytes: the largest number of bytes of all requests and answers in the server.
+        seconds: the time limit of an answer over HTTP, which has no deadlines.
     """
 
     max_bytes: int = 32 * 2**20
@@ -49,9 +49,9 @@ class Service:
     """One model, behind whatever port.
 
     Args:
-        versions: of the model.
-        parameters: of the batches.
-        limits: of the requests.
+        versions: the versions of the model.
+        parameters: the parameters of the batches.
+        limits: the limits of the requests.
     """
 
     def __init__(self, versions: Versions, parameters: Parameters, limits: Limits) -> None:
@@ -83,7 +83,7 @@ class Service:
             port: "grpc" or "rest", for the counts.
             spec: name of the model and number of the version.
             signature: its name; empty for the default.
-            inputs: by their names, or a function that makes them once the version is known.
+            inputs: the inputs by name, or a function that makes them once the version is known.
             outputs: names.
             seconds: until the deadline.
             on_task: receives each task, to cancel it.

@@ -32,7 +32,7 @@ class Version:
     """One SavedModel in memory.
 
     Args:
-        number: of the version.
+        number: the number of the version.
         path: its folder.
     """
 
@@ -81,7 +81,7 @@ class Versions:
 
     Args:
         base: folder of the versions.
-        name: of the model.
+        name: the name of the model.
         keep: how many versions, the newest ones, are served.
         settled: a version is complete when nothing in its folder changed for so many seconds.
     """
@@ -268,7 +268,7 @@ def require_versions(base: Path) -> None:
     """Raises BadInput if a folder holds no version.
 
     Raises:
-        BadInput: with what was expected.
+        BadInput: the message says what was expected.
     """
     if not base.is_dir():
         raise BadInput(f"{base}: expected a folder of versions, as maskx export saved-model writes it")

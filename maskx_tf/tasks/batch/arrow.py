@@ -143,7 +143,7 @@ def write(path: Path, tables: Iterable[pa.Table], columns: pa.Schema, plan: str)
     Args:
         path: the file.
         tables: the rows.
-        columns: of the tables.
+        columns: the columns of the tables.
         plan: the id of the plan.
 
     Raises:

@@ -32,8 +32,8 @@ class ImagePlace(NamedTuple):
     Attributes:
         key: its name in the job; unique.
         file: the image file, or the file of many that it lies in; absolute.
-        first: in a file of many: its first byte, or its row of Parquet.
-        length: in a file of many: how many bytes it has; in Parquet 0.
+        first: in a file of many images: its first byte, or its row of Parquet.
+        length: in a file of many images: its number of bytes; in Parquet 0.
     """
 
     key: str
@@ -51,8 +51,8 @@ def find(names: Sequence[str], column: str) -> Iterator[ImagePlace]:
     """The images of files, folders, patterns, lists (.txt, a name a line) and files of many, in order.
 
     Args:
-        names: of files, folders and patterns.
-        column: of Parquet files: it holds the bytes of the images, or structs with the field `bytes`.
+        names: names of files, folders and patterns.
+        column: the column of Parquet files that holds the bytes of the images, or structs with the field `bytes`.
 
     Raises:
         BadInput: a name fits nothing, a file of many cannot be read, or an image is named twice.

@@ -26,9 +26,9 @@ class Status(NamedTuple):
     """How far a job is.
 
     Attributes:
-        shards: of the plan.
+        shards: the number of shards of the plan.
         missing: the numbers of those that are not done.
-        images: of the plan.
+        images: the number of images of the plan.
         rows: images of the shards that are done, by the first word of their status, such as ok or broken.
     """
 
@@ -59,7 +59,7 @@ class Merged(NamedTuple):
 
     Attributes:
         images: how many rows, each of another image.
-        detections: in all of them.
+        detections: the number of detections in all images.
         unread: images that could not be read.
     """
 
@@ -74,7 +74,7 @@ def merge(folder: AnyPath, out: Path) -> Merged:
     The rows of one shard are in memory at a time; for COCO's results, whose ids are numbers, all names of images, too.
 
     Args:
-        folder: of the job.
+        folder: the folder of the job.
         out: a .parquet file of the rows, or a .json file of COCO's results.
 
     Raises:

@@ -36,10 +36,10 @@ class RayOptions:
     """Where and how actors run.
 
     Attributes:
-        address: of the cluster, as `ray.init` takes it; None for a cluster on this machine alone.
+        address: the address of the cluster, as `ray.init` takes it; None for a cluster on this machine alone.
         actors: how many at most; None for as many as the cluster has room for when the run starts.
-        cpus: of each actor.
-        gpus: of each actor; a half lets two share one.
+        cpus: the number of processors of each actor.
+        gpus: the number of GPUs of each actor; a half lets two share one.
     """
 
     address: str | None = None
@@ -82,13 +82,13 @@ def run_on_ray(folder: AnyPath, part: tuple[int, int], options: RayOptions, prog
     All nodes see the job, the model and the images under the same paths. A node may die, and others may join.
 
     Args:
-        folder: of the job.
+        folder: the folder of the job.
         part: see `run.run`.
-        options: of the cluster.
+        options: the options of the cluster.
         progress: each image is a step.
 
     Raises:
-        BadInput: as `run.run`; or Ray is not installed, not reached, or without room for an actor.
+        BadInput: as `run.run` raises it; or Ray is not installed, not reached, or without room for an actor.
     """
     job, waiting, ran = waiting_shards(folder, part)
     if not waiting:
@@ -145,7 +145,7 @@ class _Pool:
 
     Args:
         kind: the class of the actors.
-        arguments: of a new one.
+        arguments: the arguments of a new one.
         count: how many.
     """
 

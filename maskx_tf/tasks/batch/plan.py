@@ -59,7 +59,7 @@ class BatchSettings(BaseModel):
         score: see `Segmenter`.
         batch: see `Segmenter`.
         column: see `items.find`.
-        boxes: of a job that makes masks of given boxes; None for one that finds objects.
+        boxes: the boxes of a job that makes masks of given boxes; None for one that finds objects.
         refine: see `MaskSteps`; of a job with boxes.
         disjoint: see `MaskSteps`; of a job with boxes.
     """
@@ -100,8 +100,8 @@ class BatchJob:
     """A planned job.
 
     Attributes:
-        folder: of the job.
-        id: of the plan: of its images, its model and its settings.
+        folder: the folder of the job.
+        id: the id of the plan: of its images, its model and its settings.
         model: the path of the model; absolute.
         model_digest: the checksum that the model had.
         settings: see `BatchSettings`.

@@ -34,10 +34,10 @@ class _Made(NamedTuple):
     """A box of a row, and its mask.
 
     Attributes:
-        quality: of the mask; 0 for a box that got none.
+        quality: the quality of the mask; 0 for a box that got none.
         image: the id of the image, as JSON.
         annotation: the id of the box, as JSON.
-        name: of the class.
+        name: the name of the class.
         box: x1, y1, x2, y2.
         mask: None for a box that got none.
     """
@@ -54,8 +54,8 @@ def page(boxes: BoxFile, rows: Iterable[Json], least: float, most: int) -> str:
     """The page of a job.
 
     Args:
-        boxes: of the job.
-        rows: of all its shards.
+        boxes: the boxes of the job.
+        rows: the rows of all its shards.
         least: masks of a lower quality are flagged.
         most: how many masks the page shows.
     """

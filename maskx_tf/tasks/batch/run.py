@@ -26,7 +26,7 @@ class Ran(NamedTuple):
     Attributes:
         done: shards that were written.
         before: shards that were done before.
-        images: of the shards that were written.
+        images: the number of images of the shards that were written.
     """
 
     done: int
@@ -48,7 +48,7 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
     A shard that another process works on is left to it.
 
     Args:
-        folder: of the job.
+        folder: the folder of the job.
         part: i and n: of all shards, those whose number gives i when it is divided by n.
         progress: each image is a step.
 
