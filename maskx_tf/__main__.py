@@ -20,14 +20,12 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # while modules were imported
         print("maskx: interrupted", file=sys.stderr)
         code = interrupts.EXIT_CODE
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # what libraries do at the end of a process answers it with a traceback
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while libraries end, an interrupt would print a traceback
     sys.exit(code)
 
 
 def _open_standard_files() -> None:
-    """Takes the numbers of standard files that are closed: a file of ours with number 2 would get what C++ prints."""
+    """Opens /dev/null in place of closed standard files: else C++ might print into a file of ours with number 2."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

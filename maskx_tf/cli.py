@@ -46,7 +46,7 @@ from maskx_tf.errors import BadInput, visible
 
 BAD_INPUT, BUG = 2, 1
 LONGEST_LINE = 2000
-COMPLETION = "_MASKX_COMPLETE"  # set by a shell whose Tab key asks what can follow
+COMPLETION = "_MASKX_COMPLETE"  # set by a shell when its Tab key asks for completions
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -147,7 +147,7 @@ def _bug() -> int:
 
 
 class _Visible:
-    """The standard output; what a terminal would obey, such as in the name of a class, is shown instead."""
+    """The standard output, in which control characters, such as in the name of a class, are shown and not obeyed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -188,11 +188,11 @@ def _refuse(problem: str) -> int:
 def _say(text: str) -> None:
     """Prints one line, whatever the text holds, on the standard error output."""
     line = visible(" ".join(text.split()))
-    if len(line) > LONGEST_LINE:  # a name of any length may be part of it, and what is expected stands at its end
+    if len(line) > LONGEST_LINE:  # it may contain a name of any length, and the expected value is at its end
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
     print("maskx:", line, file=sys.stderr)
 
 
 def _abandon_output() -> None:
-    """Sends what is still to be printed nowhere, or Python would complain again when it flushes at its end."""
+    """Discards output that is not yet printed, or Python would report an error again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,8 +12,8 @@ _short.maxstring = _short.maxother = _short.maxlong = 60
 _short.maxlist = _short.maxdict = _short.maxtuple = 4
 _short.maxlevel = 2
 
-# What a terminal obeys instead of showing it: control characters, halves of surrogate pairs, separators of lines, and
-# marks that turn the direction of writing.
+# Characters that a terminal obeys instead of showing: control characters, halves of surrogate pairs, line separators,
+# and marks that change the direction of writing.
 COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

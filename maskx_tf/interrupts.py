@@ -34,11 +34,11 @@ def remembered() -> Iterator[None]:
 
 
 def was_received() -> bool:
-    """Whether there was a Ctrl-C, whatever has become of it."""
+    """Whether there was a Ctrl-C, even if a library swallowed it."""
     return _received.is_set()
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if there was a Ctrl-C and the program went on all the same."""
+    """Raises KeyboardInterrupt if there was a Ctrl-C and the program continued."""
     if _received.is_set():
         raise KeyboardInterrupt

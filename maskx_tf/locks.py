@@ -22,8 +22,8 @@ class InUse(BadInput):
 def locked(path: AnyPath, subject: str = "") -> Iterator[None]:
     """Holds a lock file during the block, so that two processes do not write one folder.
 
-    The system lets go of the lock when the process ends, whatever ends it: a file that stays locks nothing. On a disk
-    without locks, as some network disks are, nothing is held.
+    The system releases the lock when the process ends for any reason, so a file that is left locks nothing. On a disk
+    without locks, such as some network disks, there is no lock.
 
     Args:
         path: the lock file.

@@ -1,8 +1,8 @@
 """Every loss, as a sum and the count that it is divided by.
 
-The two are kept apart until `mean`, so that training on several replicas can add up the counts of all before it
-divides, and one batch gives the same loss however it is split. Entries that do not count are cut out before any
-arithmetic could make a NaN of them: a batch without a single mask has a mask loss and a gradient of exactly zero.
+Both are kept separate until `mean`, so that training on several replicas can add up all counts before it divides. So
+the loss of a batch does not depend on how it is split. Entries that do not count are removed before any arithmetic
+could turn them into NaN: in a batch without masks, the mask loss and its gradient are exactly zero.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def imported(key: str, dotted: str) -> object:
     """
     module_name, _, name = dotted.rpartition(".")
     folder = os.getcwd()
-    sys.path.insert(0, folder)  # as python does, and an installed command does not
+    sys.path.insert(0, folder)  # as python itself does, but an installed command does not
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the module raises

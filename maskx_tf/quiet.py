@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its notes about the machine, which would bury a command's one line."""
+"""Imports TensorFlow without its messages about the machine, which would hide a command's own line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 from maskx_tf import interrupts
 
-ALL = "0"  # of TF_CPP_MIN_LOG_LEVEL: a user who sets this wants to read the notes
+ALL = "0"  # of TF_CPP_MIN_LOG_LEVEL: a user who sets this wants to read the messages
 GOOD = b"\0"  # ends what is not worth reading
 
-# Reads to the end, and shows what it read unless it was told that all went well: so the last words of a process that
-# TensorFlow ends, such as those about a processor without AVX, are seen.
+# Reads to the end, and prints what it read unless the import succeeded. So the last messages of a process that
+# TensorFlow ends are seen, such as those about a processor without AVX.
 KEEPER = "import sys; held = sys.stdin.buffer.read(); held.endswith(b'\\0') or sys.stdout.buffer.write(held)"
 
 

@@ -1,7 +1,7 @@
 """Targets of the heads: truth assigned to anchors and to regions, sampled with explicit seeds.
 
-Crowd regions and padding are nobody's truth. Nothing here reads a mask: which regions have one is carried as a flag,
-and `ops.masks.mask_targets` cuts the masks of those that do.
+Crowds and padding are never targets. Nothing here reads a mask: a flag says which regions have one, and
+`ops.masks.mask_targets` crops the masks of those.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds and describes model folders, without building a model or importing TensorFlow.
+"""Finds model folders and reads their configuration, without building a model or importing TensorFlow.
 
 config.yaml     the resolved configuration; what the folder's model is built from
 weights.npz     every variable by its name, each with a checksum
@@ -51,7 +51,7 @@ def refuse_other(folder: str | os.PathLike[str]) -> None:
         return
     if not target.is_dir():
         raise BadInput(f"{folder}: expected a folder, found a file")
-    if target.resolve() == Path.cwd():  # it would be replaced under the feet of the shell
+    if target.resolve() == Path.cwd():  # the shell's current folder would be replaced
         raise BadInput(f"{folder}: expected another folder than the one you are in")
     names = {path.name for path in target.iterdir()}
     if names and (META not in names or names - FILES):

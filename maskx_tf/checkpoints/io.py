@@ -54,7 +54,7 @@ class Loaded(NamedTuple):
 
 
 def save(model: RCNN, config: Config, folder: str | os.PathLike[str], **meta: Any) -> None:
-    """Writes a model folder, so that at every moment there is none, the old one or the new one, and never half of it.
+    """Writes a model folder. At every moment the folder is absent, the old one or the new one, and never incomplete.
 
     Args:
         model: whose weights are written.

@@ -18,7 +18,7 @@ import numpy as np
 from maskx_tf.errors import BadInput, reason, visible
 from maskx_tf.files import open_regular
 
-# What zipfile and NumPy's header reader raise on damaged bytes: these types have no common ancestor.
+# The errors of zipfile and of NumPy's header reader for damaged bytes, which have no common base class.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -30,7 +30,7 @@ DAMAGE = (
     RuntimeError,
     MemoryError,
 )
-# A header may promise any number of bytes. Compressed weights take most of their size: more than this is no weights.
+# A header may claim any number of bytes. Weights compress little: an array that expands more than this is no weights.
 MOST_EXPANSION, ALWAYS_ALLOWED = 50, 2**28
 
 
@@ -92,7 +92,7 @@ class Archive:
         self.names = [name.removesuffix(".npy") for name in archive.namelist()]
 
     def header(self, name: str) -> ArrayHeader:
-        """Shape and type of one array, of which nothing else is read.
+        """Returns shape and type of one array, and reads nothing else of it.
 
         Raises:
             BadInput: it is damaged, or no array of numbers.
@@ -111,7 +111,7 @@ class Archive:
         """
         self.header(name)
         try:
-            # Whole first: the checksum is compared before the numbers are believed.
+            # All of it is read first, so that the checksum is compared before the numbers are used.
             data = self._archive.read(f"{name}.npy")
             return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except DAMAGE as error:

@@ -95,7 +95,7 @@ def keep(model: RCNN, config: Config, names: Sequence[str]) -> tuple[RCNN, Confi
 
 
 def reorder(model: RCNN, config: Config, names: Sequence[str]) -> tuple[RCNN, Config]:
-    """A model whose first classes are the named ones, in this order; the others follow as they stood.
+    """Returns a model with the named classes first, in this order; the others follow in their old order.
 
     Raises:
         BadInput: a class is unknown, or named twice.
@@ -114,7 +114,7 @@ def drop(model: RCNN, config: Config, names: Sequence[str]) -> tuple[RCNN, Confi
 
 
 def add(model: RCNN, config: Config, names: Sequence[str], rows: Mapping[str, np.ndarray]) -> tuple[RCNN, Config]:
-    """A model with further classes behind those that it has.
+    """Returns a model with more classes after the existing ones.
 
     Args:
         model: the model.
@@ -215,7 +215,7 @@ def attach_masks(model: RCNN, config: Config, overrides: Sequence[str] = ()) -> 
 
 
 def category_ids(ids: Sequence[int] | None, old: Sequence[str], new: Sequence[str]) -> list[int] | None:
-    """Ids of a data set for a changed vocabulary; classes that it does not have get numbers behind the highest."""
+    """Returns data set ids for a changed vocabulary; new classes get numbers after the highest."""
     if ids is None:
         return None
     known, following = dict(zip(old, ids, strict=True)), itertools.count(max(ids) + 1)
@@ -245,7 +245,7 @@ def _check(where: str, rows: np.ndarray, shape: tuple[int, ...]) -> None:
 def _rebuilt(
     model: RCNN, config: Config, names: Sequence[str], changes: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
 ) -> tuple[RCNN, Config]:
-    """The model with other classes: for each part the old rows to keep, by index, and new ones behind them."""
+    """Returns the model with other classes: for each part the old rows to keep, by index, then new ones."""
     values = dict(arrays(model))
     for kind, part in parts(model, config).items():
         index, new = changes[kind]
@@ -265,7 +265,7 @@ def _assign(model: RCNN, values: Iterable[tuple[str, np.ndarray]]) -> None:
 
 
 def _policy_for(names: Sequence[str], masks: str | list[str] | Json | None) -> str | list[str] | Json | None:
-    """A policy of masks without the classes that are no more, or None if it does not fit those that are left."""
+    """Returns a masks policy without the removed classes, or None if it does not fit the remaining ones."""
     if isinstance(masks, list):
         return [name for name in masks if name in names] or None
     if isinstance(masks, dict) and masks["random"]["a"] > len(names):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Bar(Progress):
-    """A progress bar on the standard error output, with lines above it; only a terminal shows the bar."""
+    """A progress bar on the standard error output, with lines above it. The bar is shown only on a terminal."""
 
     def __init__(self, bar: rich_progress.Progress, task: rich_progress.TaskID, prefix: str) -> None:
         self._bar, self._task, self._prefix = bar, task, prefix

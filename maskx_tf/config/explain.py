@@ -16,10 +16,10 @@ from maskx_tf.errors import BadInput
 Keys = tuple[str | int, ...]
 S = TypeVar("S", bound=BaseModel)
 
-# How like a valid key a wrong one must be to be taken for it: nms_iuo is, colour for backbone is not.
+# Least similarity of an unknown key to a suggested one: nms_iuo gets a suggestion, colour for backbone does not.
 LIKENESS = 0.65
 
-# Unknown keys first, for a mistyped key often is why another is missing or cannot be as it is.
+# Unknown keys come first, because a mistyped key is often the reason for another error.
 ORDER = {"extra_forbidden": 0, "impossible": 2}
 EXPECTED = {
     "bool_type": "true or false",

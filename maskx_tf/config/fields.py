@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-# Strict: the text "5" or the number 1 never stands in for a number or a flag. A whole number may stand for a Float.
+# Strict: the text "5" is no number, and the number 1 is no flag. A whole number may be given for a Float.
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict(), AllowInfNan(False)]
 Flag = Annotated[bool, Strict()]
@@ -20,19 +20,19 @@ Positive = Annotated[Float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and without room for a key that it does not know."""
+    """A group of settings. It is frozen, and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _empty_is_default(cls, value: Any) -> Any:
-        """A section whose every line is commented out reads as null, and means its defaults."""
+        """Accepts null, which a section with only comments is read as: it has its defaults."""
         return {} if value is None else value
 
 
 def impossible(key: str, expected: str, found: object) -> PydanticCustomError:
-    """The error for a value that has the right type and still cannot be.
+    """Returns the error for a value of the right type that is not allowed.
 
     Args:
         key: the dotted key, relative to the section whose validator objects; empty for the value itself.
@@ -43,7 +43,7 @@ def impossible(key: str, expected: str, found: object) -> PydanticCustomError:
 
 
 def refuse_unused(section: Section, expected: str, *, keys: Iterable[str] = (), prefix: str = "") -> None:
-    """Raises the error for a setting that means nothing here and is not its default.
+    """Raises the error for a setting that has no effect here and differs from its default.
 
     Args:
         section: the section that has the settings.

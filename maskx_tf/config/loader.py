@@ -19,7 +19,7 @@ from maskx_tf.errors import BadInput, did_you_mean
 from maskx_tf.files import Json
 
 MOST_BASES = 3
-MOST_BYTES = 4_000_000  # the names of 100,000 classes fit; a film that was given by mistake does not
+MOST_BYTES = 4_000_000  # enough for the names of 100,000 classes; a video given by mistake is larger
 KEY = re.compile(r"\w+(\.\w+)*")
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -82,7 +82,7 @@ def dump(config: Config) -> str:
 
 
 def write(config: Config, path: str | os.PathLike[str]) -> None:
-    """Writes `dump(config)`, so that at every moment the file is absent, old or new, and never half of it."""
+    """Writes `dump(config)`. At every moment the file is absent, old or new, and never incomplete."""
     files.write_text(path, dump(config))
 
 
@@ -162,7 +162,7 @@ def _merge(below: Json, above: Json, name: str, origins: dict[Keys, str], keys: 
                 below[key] = {}
             origins[path] = name
             _merge(below[key], value, name, origins, path)
-        elif value is not None or not isinstance(old, dict):  # an empty section takes nothing away
+        elif value is not None or not isinstance(old, dict):  # an empty section changes nothing
             below[key] = value
             origins[path] = name
 

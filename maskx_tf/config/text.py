@@ -78,7 +78,7 @@ def parse_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves the tags of nodes empty, so that one written by hand is seen and refused."""
+    """Leaves the tags of nodes empty, so that a tag in the file is noticed and refused."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> None:
         """No tag."""

@@ -17,8 +17,8 @@ from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.masks.results import keypoint_numbers
 
-EXAMPLES = 5  # of each kind, that are kept
-BEYOND = 1.0  # pixels by which a box may reach beyond its image: rounding
+EXAMPLES = 5  # examples of each kind that are kept
+BEYOND = 1.0  # pixels by which rounding may move a box beyond its image
 ELSEWHERE, FITTING = 0.1, 0.8  # IoU of a mask's extent and its box: below the first, and from the second on
 MOST_BEYOND, FEW = 0.5, 10  # share of boxes beyond their image that a mistaken form explains; boxes that tell nothing
 
@@ -39,7 +39,7 @@ class Findings:
 
     @property
     def wrong(self) -> int:
-        """How many would make training wrong."""
+        """Returns the number of problems that would make training wrong."""
         return sum(count for kind, count in self.counts.items() if PROBLEM_KINDS[kind].wrong)
 
     def as_data(self) -> list[Json]:
@@ -137,7 +137,7 @@ def _check_instances(image: ImageRecord, where: str, class_names: Sequence[str],
 
 
 def _check_mask(one: Instance, inside: Box, image: ImageRecord, where: str, report: Report) -> None:
-    """Whether a mask and its box, cut at the border of the image, belong together."""
+    """Reports a mask that does not fit its box, which is first cut at the border of the image."""
     if one.segmentation is None or one.crowd or not is_usable(inside):
         return
     try:

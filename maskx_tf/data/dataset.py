@@ -27,12 +27,12 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 Polygons: TypeAlias = "tuple[array[float], ...]"
 Id = int | str
 
-LEAST_SIDE_OF_BOX = 1.0  # pixels; a box that is thinner after it was cut at the border of the image teaches nothing
+LEAST_SIDE_OF_BOX = 1.0  # pixels; a box that is thinner after it was cut at the border of the image is not used
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask that stays in its file until someone asks: an image in which everything but 0 is mask."""
+    """A mask that stays in its file until it is needed: an image in which all pixels but 0 are mask."""
 
     path: Path
 
@@ -46,7 +46,7 @@ class MaskFile:
             with files.open_regular(self.path) as file, Image.open(file) as image:
                 resized = image.resize((width, height), Image.Resampling.NEAREST)
                 mask = np.asarray(resized if resized.mode in ("1", "L", "I;16", "I", "P") else resized.convert("L")) > 0
-        except Exception as error:  # the decoders raise whatever occurs to them
+        except Exception as error:  # the decoders raise errors of any type
             raise BadInput(f"{self.path}: expected a mask: {reason(error)}") from None
         return mask
 
@@ -60,7 +60,7 @@ class Instance(NamedTuple):
     Attributes:
         box: x1, y1, x2, y2 in pixels of the image, continuous: pixel i covers [i, i + 1).
         label: its class, 1..K.
-        crowd: it stands for several objects, and is nobody's target.
+        crowd: whether it stands for several objects, and so is no target.
         segmentation: its mask, or None if it is known by its box alone.
         id: the id of its annotation, as in the file.
         mask_source: what made its mask, such as grabcut; None for a true mask. Evaluation takes true masks alone.
@@ -86,7 +86,7 @@ class Instance(NamedTuple):
 
     @property
     def has_mask(self) -> bool:
-        """Whether training may see its mask: the one place where this is decided."""
+        """Whether training may see its mask. Nothing else decides this."""
         return self.segmentation is not None
 
     @property

@@ -18,7 +18,7 @@ from maskx_tf.data.paths import first_file
 from maskx_tf.errors import reason
 from maskx_tf.masks.rgb import rotation, upright_rgb
 
-# What is taken for an image, by what it holds; MPO is how Pillow calls the JPEG files of some cameras.
+# The types of images, by content; MPO is Pillow's name for the JPEG files of some cameras.
 IMAGE_TYPES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg"),
@@ -73,7 +73,7 @@ def size_of(file: Path | bytes) -> tuple[int, int]:
 
 
 def is_annotated_unturned(image: Image.Image, width: int, height: int) -> bool:
-    """Whether the annotator of an image of these sizes saw it as it is stored, though EXIF gives it a quarter turn."""
+    """Whether an image with these recorded sizes was annotated without the quarter turn that EXIF asks for."""
     return rotation(image) in QUARTER_TURNS and image.size == (width, height) and width != height
 
 

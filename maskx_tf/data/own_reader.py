@@ -16,7 +16,7 @@ from maskx_tf.plugins import imported
 
 
 def read(name: str, images: Path, annotations: Path) -> Dataset:
-    """The data set that a function makes, which may name any file.
+    """Returns the data set that the user's function makes; it may name any file.
 
     Args:
         name: the name of the function, with its module.

@@ -1,6 +1,6 @@
 """Which classes keep their masks: the policies that divide a vocabulary into A, with masks, and B, with boxes alone.
 
-A mask of a class of B is dropped here, right after it was read. Nothing that comes later has a way to it.
+Masks of classes of B are dropped here, right after reading, so no later step can use them.
 """
 
 from __future__ import annotations

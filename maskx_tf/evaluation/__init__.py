@@ -1,1 +1,1 @@
-"""How good a model is: average precision over classes with masks and without, baselines, and a report to look at."""
+"""Measures models: average precision over classes with masks and without, and baselines."""

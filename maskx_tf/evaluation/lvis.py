@@ -1,9 +1,8 @@
 """LVIS' average precision (Gupta, Dollár and Girshick 2019), for truth that is known for some categories of an image.
 
-What is found of a category counts in images that have an object of it, and in those that are known to have none. Where
-not every object was annotated, what matches none counts neither way. 300 detections of an image count. All else is
-COCO's, so COCO's evaluator measures a truth that says the same: a crowd as large as the image ignores what matches no
-object.
+A detection counts if the image has an object of its category, or is known to have none. If not every object of the
+category was annotated, a detection that matches none is ignored. 300 detections of an image count. All other rules are
+COCO's, so COCO's evaluator is used, with crowds as large as the image that ignore unmatched detections.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Detections in a file that grows with the evaluation, so that memory does not, and that a killed one is resumed from.
+"""Stores detections in a file, so that memory does not grow, and a killed evaluation can be resumed.
 
-The first line says what they are of; each later one holds an image: {"image_id": 7, "detections": [{"bbox", ...}]}.
+The first line identifies the evaluation, each later one holds an image: {"image_id": 7, "detections": [{"bbox", ...}]}.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def as_text(figures: JsonView, *, per_class: bool = False) -> str:
 
 
 def gap_text(figures: JsonView, oracle: JsonView) -> str:
-    """How far the model is from the oracle, over B, or over all where classes are not divided."""
+    """Returns the gap between the model and the oracle, over B, or over all if classes are not divided."""
     groups = next(iter(figures["groups"].values()))
     group = "B" if "B" in groups else "all"
     found = gap(figures, oracle, group)

@@ -16,9 +16,9 @@ Annotation = JsonView
 def of_kind(truth: Truth, kind: IouKind) -> Truth:
     """The truth that a kind of IoU is measured by.
 
-    An object without a mask says where objects are, and not which pixels are theirs. For masks it becomes a crowd as
-    large as its box: what is found there counts neither for a model nor against it. An object without keypoints does
-    the same for keypoints, and categories that have none are left out.
+    For masks, an object without a mask becomes a crowd as large as its box, so detections there count neither for a
+    model nor against it. For keypoints, an object without keypoints does the same, and categories without keypoints
+    are left out.
     """
     categories = [one for one in truth["categories"] if kind != "keypoint" or one.get("keypoints")]
     points = {one["id"]: len(one.get("keypoints", ())) for one in categories}

@@ -1,1 +1,1 @@
-"""A model made independent of this package: SavedModels for TF Serving, LiteRT models for devices."""
+"""Exports models that run without this package: SavedModels for TF Serving, LiteRT and ONNX models for devices."""

@@ -19,7 +19,7 @@ NamedArrays = dict[str, np.ndarray]
 
 
 class Runner:
-    """A LiteRT or ONNX model, ready to be asked.
+    """A LiteRT or ONNX model that is ready to run.
 
     Args:
         folder: written by `litert.write` or `onnx.write`.
@@ -69,7 +69,7 @@ class Runner:
         )
 
     def _run(self, inputs: NamedArrays) -> NamedArrays:
-        """Runs the graphs in turn; each takes what it needs of what there is."""
+        """Runs the graphs in turn; each receives the values that it needs."""
         values = dict(inputs)
         for graph in self._graphs.values():
             values |= graph(**{key: values[key] for key in graph.get_input_details()})

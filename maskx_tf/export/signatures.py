@@ -26,7 +26,7 @@ from maskx_tf.ops import images as image_ops
 from maskx_tf.protocol.messages import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
 from maskx_tf.structures import ADDED_FIELDS, PASTE_MODES, Detections
 
-# segment_boxes takes no more for an image: a thousand regions is what the detector itself looks at.
+# The most boxes of an image that segment_boxes takes: the detector itself uses a thousand regions.
 MAX_BOXES = 1000
 BAD_BOXES = "bad_boxes: expected finite numbers"
 Outputs = dict[str, tf.Tensor]

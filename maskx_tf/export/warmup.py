@@ -1,4 +1,4 @@
-"""Writes TF Serving's warm-up requests, which a server runs before it answers anyone."""
+"""Writes TF Serving's warm-up requests, which a server runs before it accepts other requests."""
 
 from __future__ import annotations
 

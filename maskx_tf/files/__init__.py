@@ -1,4 +1,4 @@
-"""Reads files with errors of one line, and writes files and folders that are whole or not there."""
+"""Reads files with errors of one line, and writes files and folders that are complete or absent."""
 
 from maskx_tf.files.read import (
     AnyPath,

@@ -1,7 +1,7 @@
-"""Writes files and folders that are whole or not there.
+"""Writes files and folders that are complete or absent.
 
-A new file or folder gets a temporary name next to its place and is renamed once everything is on the disk. Whatever
-ends the writing earlier (a full disk, an interrupt, an error of the caller) removes the temporary one.
+A new file or folder gets a temporary name in the same folder, and is renamed when everything is on the disk. If writing
+ends earlier (a full disk, an interrupt, an error of the caller), the temporary one is removed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Tried(Exception):
 
 
 def check_writable(path: AnyPath) -> None:
-    """Tries whether a file can be written, before the work whose result it is to hold; leaves nothing there.
+    """Checks that a file can be written, before the work for it begins; leaves nothing behind.
 
     Raises:
         Unwritable: it cannot be written.
@@ -205,7 +205,7 @@ def writing(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, Unwritable):  # of a file in this folder, whose temporary name tells nobody anything
+        if isinstance(error, Unwritable):  # of a file in this folder: its temporary name would not help the user
             why = error.why
         elif isinstance(error, OSError):
             why = reason(error)
@@ -219,14 +219,14 @@ def writing(path: AnyPath) -> Iterator[None]:
 
 
 def remove_unfinished(path: AnyPath) -> None:
-    """Removes what killed processes left of a file that `new_file` was to write; nobody may be writing it now."""
+    """Removes temporary files of killed processes for a file of `new_file`; no process may be writing it now."""
     place = Path(os.path.realpath(path))
     for unfinished in place.parent.glob(f".{glob.escape(place.name[:LONGEST_STEM])}.*"):
         unfinished.unlink(missing_ok=True)
 
 
 def _temporary(place: Path) -> Path:
-    """A name in the same folder that nothing else has."""
+    """Returns an unused name in the same folder."""
     if not place.name:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(place))
     return place.with_name(f".{place.name[:LONGEST_STEM]}.{os.getpid()}.{secrets.token_hex(3)}")

@@ -1,4 +1,4 @@
-"""Tensors of a file into the variables of a model: each exactly once, none forgotten, none made up.
+"""Puts the tensors of a file into the variables of a model; each tensor is used exactly once, each variable set.
 
 A layout leads from PyTorch's or Caffe2's tensor to ours, and from the shape of our variable to the one that the file
 must have, so that an error can speak the file's language.

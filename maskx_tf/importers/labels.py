@@ -45,7 +45,7 @@ def choose(file: Path | None, count: int, path: Path, *, only: str = "class 1") 
 
 
 def all_ids() -> NamedClasses:
-    """COCO's 90 ids, ten of which name nothing."""
+    """COCO's 90 ids, ten of which are unused."""
     ids = range(1, max(COCO_IDS) + 1)
     return NamedClasses(tuple(COCO_IDS.get(number, f"unused {number}") for number in ids), tuple(ids))
 

@@ -1,8 +1,8 @@
 """Pickles that may come from anywhere, read without running them.
 
-A pickle is a program that names functions to call. Here the only names that mean anything are those of which arrays
-and containers are made, and none of them leads to the real function: our stand-ins build an array of plain numbers
-from its bytes, or refuse. Whatever else a pickle names ends the reading.
+A pickle is a program that names functions to call. Only the names that arrays and containers are made of are accepted
+here, and none of them leads to the real function: our stand-ins build an array of plain numbers from its bytes, or
+refuse. Any other name ends the reading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import open_regular
 
-# What the unpickler and the stand-ins raise on nonsense: too many kinds to tell apart, none of which is a bug.
+# The errors of the unpickler and the stand-ins for invalid input; none of them is a bug.
 NONSENSE = (
     pickle.UnpicklingError,
     struct.error,

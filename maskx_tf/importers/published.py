@@ -56,7 +56,7 @@ DETECTRON2_FILES = {
     "COCO-Keypoints/keypoint_rcnn_X_101_32x8d_FPN_3x": "139686956/model_final_5ad38f.pkl",
 }
 NAMED_WEIGHTS = re.compile(r"(torchvision|detectron2):(.+)")
-ATTEMPTS = 5  # each goes on where the connection broke
+ATTEMPTS = 5  # each continues where the connection broke
 BLOCK_BYTES = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
 ByteReport = Callable[[int, int], None]
@@ -110,7 +110,7 @@ def lookup(name: str) -> PublishedFile:
 def fetch(file: PublishedFile, report: ByteReport = lambda done, total: None) -> Path:
     """The path of a published file in the cache, which is downloaded unless it is there.
 
-    A download that was broken off goes on where it ended, in this call and in later ones.
+    An interrupted download continues where it ended, in this call or in a later one.
 
     Args:
         file: the published file.
@@ -159,7 +159,7 @@ def _download(url: str, part: Path, report: ByteReport) -> None:
 
 
 def _add_rest(url: str, part: Path, report: ByteReport) -> bool:
-    """Appends the rest of a file to its beginning; whether it is then whole."""
+    """Appends the rest of a file to its beginning; returns whether the file is then complete."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:

@@ -113,7 +113,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_safetensor(size: int, dtype: str, shape: list[int], data_offsets: tuple[int, int]) -> None:
-    """Raises ValueError or LookupError for a tensor that cannot lie in so many bytes."""
+    """Raises ValueError or LookupError for a tensor that does not fit into so many bytes."""
     first, end = data_offsets
     width = 2 if dtype == "BF16" else np.dtype(SAFETENSORS_TYPES[dtype]).itemsize
     if not 0 <= first <= end <= size:

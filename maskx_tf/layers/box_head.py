@@ -14,7 +14,7 @@ import tensorflow as tf
 from maskx_tf.layers.parts import Layer, Shape
 from maskx_tf.layers.resnet import Stage
 
-# Up to so many classes, box deltas of all of them cost less than gathering a row of weights for each candidate.
+# Up to this number of classes, box deltas of all classes cost less than gathering a row of weights per candidate.
 FEW_CLASSES = 128
 
 

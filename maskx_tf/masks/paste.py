@@ -19,7 +19,7 @@ LEAST_SIDE_OF_MASK = 1e-3
 
 
 class Crop(NamedTuple):
-    """The part of an image where a mask can be.
+    """The part of an image that a mask may cover.
 
     Attributes:
         left: first column.

@@ -1,7 +1,7 @@
 """COCO's run-length masks: checked before C code sees them, measured, and made from bitmaps, crops and maps of ids.
 
-pycocotools believes what it reads: run lengths that do not add up to the image overwrite memory that is not theirs. So
-every mask from a file passes through `checked`.
+pycocotools does not check run lengths: if they do not add up to the image, it overwrites other memory. So every mask
+from a file passes through `checked`.
 """
 
 from __future__ import annotations

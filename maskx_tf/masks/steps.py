@@ -1,4 +1,4 @@
-"""How the masks of an image are made of what a model predicts: pasted, cut out, refined, and without overlap."""
+"""Makes the masks of an image from a model's predictions: pasted, made by GrabCut, refined, and without overlap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskx_tf.masks.paste import Crop, paste_crops, resolve_contested
 
 @dataclass(frozen=True)
 class MaskSteps:
-    """The steps between a model's masks and those that count. Without any, masks are pasted as they are.
+    """The steps after a model's masks. Without any, masks are pasted as they are.
 
     Attributes:
         grabcut: GrabCut makes the masks of the boxes in place of the model.

@@ -1,6 +1,6 @@
 """Makes Keras' own methods accept batches that are dicts, on canvases of several sizes.
 
-What Keras offers and such a model cannot do is refused in words that name what to use instead.
+Unsupported arguments of Keras are refused, with a message that names what to use instead.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class KeypointBranch:
     def chosen(self, flags: tf.Tensor) -> tf.Tensor:
         """The regions that go through the head, int32 [B, M]: those with a flag, bool [B, N], before others.
 
-        M is the largest number of flags of an image, and 1 at least, for convolutions fail on none.
+        M is the largest number of flags in an image, and at least 1, because convolutions fail on 0.
         """
         order = sampling.flagged_first(flags)
         if self.portable:

@@ -23,7 +23,7 @@ from maskx_tf.ops import masks as mask_ops
 from maskx_tf.structures import Detections, Targets
 from maskx_tf.targets import RegionTargets
 
-# Fewer regions of an image than this cost too little to be compiled apart.
+# Fewer regions per image than this are not compiled separately, because they cost little.
 SMALLEST = 16
 
 
@@ -163,7 +163,7 @@ class MaskBranch:
         order = sampling.flagged_first(teaches)
         ordered = RegionTargets(*(tf.gather(values, order, batch_dims=1) for values in chosen))
         most = tf.reduce_max(tf.reduce_sum(tf.cast(teaches, tf.int32), axis=1))
-        # XLA wants what a branch keeps for its gradient to have one shape.
+        # XLA needs one shape for the values that a branch keeps for its gradient.
         sizes = [order.shape[1]] if self.portable else region_sizes(order.shape[1])
 
         def of_first(size: int) -> dict[str, Loss]:

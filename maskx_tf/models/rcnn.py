@@ -100,7 +100,7 @@ class RCNN(Trainable):
         self.proposer: Callable[[tf.Tensor, tf.Tensor], Proposals] | None = None
 
     def learn(self, parts: Collection[str]) -> None:
-        """Sets the parts that learn. It freezes the layers of the others, for good, and skips their losses."""
+        """Sets the parts that learn. Freezes the layers of the others permanently, and skips their losses."""
         if unknown := sorted(set(parts) - set(self.parts)):
             raise ValueError(f"{self.name} has no part {unknown[0]}, expected some of {', '.join(self.parts)}")
         self.learning_parts = frozenset(parts)
@@ -245,6 +245,6 @@ class RCNN(Trainable):
 
     def sampled_regions(self, proposals: Proposals, truth: Targets, seed: tf.Tensor) -> RegionTargets:
         """The regions in which the heads learn."""
-        # Proposals are inputs to what follows: no loss moves the RPN through their corners.
+        # Proposals are inputs: no loss of the heads changes the RPN through their corners.
         fixed = Proposals(tf.stop_gradient(proposals.boxes), proposals.scores, proposals.valid)
         return self.sampler.sample(fixed, truth, sampling.fold_in(seed, 1))

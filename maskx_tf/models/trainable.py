@@ -1,7 +1,7 @@
 """Training under Keras' own `compile` and `fit`, the same on one device, on several, and in parts.
 
-Every loss is a total and a count. Each device works out its totals, the counts of all devices are added up, and only
-then is anything divided: so neither the number of devices nor the order of images among them changes a result.
+Every loss is a total and a count. Each device computes its totals; the counts of all devices are added up before
+anything is divided. So neither the number of devices nor the order of images among them changes a result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One update of the weights on every device, or none on any of them."""
+"""Updates the weights on all devices, or on none."""
 
 from __future__ import annotations
 

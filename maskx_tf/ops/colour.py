@@ -1,8 +1,8 @@
 """Colours over a region: its pixels on the mask's grid, in CIE LAB, and which neighbouring cells look alike.
 
-Two neighbours of similar colour probably belong to the same side of a mask's outline, so that a box can teach a mask
-(BoxInst, Tian et al. 2021). The eight neighbours of a cell make four kinds of pairs, each seen from both of its ends:
-each pair is computed once.
+Two neighbours of similar colour probably belong to the same side of a mask's outline, so a mask can be learned from a
+box (BoxInst, Tian et al. 2021). The eight neighbours of a cell make four kinds of pairs, each seen from both of its
+ends: each pair is computed once.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def colour_similarity(pixels: tf.Tensor, inside: tf.Tensor, *, softness: float =
     """exp(-distance / softness) of the colours of neighbouring cells, the distance in CIE LAB.
 
     LAB is not scaled: L runs from 0 to 100, so that with softness 2 a similarity of .3 is a distance of 2.4, about what
-    an eye tells apart. From there on, 98% of the pairs on 64 x 64 grids of Clothing Co-Parsing have both ends on one
-    side of the outline; they are 27% of all pairs, and 5% of those that cross the outline are among them.
+    an eye can distinguish. From there on, 98% of the pairs on 64 x 64 grids of Clothing Co-Parsing have both ends on
+    one side of the outline; they are 27% of all pairs, and 5% of those that cross the outline are among them.
 
     Args:
         pixels: RGB float [B, N, M, M, 3] in 0..255.

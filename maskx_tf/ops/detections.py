@@ -1,7 +1,7 @@
 """From scores to candidates to kept boxes: the steps after the heads, for the RPN and for the box head.
 
-They are cut where a model with a large vocabulary needs it: `candidates` reads scores alone, so box deltas have to be
-computed for the (region, class) pairs that it returns and for nothing else.
+The steps are separate for large vocabularies: `candidates` needs only scores, so box deltas are computed only for the
+(region, class) pairs that it returns.
 """
 
 from __future__ import annotations

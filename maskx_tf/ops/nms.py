@@ -101,7 +101,7 @@ def soft_nms(
     least: float = 0.0,
     limit: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Soft-NMS (Bodla et al. 2017): what overlaps a better box of its group loses score rather than its place.
+    """Soft-NMS (Bodla et al. 2017): a box that overlaps a better box of its group loses score and is not dropped.
 
     Args:
         boxes: see `nms`.

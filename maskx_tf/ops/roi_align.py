@@ -1,11 +1,10 @@
 """RoIAlign over the levels of a pyramid, in a form to train with and a form to convert, and the choice of level.
 
 Both forms sample each bin of a region at regular points, bilinearly, and reduce the samples (Mask R-CNN, section 3):
-a fixed number of them or, adaptively, as many along each side of a bin as it is cells long. `roi_align` partitions the
-regions by level and calls TensorFlow's crop_and_resize, which runs fast forward and backward everywhere but under XLA
-and in LiteRT. `roi_align_gather` is made of gathers: the fastest form where XLA compiles it, and convertible; its
-gradient is slow. A gradient flows into the boxes as well, where the papers have
-none: the models stop it at the call.
+a fixed number of them or, adaptively, the length of the bin in cells, rounded up, along each side. `roi_align`
+partitions the regions by level and calls TensorFlow's crop_and_resize, which is fast forward and backward; XLA and
+LiteRT lack it. `roi_align_gather` consists of gathers. It is the fastest form under XLA, and convertible, but
+its gradient is slow. Both have a gradient for the boxes; the papers have none, so the models stop it at the call.
 
 A sample at feature coordinate v (the centre of cell i is at i) reads 0 outside [-1, size] and is moved into
 [0, size - 1] otherwise, as in every RoIAlign known to us.

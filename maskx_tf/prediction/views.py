@@ -42,7 +42,7 @@ def views_of(config: ModelConfig, augment: bool | Sequence[int]) -> tuple[View, 
 
 
 def agreed(looks: Sequence[Look], image: NDArray[np.uint8]) -> Detections:
-    """Returns the merged detections of several looks: the union of their boxes, suppressed once more, and mean masks.
+    """Returns the merged detections of several views: the union of their boxes after suppression, and mean masks.
 
     Each look finds boxes; then each segments the boxes that were kept. A keypoint is where the look with its highest
     score finds it. Where regions vote for masks, as in FCIS, those of all looks vote once, and the plain views propose.

@@ -1,8 +1,8 @@
 """The messages of TF Serving's services, without TensorFlow: the official stubs import all of it.
 
-On the wire a message is field numbers and values, so two programs need to agree on the tables below and on nothing
-else. They hold the fields that this project sends or reads, under the official names and numbers; other fields are
-skipped, as protocol buffers do. The messages live in a separate descriptor pool and never meet the official ones.
+On the wire a message consists of field numbers and values, so two programs only need to agree on the tables below.
+They hold the fields that this project sends or reads, under the official names and numbers; other fields are skipped,
+as protocol buffers do. The messages live in a separate descriptor pool and never meet the official ones.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from maskx_tf.structures import Detections
 GRID = 112  # cells a side of a drawn mask
 SIDE = 480  # pixels of a picture's longer side
 QUALITY = 82  # of its JPEG
-LEAST_IOU = 0.5  # from which a detection is taken for an object's
+LEAST_IOU = 0.5  # least IoU of a detection and its object
 
 
 class Shown(NamedTuple):
@@ -45,10 +45,11 @@ class Shown(NamedTuple):
 
 
 def quality(truth: Sequence[Annotation], found: Sequence[JsonView], height: int, width: int) -> float:
-    """How well detections fit objects of their classes: the IoU of pairs, less what has no partner.
+    """Returns how well detections fit objects of their classes, as panoptic quality.
 
-    The sum of the pairs' IoUs over pairs + half of what is alone, as panoptic quality counts; 1 for an empty image in
-    which nothing was found. Masks are compared where all have one, and boxes otherwise. Crowds are left out.
+    This is the sum of the IoUs of pairs, divided by the number of pairs plus half the number of unmatched detections
+    and objects; 1 for an empty image in which nothing was found. Masks are compared if all have one, and boxes
+    otherwise. Crowds are left out.
     """
     objects = [one for one in truth if not one.get("iscrowd")]
     if not objects and not found:

@@ -1,4 +1,4 @@
-"""How the report looks: one column that fits a phone, dark where the reader's screen is."""
+"""The style of the report: one column that fits a phone, and a dark form for dark screens."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Models behind an address: a client that needs no TensorFlow, and a local server that speaks as TF Serving does."""
+"""A client that needs no TensorFlow, and a local server that speaks TF Serving's protocols."""

@@ -14,7 +14,7 @@ from maskx_tf.files import Json
 from maskx_tf.study.config import GroupConfig, MethodConfig, StudyConfig
 from maskx_tf.synthetic.parameters import Recipe
 
-# What figures do not depend on: where things lie, for a study may move, and what is told on the way.
+# Settings that do not change figures: paths, because a study may be moved, and those about logs.
 ASIDE: tuple[str, ...] = ("data.train", "data.val", "data.names", "data.records", "data.workers", "train.weights")
 ASIDE += ("train.strategy", "train.log_every", "train.pictures_every", "train.checkpoint_every", "train.keep")
 ASIDE += ("model.transfer.embedding", "model.backbone.weights", "evaluate.batch", "evaluate.every", "export")
@@ -102,8 +102,8 @@ def owner_of(study: StudyConfig, group: GroupConfig) -> GroupConfig:
 def learner(study: StudyConfig, cell: Cell) -> Cell:
     """The cell whose run a cell scores.
 
-    What sees all masks, or none, learns the same in every split of a detector, and what is made of a model's masks
-    when they are scored is nothing to its training.
+    A method that sees all masks, or none, learns the same in every split of a detector. Steps after the model do not
+    change its training.
     """
     plain = {"name": "", "steps": ()}
     own = cell.method.model_copy(update=plain)

@@ -1,4 +1,4 @@
-"""Replaces the input of T by controls: a gain that these bring, too, is no merit of the detector's rows."""
+"""Replaces the input of T by controls: a gain that also occurs with these does not come from the detector's rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(path: Path, table: NDArray[np.float32]) -> None:
 
 
 def derangement(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation in which nothing stays in its place, all of them equally likely."""
+    """Returns a random permutation without fixed points, all equally likely."""
     if count < 2:
         raise ValueError(f"{count} cannot change places")
     while True:  # one in e is such

@@ -1,7 +1,7 @@
 """Regions of a detector that does not learn: pooled once, kept on disk, and read in any order by the mask branches.
 
-The folder holds what the detector and the boxes decide: features, pixels and boxes of regions of every instance. It
-holds no mask, so that all splits of a detector share it; `with_masks` cuts the masks that a method may see.
+The folder holds features, pixels and boxes of regions of every instance, which depend only on the detector and the
+boxes. It holds no masks, so that all splits of a detector share it; `with_masks` crops the masks that a method may see.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def get_or_make(
     seed: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> Regions:
-    """The regions in a folder, made again where it has none, or those of something else.
+    """Returns the regions in a folder, which are made again if they are missing or have another fingerprint.
 
     Args:
         folder: the folder in which they are kept.
@@ -252,7 +252,7 @@ def _allocate(folder: Path, like: Regions, most: int, limit_mib: int) -> Regions
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     """A new file of an array, mapped into memory, for which the disk has room."""
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with path.open("r+b") as file:  # otherwise a disk that becomes full would end the process when a page is written
+    with path.open("r+b") as file:  # otherwise a full disk would end the process when a page is written
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 

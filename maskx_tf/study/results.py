@@ -40,7 +40,7 @@ def read(path: Path) -> dict[tuple[str, str], ResultLine]:
 
 
 def add(path: Path, line: ResultLine) -> None:
-    """Adds the line of a cell in place of an older one of it; the file is never half written."""
+    """Adds the line of a cell, and removes its older one; the file is never incomplete."""
     lines = read(path)
     lines.pop((line["group"], line["method"]), None)
     every = [*lines.values(), line]

@@ -1,4 +1,4 @@
-"""Scores of a cell: on the validation part, by which methods are chosen, and on the test part."""
+"""Scores a cell on the validation part, which choices use, and on the test part."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def score(
     data = config.data.model_copy(update={"val": sources})
     options = evaluate.EvaluateOptions(
         steps=steps,
-        engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests hold them equal
+        engine="faster" if find_spec("faster_coco_eval") else "pycocotools",  # tests check that both are equal
         out=out,
     )
     held = evaluation_data.open_data(data, config.model.class_names)

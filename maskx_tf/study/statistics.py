@@ -53,7 +53,7 @@ def paired(values: Mapping[str, float], others: Mapping[str, float]) -> Spread |
 
 
 def gain(values: Mapping[str, float], others: Mapping[str, float]) -> float | None:
-    """How much higher the mean is than the others' over the groups that have both, as a share of theirs."""
+    """Returns the gain of the mean over the other mean, as a share of the other, over the groups that have both."""
     both = [group for group in values if group in others]
     below = sum(others[group] for group in both)
     return sum(values[group] for group in both) / below - 1 if below > 0 else None

@@ -1,4 +1,4 @@
-"""Tables of a study next to the paper's numbers, made only of the lines of its results."""
+"""Makes the tables of a study, next to the paper's numbers, from the lines of its results."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _of_size(study: StudyConfig, figure: FigureConfig, size: int, groups: list[s
 def _chart(study: StudyConfig, figure: FigureConfig, points: dict[int, list[str]], lines: Lines) -> str:
     """Draws each method's gain on B over the baseline by the number of classes in A: means, and a dot for each group.
 
-    AP itself says nothing from one size to the next, because B is another set of classes.
+    AP cannot be compared between sizes, because B is another set of classes at each size.
     """
     base = chosen(study, figure.baseline, lines)
     drawn = []

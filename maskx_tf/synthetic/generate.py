@@ -44,7 +44,7 @@ def generate(
     *,
     keypoints: bool = False,
 ) -> dict[str, dict[str, int]]:
-    """Writes the benchmark into a new folder, which appears when it is whole.
+    """Writes the benchmark into a new folder, which appears when it is complete.
 
     Args:
         recipe: its parameters.

@@ -19,11 +19,11 @@ from maskx_tf.synthetic.silhouettes import SILHOUETTES, UNIT, area
 
 # Lengths are in thousandths of the image's side, shares in percent.
 RADII = (95, 190)
-MARGIN = 150  # from the border to the centre of a group
-APART = 400  # between the centres of groups
+MARGIN = 150  # least distance from the border to the centre of a group
+APART = 400  # least distance between the centres of groups
 PERIODS = (28, 50)  # of a texture
-LEAST_VISIBLE = 30  # of an object, when others stand before it
-LEAST_INSIDE = 60  # of an object, when the border cuts it
+LEAST_VISIBLE = 30  # least visible share of an object that others hide
+LEAST_INSIDE = 60  # least share of an object inside the image
 TRIES = 40
 
 
@@ -102,7 +102,7 @@ def _add(
 ) -> _Placed | None:
     """Puts an object before all others, at the centre or close to its partner, such that all can still be seen.
 
-    A companion is of another material than its partner, or no one could say where one ends.
+    A companion has another material than its partner; else their common border could not be seen.
     """
     for _ in range(TRIES):
         label = int(generator.integers(len(classes)))

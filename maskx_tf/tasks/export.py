@@ -20,7 +20,7 @@ from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.structures import Detections
 from maskx_tf.tasks.images import find_images
 
-# What an exported model may be off by: pixels of the image, and shares.
+# Tolerances of an exported model: pixels of the image, and shares.
 LARGEST_ERRORS = {"boxes": 0.5, "scores": 1 / 255, "masks": 1 / 255}
 
 

@@ -1,1 +1,1 @@
-"""Training: one readable run around Keras' `fit`, its optimizer, schedule, checkpoints, and its survival."""
+"""Training with Keras' `fit`: optimizer, schedule, checkpoints, logs, and resuming after a kill."""

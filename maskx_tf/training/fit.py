@@ -146,7 +146,7 @@ def _run(
     if chief and keeper.step >= train.steps:
         finish(model, config, out, meta, journal, keeper.figures)
     step = keeper.step
-    # A worker that was told to stop by another one has heard no signal itself.
+    # A worker that another one stopped has received no signal itself.
     by = stopped.by or (signal.SIGTERM if step < train.steps else 0)
     return Outcome(step, by if step < train.steps else 0, keeper.figures)
 
@@ -163,7 +163,7 @@ def check_batch(train: TrainConfig, devices: int) -> None:
 
 
 def without_start(config: Config) -> Config:
-    """The configuration of a model whose weights come from a checkpoint: what a run began with may be gone."""
+    """Returns the configuration without initial weights, which may be gone: a checkpoint has the weights."""
     return io.without_download(config).model_copy(update={"train": config.train.model_copy(update={"weights": None})})
 
 
@@ -202,7 +202,7 @@ def open_folder(out: Path, config: Config, *, resume: bool, say: Callable[[str],
 
 
 def note(config: Config, out: Path) -> None:
-    """Writes what the run begins with, once it can: a folder without it is no run, and may be used again."""
+    """Writes configuration and versions once the run can start: a folder without them is no run, and may be reused."""
     write_config(config, out / CONFIG)
     files.write_json(out / VERSIONS, versions(config))
 
@@ -256,7 +256,7 @@ def summary_of(out: Path) -> Json | None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Says what to do where a device has no memory left, or another worker has gone."""
+    """Explains what to do if a device has no memory left, or another worker has stopped."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError):

@@ -1,4 +1,4 @@
-"""Losses that are not finite: where they begin, and a batch that shows it again."""
+"""Finds where a loss became not finite, and keeps the batch so that the step can be repeated."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def keep(
         "losses": {name: value if math.isfinite(value) else str(value) for name, value in logs.items()},
         "first": "not looked for",
     }
-    # The search may need more memory than there is: what is known is written before it.
+    # The search may run out of memory, so the known facts are written first.
     with files.new_folder(folder, replace=True) as unfinished:
         io.write_into(unfinished, model, config, {})
         npz.write(unfinished / BATCH, ((name, np.asarray(value)) for name, value in batch.items()))

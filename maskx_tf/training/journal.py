@@ -97,7 +97,7 @@ class Journal(keras.callbacks.Callback):
         self._write({"step": self.step, **values})
 
     def rest(self, seconds: float) -> None:
-        """Takes time that something else used out of the rate."""
+        """Excludes time that other work used from the rate."""
         self.pause += seconds
 
     def picture(self, name: str, pixels: np.ndarray) -> None:

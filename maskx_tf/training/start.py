@@ -132,7 +132,7 @@ def precision(config: Config) -> AbstractContextManager[None]:
 
 
 def _load(model: RCNN, config: Config, weights: str, say: Callable[[str], None]) -> None:
-    """Sets what the weights have: all of the detector where one branch learns, otherwise the backbone at least."""
+    """Sets variables from the weights: the whole detector if one branch learns, otherwise at least the backbone."""
     source, _ = folder.open_config(weights)
     path = folder.find(weights) / folder.WEIGHTS
     same_classes = config.model.class_names == source.model.class_names

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or absent, recognised when damaged, and sufficient to resume exactly.
+"""Checkpoints of a run. They are complete or absent, damage is recognised, and a run resumes from them exactly.
 
 RUN/checkpoints/step-00000500/ is a model folder, which every command takes, with the optimizer's variables (momentum,
 running averages, its step) in optimizer.npz, and training.json, written last, with a checksum of each file. All that is
@@ -72,7 +72,7 @@ def note_metric(state: State, metric: float) -> State:
 
 
 def newest(run: Path, say: Callable[[str], None]) -> State | None:
-    """The newest checkpoint that is whole; newer ones that are damaged are named."""
+    """Returns the newest complete checkpoint; `say` receives a line about each newer one that is damaged."""
     paths = _paths(run)
     for path in reversed(paths):
         found = _read(path)

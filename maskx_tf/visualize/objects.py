@@ -28,7 +28,7 @@ from maskx_tf.visualize.paint import (
     written,
 )
 
-POINTS_PER_SIDE = 30  # radii of keypoints that fit along a box, so that a face in it can still be told
+POINTS_PER_SIDE = 30  # radii of keypoints that fit along a box, so that a face in it stays recognisable
 LEGIBLE = 480  # pixels of the longer side, in which letters of a dozen pixels leave room for what they name
 
 

@@ -74,7 +74,7 @@ def style_for(side: float) -> Style:
 
 @lru_cache(maxsize=4096)
 def _has_glyph(letter: str) -> bool:
-    """Whether the letter looks different from U+FFFF, which is none: fonts draw their sign for unknown letters."""
+    """Whether the font has the letter: it looks different from U+FFFF, which fonts draw as an unknown letter."""
     drawn, unknown = FONT.getmask(letter), FONT.getmask("\uffff")
     return (drawn.size, bytes(drawn)) != (unknown.size, bytes(unknown))
 
@@ -89,7 +89,7 @@ def written(name: str, number: int) -> str:
 
 
 def fit(text: str, room: float, style: Style) -> str:
-    """The text, or as much of its beginning as there is room for."""
+    """Returns the text, or as much of its beginning as fits."""
     shorter = (f"{text[:stop]}…" for stop in range(len(text) - 1, 0, -1))
     return next((choice for choice in (text, *shorter) if style.font.getlength(choice) <= room), "")
 
@@ -157,7 +157,7 @@ def ink(colour: Colour) -> Colour:
 
 
 def label_width(text: str, is_b: bool, style: Style) -> int:
-    """Of the text and its marker, with room around both."""
+    """Returns the size of the text and its marker, with a margin."""
     return sum(math.ceil(style.font.getlength(part)) + 2 * style.pad for part in (("B", text) if is_b else (text,)))
 
 

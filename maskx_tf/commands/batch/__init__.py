@@ -104,7 +104,7 @@ def run(
     cpus: Annotated[float, typer.Option(min=0.0, help="Processors of each process.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0.0, help="GPUs of each process; with 0.5, two share one.")] = 0.0,
 ) -> None:
-    """Run the shards that are not done. It may be stopped at any moment, and started again."""
+    """Run the shards that are not done. A run may be stopped at any moment, and started again."""
     found = PART.fullmatch(shard)
     if not found or int(found[1]) >= int(found[2]):
         raise BadInput(f"--shard {shard}: expected I/N with I from 0 to N - 1, such as 0/8")

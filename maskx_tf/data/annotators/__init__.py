@@ -1,1 +1,1 @@
-"""Formats of annotation tools, read and written, so that made masks can be corrected by people and come back."""
+"""Reads and writes formats of annotation tools, so that people can correct made masks."""

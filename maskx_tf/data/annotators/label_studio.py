@@ -28,7 +28,7 @@ from maskx_tf.data.problems import Report, each_noted, refuse
 from maskx_tf.errors import BadInput, shorten
 from maskx_tf.files import Json, JsonView
 
-CHANNELS = 4  # of a brush: red, green, blue and alpha, which is the mask
+CHANNELS = 4  # channels of a brush: red, green, blue, and alpha, which is the mask
 COUNT_BITS, WORD_BITS, SIZE_BITS, CHOICE_BITS = 32, 5, 4, 2
 RUN_SIZES = (4, 8, 13, 16)  # bits of the lengths of runs that we write
 BYTE = 8
@@ -136,7 +136,7 @@ def unpacked(data: Any, image: ImageRecord) -> NDArray[np.bool_]:
     at = 0
 
     def take(width: int, count: int = 1) -> NDArray[np.int64]:
-        """The next numbers of so many bits each."""
+        """Returns the next numbers, of so many bits each."""
         nonlocal at
         stop = at + width * count
         if stop > len(bits):
@@ -163,7 +163,7 @@ def unpacked(data: Any, image: ImageRecord) -> NDArray[np.bool_]:
 
 
 def packed(mask: NDArray[np.bool_]) -> list[int]:
-    """A mask as a brush, in runs alone; see `unpacked`."""
+    """Returns a mask as a brush that consists of runs only; see `unpacked`."""
     flat = np.repeat(mask.ravel(), CHANNELS)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = [0, *changes.tolist(), flat.size]

@@ -32,7 +32,7 @@ from maskx_tf.masks.polygons import Points, outlines
 
 SETTINGS_FILE, IMAGES_FOLDER, LABELS_FOLDER = "data.yaml", "images", "labels"
 NAMES_FILE = "classes.txt"  # that some tools leave among the text files
-DIGITS = 7  # of a share: a hundredth of a pixel of the largest image
+DIGITS = 7  # decimal digits of a share: a hundredth of a pixel in the largest image
 
 
 def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
@@ -176,7 +176,7 @@ def _line(one: Instance, image: ImageRecord) -> str:
 
 
 def joined(parts: Sequence[Points]) -> Points:
-    """One polygon for several: each further one is reached from the nearest point, and left the same way."""
+    """Joins polygons into one, by bridges without width between nearest points."""
     whole = parts[0]
     for part in parts[1:]:
         distances = ((whole[:, None] - part[None]) ** 2).sum(axis=2)

@@ -4,7 +4,7 @@
     gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png
 
 `images` is leftImg8bit/train, `annotations` gtFine/train, or another part. A pixel of 26003 belongs to the fourth car;
-one of 26, without a number, to a group of cars that nobody told apart: a crowd.
+one of 26, without a number, belongs to a group of cars that were not separated: a crowd.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Reads COCO's JSON format: instances with polygons, run-length masks, or no mask at all.
 
-Absent masks are told apart from present ones by what stands in `segmentation`: nothing, null, an empty list or an empty
-mapping mean that the object is known by its box alone. So do polygons and run lengths without a pixel. A rectangle that
-equals the box is read as the mask that it claims to be; `maskx data check` reports it.
+An object is known by its box alone if `segmentation` is missing, null, an empty list or an empty mapping, or if its
+polygons or run lengths have no pixel. A rectangle that equals the box is read as a mask; `maskx data check` reports it.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def attach_masks(dataset: Dataset, path: Path, report: Report = refuse) -> Datas
     """The data set with the masks that a second file has for its annotations.
 
     That file is in COCO's format, too; of its annotations, id, image_id, segmentation, mask_source and mask_quality are
-    read. One without a mask changes nothing.
+    read. An annotation without a mask changes nothing.
     """
     images = {image.id: image for image in dataset.images}
     known = {(image.id, one.id): one for image in dataset.images for one in image.instances}

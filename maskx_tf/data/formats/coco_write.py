@@ -16,8 +16,8 @@ from maskx_tf.masks import rle
 def write(dataset: Dataset, path: Path, images: Path) -> None:
     """Writes the file.
 
-    Ids stay where COCO's tools take them, which is where all are whole numbers; otherwise images and annotations are
-    numbered from 1 on. A mask in a file becomes run lengths.
+    Ids are kept if all are whole numbers, which COCO's tools need; otherwise images and annotations are numbered
+    from 1 on. A mask in a file becomes run lengths.
 
     Args:
         dataset: what to write.

@@ -1,4 +1,4 @@
-"""The formats that can be read, and the three ways to open data: for training, for evaluation, for a look at it."""
+"""The formats that can be read, and the three ways to open data: for training, for evaluation, and for viewing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from maskx_tf.data.formats.join import Renaming, join, ordered
 from maskx_tf.data.problems import Problem, Report, refuse
 from maskx_tf.errors import BadInput, did_you_mean, visible
 
-# A reader takes the folder of the images, the file or folder of the annotations, and whom to tell of problems.
+# A reader takes the folder of the images, the file or folder of the annotations, and the receiver of problems.
 READERS: Mapping[str, Callable[[Path, Path, Report], Dataset]] = {
     "coco": coco.read,
     "voc": voc.read,
@@ -115,12 +115,12 @@ def with_masks_b(dataset: Dataset, source: DataFiles, report: Report = refuse) -
 
 
 def whole(source: DataFiles) -> Dataset:
-    """All that a data set has: every box as it was, and every mask."""
+    """Returns all that a data set has: every box unchanged, and every mask."""
     return with_masks_b(read(source), source)
 
 
 def truth(source: DataFiles, say: Callable[[str], None] = lambda text: None) -> Dataset:
-    """All that is true about a data set: `say` receives a line if masks that a program made are left out."""
+    """Returns a data set without masks that a program made; if there are any, `say` receives a line."""
     dataset = whole(source)
     made = [one.mask_source for image in dataset.images for one in image.instances if one.mask_source is not None]
     if not made:
@@ -142,7 +142,7 @@ def check_policy(sources: Sequence[DataFiles], policy: splits.Policy) -> None:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Spares the search for cycles, which takes half of the time: records have none."""
+    """Switches the garbage collector off, which takes half of the time: records have no reference cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -157,8 +157,8 @@ def for_training(
 ) -> Dataset:
     """Returns the training data of these data sets, joined by class name, without the masks that training must not see.
 
-    This is the only door to training. Behind it, boxes lie in their images and `has_mask` is decided: a mask of a class
-    outside A is gone, and a file of masks kept apart was not opened, unless the policy is `oracle`.
+    All training data come from this function. Boxes are cut to their images, and masks of classes outside A are
+    dropped. A file of masks kept apart is opened only if the policy is `oracle`.
 
     Args:
         sources: the data sets.

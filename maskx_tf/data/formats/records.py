@@ -11,7 +11,7 @@ from maskx_tf.errors import shorten
 from maskx_tf.files import JsonView
 
 MAX_IMAGE_SIDE = 100_000  # pixels; larger numbers are mistakes, and would make polygons take all the memory
-MAX_ID = 2**53  # beyond it, JavaScript and float64 mix up neighbours
+MAX_ID = 2**53  # beyond it, float64 (and JavaScript) cannot represent each whole number
 
 
 class Unfit(Exception):
@@ -43,7 +43,7 @@ def mapping(value: Any, what: str = "record") -> JsonView:
 
 
 def as_number(value: Any, key: str, low: float = -MAX_IMAGE_SIDE, high: float = MAX_IMAGE_SIDE) -> float:
-    """A finite number in low..high; text counts where the file has nothing but text (XML, CSV)."""
+    """Returns a finite number in low..high; text is accepted because XML and CSV have only text."""
     try:
         number = math.nan if isinstance(value, bool) or value is None else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -84,7 +84,7 @@ def encloses(numbers: array[float]) -> bool:
     doubled = sum(map(mul, xs, ys[1:] + ys[:1])) - sum(map(mul, ys, xs[1:] + xs[:1]))
     if abs(doubled) >= 2 * LEAST_AREA:
         return True
-    # A figure of eight has none by that formula, and fills pixels all the same: are all points on a line?
+    # By that formula a figure of eight has no area, but it fills pixels: are all points on a line?
     points = np.stack([xs, ys], axis=1) - (xs[0], ys[0])
     farthest = points[np.abs(points).sum(axis=1).argmax()]
     return bool((np.abs(points[:, 0] * farthest[1] - points[:, 1] * farthest[0]) >= 2 * LEAST_AREA).any())
@@ -107,7 +107,7 @@ def extent(segmentation: Segmentation, image: ImageRecord) -> Box | None:
 
 
 def is_box(segmentation: Segmentation, box: Box) -> bool:
-    """Whether a mask is the rectangle of its box and so, perhaps, stands in for one that nobody drew."""
+    """Whether a mask is the rectangle of its box, and so perhaps a placeholder for a mask that was never drawn."""
     if isinstance(segmentation, MaskFile):  # someone drew it
         return False
     if isinstance(segmentation, dict):

@@ -5,8 +5,8 @@
     instances_*.json        COCO's annotations of minival (instances_minival2014.json or instances_val2017.json)
     VG_100K, VG_100K_2      the images, in the folder `images`
 
-`annotations` is the folder of these files. An image that COCO has in minival is for validation alone, for a model that
-saw its masks or boxes would be tested on what it learned; of those that COCO lacks, the last 5000 are for the test.
+`annotations` is the folder of these files. Images in COCO's minival are used for validation only, so that no model is
+tested on images from which it learned. Of the images that COCO lacks, the last 5000 are for the test.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def read(images: Path, annotations: Path, report: Report = refuse, *, part: Visu
 
 
 def count(objects: Sequence[Any], report: Report = refuse) -> Counter[str]:
-    """How often each synset stands at an object."""
+    """Returns how many objects each synset has."""
     counts: Counter[str] = Counter()
     for index, entry in enumerate(objects):
         with noted(report, f"objects.json: [{index}]"):

@@ -42,10 +42,10 @@ from maskx_tf.masks.rle import Rle
 from maskx_tf.names import VOC
 
 SEAM = 255
-LEAST_OVERLAP = 0.5  # of a mask's extent with the box of its object, as IoU
+LEAST_OVERLAP = 0.5  # least IoU of a mask's enclosing box with the box of its object
 
 
-# No file of MATLAB that has the masks of an image is larger.
+# Larger than any MATLAB file with the masks of an image.
 MOST_BYTES_OF_MAT = 2**26
 
 
@@ -175,7 +175,7 @@ def _masks(file: _File, root: Path, class_names: Sequence[str], report: Report) 
 
 
 def _owner(region: rle.Region, name: str | None, objects: Sequence[_VocObject], taken: Mapping[int, Rle]) -> int | None:
-    """The object that a mask belongs to: that of the same number if box and class agree, or else the best."""
+    """Returns the object that a mask belongs to: that of the same number if box and class agree, or else the best."""
     fits = {
         number: segmentations.overlap(region.box, one.box)
         for number, one in enumerate(objects)

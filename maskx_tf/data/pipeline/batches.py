@@ -1,8 +1,8 @@
 """From images in any order to batches: shuffled, varied and endless for training; whole and in order for evaluation.
 
-Which image stands at which position of training, and how it is varied, depends on the seed, the epoch and the image
-alone. So a run that starts at a later step goes on exactly as one that came there, without looking at what lies before,
-and several workers take their parts of the very batches that a single one would make.
+The position of each image in training, and its variation, depend only on the seed, the epoch and the image. So a run
+that starts at a later step sees the same batches as a run that began at step 0, without reading the earlier images, and
+several workers read their parts of the batches that a single worker would make.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def evaluation(
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Turns what is wrong with an image, as TensorFlow reports it from its threads, back into the BadInput it was."""
+    """Raises the BadInput that was raised in one of TensorFlow's threads, which report it as another error."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -181,7 +181,7 @@ def _on_canvas(sample: Sample, data: DataConfig, model_input: InputConfig, seed:
         def dyed(given: Sample) -> Sample:
             return given.with_image(colours.recolour(given.image, _stream(seed, COLOUR), **strengths))
 
-        # Where there are fewer pixels: a photograph of 12 million is not made floats for it.
+        # Before or after resizing, where there are fewer pixels: 12 million pixels are not converted to floats.
         sample = tf.cond(
             tf.reduce_prod(tf.shape(sample.image)[:2]) <= tf.reduce_prod(size),
             lambda: transforms.resize(dyed(sample), size),
@@ -251,7 +251,7 @@ def _portable(value: tf.Tensor) -> tf.Tensor:
 def steady() -> tf.data.Options:
     """Options of a data set that keeps its order, and does without a thread that tunes it.
 
-    An iterator that goes may have to wait for that thread to wake, which it does once a minute.
+    When an iterator is deleted, it may have to wait for that thread, which wakes once a minute.
     """
     options = tf.data.Options()
     options.deterministic = True
@@ -264,7 +264,7 @@ def batched(counter: tf.data.Dataset, one: Callable[..., Batch], share: int, wor
     plain = tf.autograph.experimental.do_not_convert(one)  # there is no Python on tensors to convert, which takes long
     entries = counter.map(plain, num_parallel_calls=workers or cores(), deterministic=True)
     options = steady()
-    # Workers are told their part; TensorFlow would divide what is already divided.
+    # Each worker already reads its own part; TensorFlow would divide that again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return entries.batch(share, drop_remainder=True).prefetch(2).with_options(options)
 

@@ -8,7 +8,7 @@ from maskx_tf.data.pipeline.sample import Sample, grids_of, tidy
 from maskx_tf.data.pipeline.visibility import seen_through
 from maskx_tf.ops import masks as mask_ops
 
-MIN_VISIBLE = 0.2  # the share of an instance that something pasted over it has to leave
+MIN_VISIBLE = 0.2  # an instance below is dropped if less than this share of it stays visible
 
 
 def choose(sample: Sample, seed: tf.Tensor, room: tf.Tensor) -> tf.Tensor:

@@ -100,8 +100,8 @@ def pixels(dataset: Dataset, place: int) -> NDArray[np.uint8]:
 def instance_arrays(dataset: Dataset, place: int, points: Sequence[Field]) -> InstanceArrays:
     """The n instances of an image, in its own pixels, cut at its border.
 
-    What is unknown is zero, and what is zero counts as unknown: a mask that leaves no cell of its grid half covered
-    says nothing, so its instance counts as known by its box alone.
+    Unknown values are zero, and zeros count as unknown: if a mask covers no cell of its grid by half, its instance
+    counts as known by its box alone.
 
     Args:
         dataset: the data set, or a part of one.
@@ -154,7 +154,7 @@ def _grid(name: str, record: ImageRecord, one: Instance) -> NDArray[np.bool_]:
 
 
 class _Crops:
-    """The instances of each image, worked out once as far as the memory goes."""
+    """Returns the instances of each image, and keeps them as far as memory allows."""
 
     def __init__(self, dataset: Dataset, points: Sequence[Field], limit: int) -> None:
         self._dataset, self._points = dataset, points

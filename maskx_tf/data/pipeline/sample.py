@@ -12,7 +12,7 @@ from maskx_tf.ops import boxes as box_ops
 from maskx_tf.ops import masks as mask_ops
 from maskx_tf.structures import MASK_SIDE, VALID, Field
 
-MIN_SIDE = 1.0  # pixels; an instance of which less is left teaches nothing
+MIN_SIDE = 1.0  # pixels; an instance with a shorter side is not used
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def drop_tiny(sample: Sample) -> Sample:
 
 
 def first(sample: Sample, limit: int) -> Sample:
-    """The first instances, as many as a batch has room for."""
+    """Returns the first instances, as many as fit into a batch."""
     return sample.mapped(lambda _, value: value[:limit])
 
 

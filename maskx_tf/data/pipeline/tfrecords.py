@@ -58,7 +58,7 @@ def open_records(folder: Path, points: Sequence[Field] = ()) -> Examples:
     def fetch(place: NDArray[np.int64]) -> NDArray[np.object_]:
         at = int(place)
         data = _read(paths[shard_of[at]], int(offsets[at]), int(lengths[at]), int(checksums[at]))
-        return np.array(data, np.object_)  # as text of NumPy's own, it would lose zeros at its end
+        return np.array(data, np.object_)  # NumPy's text type would lose zeros at its end
 
     def read(place: tf.Tensor) -> tuple[tf.Tensor, Sample]:
         return parse(tf.ensure_shape(tf.numpy_function(fetch, [place], tf.string), []), fields)
@@ -150,7 +150,7 @@ def _read(path: Path, offset: int, length: int, checksum: int) -> bytes:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed left behind half-written."""
+    """Removes unfinished files of a killed process."""
     for path in folder.glob(".records-*"):
         path.unlink(missing_ok=True)
     for path in folder.glob(f".{INDEX}.*"):

@@ -1,4 +1,4 @@
-"""Writes the TFRecord files that `data.pipeline.tfrecords` reads, in several processes; a stopped writing goes on."""
+"""Writes the TFRecord files that `data.pipeline.tfrecords` reads, in several processes; a second call continues."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def write(
             advance()
     missing = [task for task in tasks if task.path.name not in kept]
     if missing:
-        # Without its index the folder says that it is not finished.
+        # A folder without an index is not finished.
         for name, shard in kept.items():
             files.write_json(_piece(out / name), shard, indent=None)
         (out / INDEX).unlink(missing_ok=True)

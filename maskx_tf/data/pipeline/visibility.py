@@ -78,7 +78,7 @@ def _fitted(
 ) -> tf.Tensor:
     """Boxes around what is seen of grids, exact where they end at the border of the image, else to a cell.
 
-    An edge where as much is seen as there was stays: the annotated box knows more than its grid.
+    An edge at which nothing is hidden stays where it was: the annotated box is more exact than its grid.
     """
     height, width = (tf.cast(side, tf.float32) for side in size)
     before, after = _extents(whole), _extents(seen)

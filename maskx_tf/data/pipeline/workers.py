@@ -1,4 +1,4 @@
-"""Work in several processes: progress while they run, and an end as soon as one of them fails or the user has enough.
+"""Work in several processes, with progress; all stop as soon as one of them fails or the user interrupts.
 
 This file imports no TensorFlow: a new process reads it first, and may then import TensorFlow in the caller's way.
 """

@@ -47,7 +47,7 @@ def read_params(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Reader:
-    """One file, read from its beginning to its end; no number in it is believed beyond the bytes that are there."""
+    """One file, read from its beginning to its end; sizes in it are checked against the bytes of the file."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file

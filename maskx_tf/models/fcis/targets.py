@@ -64,7 +64,7 @@ def choose_regions(
     size: int,
     foreground_limit: int,
 ) -> Sample:
-    """Up to `foreground_limit` of the foreground, background as far as there is any, and then whatever there is.
+    """Chooses up to `foreground_limit` foreground regions, then background, then any usable regions.
 
     The remaining places count as background. They are filled in turn, repeatedly if needed, with all usable regions
     that were not chosen as foreground: background again, and regions that overlap too little or too much.

@@ -45,7 +45,7 @@ class RegionView(NamedTuple):
 def detect_in_views(
     scales: Sequence[Sequence[RegionView]], proposals: Proposals, image_size: tf.Tensor, score: float | None = None
 ) -> Detections:
-    """The detections of one image on which all views agree by the vote.
+    """Returns the detections of one image for which the regions of all views vote.
 
     Args:
         scales: for each scale its views: mirrored and not, of one model or of several with the same classes. What they

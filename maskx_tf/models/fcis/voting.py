@@ -16,7 +16,7 @@ from maskx_tf.ops import sampling
 from maskx_tf.ops.masks import bilinear_weights
 from maskx_tf.structures import Detections
 
-# Voters that are drawn at a time: all of a large object's would take gigabytes.
+# Voters that are drawn at a time: all voters of a large object would take gigabytes.
 VOTERS_AT_ONCE = 16
 
 
@@ -92,7 +92,7 @@ class Voting(NamedTuple):
         masks = tf.gather(voters.masks, index)
         # One pixel more on each side, which the answer's outermost samples read.
         last = tf.round(size[::-1]) - 1.0
-        # Where nobody votes, the window is the last pixel: the extent of no voters is infinite.
+        # Without voters, the window is the last pixel: the extent of no voters is infinite.
         low = tf.clip_by_value(tf.reduce_min(boxes[:, :2], axis=0) - 1.0, 0.0, last)
         high = tf.clip_by_value(tf.reduce_max(boxes[:, 2:], axis=0) + 1.0, low, last)
         columns, rows = tf.range(low[0], high[0] + 1.0), tf.range(low[1], high[1] + 1.0)
@@ -124,8 +124,8 @@ class Voting(NamedTuple):
 def with_half(masks: tf.Tensor, threshold: float) -> tf.Tensor:
     """Masks in 0..1 with .5 where they had the threshold, and 1 where they had 1.
 
-    Everything that draws a mask cuts it at .5. A straight line moves the threshold there, and commutes with the
-    bilinear sampling before the cut.
+    All code that draws masks uses the threshold .5. A linear map moves the threshold there, and commutes with the
+    bilinear sampling before it.
     """
     slope = 0.5 / (1.0 - threshold)
     return slope * masks + (1.0 - slope)

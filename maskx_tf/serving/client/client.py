@@ -115,7 +115,7 @@ class Client:
     def stream(
         self, images: Iterable[Image], *, concurrency: int = 4, parts: Sequence[str] | None = None
     ) -> Iterator[Answer]:
-        """Answers in the order of the images, of which never more than `concurrency` are under way or waiting."""
+        """Yields answers in the order of the images; at most `concurrency` images are being processed or waiting."""
         waiting: deque[Future[Answer]] = deque()
         pool = ThreadPoolExecutor(concurrency)
         try:
@@ -125,7 +125,7 @@ class Client:
                 waiting.append(pool.submit(self.detect, image, parts=parts))
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # whoever stops listening waits for what is under way, and for nothing more
+        finally:  # a caller that stops early waits only for the requests that are running
             pool.shutdown(cancel_futures=True)
 
     def states(self) -> dict[int, str]:

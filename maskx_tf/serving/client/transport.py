@@ -69,7 +69,7 @@ def persistently(attempt: Callable[[float], T], timeout: float, retries: int) ->
         try:
             return attempt(max(end - time.monotonic(), 1e-3))
         except ServingError as error:
-            # Not all at once: clients that lost one server would meet again at the next.
+            # At random times: else all clients that lost one server would retry at the same moment.
             pause = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
             if error.code != UNAVAILABLE or number == retries or time.monotonic() + pause >= end:
                 raise

@@ -1,4 +1,4 @@
-"""Requests that wait a little for each other and go through the model together, under TF Serving's parameters."""
+"""Collects requests into batches for the model, with TF Serving's parameters."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Task:
         self.result: Future[Arrays] = Future()
 
     def cancel(self) -> None:
-        """Takes the task back if it still waits, and lets go of its inputs."""
+        """Removes the task from the queue if it still waits, and releases its inputs."""
         if self.result.cancel():
             self.inputs = {}
 
@@ -134,12 +134,12 @@ class Batcher:
             self._changed.notify()
 
     def waiting(self) -> int:
-        """How many rows wait."""
+        """Returns the number of rows that wait."""
         with self._changed:
             return self._waiting()
 
     def close(self) -> None:
-        """Takes no more tasks, finishes those that are there, and returns when they are done."""
+        """Refuses new tasks, and returns when the accepted ones are done."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -202,7 +202,7 @@ class Batcher:
                 for end, count in zip(ends, rows, strict=True)
             ]
         except Exception as error:
-            if len(tasks) > 1:  # one of them is at fault, and the others shall not pay for it
+            if len(tasks) > 1:  # only one of them is the cause, so the others are run again
                 for task in tasks:
                     self._answer(key, [task])
             else:

@@ -28,7 +28,7 @@ SECURITY = {
 }
 HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^\s\[\]@:/?#]+))(?::\d*)?")
 ALIVE = "/healthz"  # is answered to the end
-QUIET = (ALIVE, "/readyz", "/metrics", "/monitoring/prometheus/metrics")  # asked every few seconds by machines
+QUIET = (ALIVE, "/readyz", "/metrics", "/monitoring/prometheus/metrics")  # requested every few seconds by machines
 log = logging.getLogger("maskx.serving")
 
 
@@ -87,7 +87,7 @@ class Gate:
             record.write(status, logging.DEBUG if path in QUIET else logging.INFO)
 
     def _refuses(self, scope: Scope, headers: Headers) -> Response | None:
-        # h11 lets the first of these headers win; what stands in front of this server might not.
+        # h11 uses the first of these headers; a proxy in front of this server might use the other.
         if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] != "1.1"):
             reason = "Transfer-Encoding together with Content-Length or HTTP/1.0"
             response = error_response(ServingError(codes.INVALID_ARGUMENT, reason))

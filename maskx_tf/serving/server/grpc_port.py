@@ -51,10 +51,10 @@ class GrpcPort:
             ("grpc.max_send_message_length", service.limits.max_bytes),
             ("grpc.max_receive_message_length", service.limits.max_bytes),
             ("grpc.max_concurrent_streams", STREAMS_OF_A_CONNECTION),
-            ("grpc.http2.bdp_probe", 0),  # else megabytes of messages that are not read yet would be taken in
+            ("grpc.http2.bdp_probe", 0),  # else the port would accept megabytes of messages that are not read yet
             ("grpc.max_connection_age_ms", AGE),
             ("grpc.max_connection_age_grace_ms", AGE_GRACE),
-            ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
+            ("grpc.so_reuseport", 0),  # two servers on the same port are a mistake
         ]
         threads = workers + DIALOGUES + WATCHES
         self._server = grpc.server(

@@ -1,4 +1,4 @@
-"""The HTTP port: uvicorn in a thread, on a socket that is bound before anything else is done."""
+"""The HTTP port: uvicorn in a thread, on a socket that is bound first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NO_MORE_ANSWERS = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR, h11.SEND_BOD
 
 
 class Connection(H11Protocol):
-    """One HTTP connection, limited in what a client may do without asking for anything.
+    """One HTTP connection, with limits for clients that send no request or read no answer.
 
     uvicorn (0.54) closes connections that are idle between two requests. It waits for ever for the first request, for
     the rest of a header and for a client that does not read its answer, and says what is no HTTP in plain text.

@@ -92,7 +92,7 @@ class Server:
         return sorted(number for number, (state, _) in self._versions.states().items() if state == AVAILABLE)
 
     def stop(self) -> None:
-        """Refuses what is new, answers what was accepted, and ends."""
+        """Refuses new requests, answers accepted ones, and ends."""
         log.info("stopping")
         answered = self._grpc.stop(self._grace)
         self._rest.stop(self._grace)
@@ -105,7 +105,7 @@ class Server:
 def _open_grpc(service: Service, options: Options, pem: tuple[bytes, bytes] | None) -> GrpcPort:
     batching = options.batching
     waiting = (batching.max_enqueued_batches + batching.num_batch_threads) * batching.max_batch_size
-    # A few more than may wait, so that the queue and not the port says what is too much.
+    # A few more than may wait, so that the queue refuses requests, not the port.
     workers = min(waiting + 8, MOST_WORKERS)
     address = f"[{options.host}]:{options.grpc_port}" if ":" in options.host else f"{options.host}:{options.grpc_port}"
     try:

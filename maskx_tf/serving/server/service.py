@@ -46,7 +46,7 @@ class Limits(NamedTuple):
 
 
 class Service:
-    """One model, behind whatever port.
+    """One model, for all ports.
 
     Args:
         versions: the versions of the model.
@@ -109,7 +109,7 @@ class Service:
             code = error.code
             raise
         finally:
-            # A name that the client made up would become a series of figures.
+            # A name invented by a client would become a time series.
             known = name if code == codes.OK or self._knows(name) else "other"
             self.metrics.requests.labels(port, known, code).inc()
             self.metrics.seconds.labels(port).observe(time.monotonic() - start)
@@ -147,7 +147,7 @@ class Service:
                     parts.append(_wait(pending.popleft()))
                 task = Task({name: value[start : start + self._slice] for name, value in inputs.items()}, deadline)
                 on_task(task)
-                # Only the first slice may be refused: what has begun is finished.
+                # Only the first slice may be refused: a request that has begun is finished.
                 self.batcher.submit(key, task, always=start > 0)
                 pending.append(task)
             parts += [_wait(task) for task in pending]

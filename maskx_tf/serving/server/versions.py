@@ -124,7 +124,7 @@ class Versions:
                 break
             good += number in self._loaded or self._try(number, on_disk[number])
         with self._lock:
-            # The newest that could be loaded: one that cannot takes no other's place.
+            # The newest ones that could be loaded: a version that cannot be loaded replaces none.
             kept = sorted(number for number in self._loaded if number in on_disk)[-self.keep :]
             old = [self._loaded.pop(number) for number in sorted(self._loaded) if kept and number not in kept]
         for version in old:

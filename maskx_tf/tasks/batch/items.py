@@ -1,7 +1,7 @@
 """The images of a job: found once, when the job is planned, and read when their shard runs.
 
 An image is a file, or lies in a file of many: a member of a tar as WebDataset has them, a record of a TFRecord file, or
-a row of a Parquet file. The place of each is noted, so that a shard reads its own images alone.
+a row of a Parquet file. The plan stores the place of each image, so that a shard reads only its own images.
 """
 
 from __future__ import annotations

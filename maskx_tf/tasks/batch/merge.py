@@ -96,7 +96,7 @@ def merge(folder: AnyPath, out: Path) -> Merged:
 
 
 class _Tally:
-    """Counts what passes."""
+    """Counts the rows that pass through."""
 
     images = detections = unread = 0
 

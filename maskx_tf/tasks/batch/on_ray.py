@@ -1,8 +1,8 @@
 """Runs the shards of a job on a Ray cluster, whose nodes may die.
 
 Each actor holds the model and works on one shard at a time, which it writes to the job's folder itself. The driver
-gives a shard whose actor died to another one. So nothing but numbers of shards travels, and memory is bounded by what
-each actor needs for its batches.
+gives a shard whose actor died to another one. So only numbers of shards are sent, and memory is bounded by what each
+actor needs for its batches.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class _Pool:
 
     def __init__(self, kind: Any, arguments: tuple[BatchJob, Work], count: int) -> None:
         self._kind, self._arguments = kind, arguments
-        # What each answer that is still to come will be of: its actor, and the number of its shard.
+        # For each pending answer, its actor and the number of its shard.
         self._coming: dict[ray.ObjectRef, tuple[Any, int]] = {}
         for _ in range(count):
             self._hire()

@@ -45,7 +45,7 @@ Work = Callable[[Sequence[ImagePlace], dict[str, int]], Iterator[Json]]
 def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SILENT) -> Ran:
     """Runs the shards of a job that are not done.
 
-    A shard that another process works on is left to it.
+    A shard that another process works on is skipped.
 
     Args:
         folder: the folder of the job.
@@ -111,7 +111,7 @@ class SegmentWork:
 
 
 def run_shard(job: BatchJob, number: int, work: Work, progress: Progress = SILENT) -> bool:
-    """Writes the rows of a shard, unless they are there: whole, or not at all.
+    """Writes the rows of a shard, unless they exist; the file is complete or absent.
 
     Returns:
         Whether it wrote them.
