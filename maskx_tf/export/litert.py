@@ -70,10 +70,8 @@ def write(source: ExportModel, out: Path, *, precision: str, parts: bool, images
         images: what `device.letterbox` makes of images like those that will be seen, for int8.
 
     Raises:
-        BadInput: the folder is there, or the combination cannot be.
+        BadInput: the combination cannot be.
     """
-    if out.exists():
-        raise BadInput(f"{out}: expected a folder that is not there yet")
     examples = list(images)
     if precision == "int8" and (parts or not examples):
         raise BadInput("int8 writes two graphs: expected --images that resemble those of later use, and no --parts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,17 @@ from maskx_tf.files import Json
 OPERATORS = 18  # the version of ONNX's set of operators
 
 
-def write(source: ExportModel, out: Path) -> Json:
+def write(source: ExportModel, out: Path, check: Callable[[Path], Json] = lambda folder: {}) -> Json:
     """Writes the folder of an ONNX model and returns what `lite.json` says of it.
 
     Args:
         source: a model built portable.
         out: a folder that is not there yet.
+        check: is given the finished model's folder before it takes its place, to refuse it; returns further facts.
 
     Raises:
-        BadInput: the folder is there, or tf2onnx is missing.
+        BadInput: tf2onnx is missing, or the check failed.
     """
-    if out.exists():
-        raise BadInput(f"{out}: expected a folder that is not there yet")
     settings = source.config.model
     graph = litert.whole_graph(source.model, settings, "float32", batch=None)
     facts: Json = {"form": "onnx", "precision": graph.precision, **litert.facts_of(settings, [graph])}
@@ -36,7 +36,8 @@ def write(source: ExportModel, out: Path) -> Json:
         (unfinished / f"{graph.name}.onnx").write_bytes(model)
         for name, text in {**descriptions(source), device.DESCRIPTION: files.as_json(facts)}.items():
             (unfinished / name).write_text(text, encoding="utf-8")
-    return {**facts, "megabytes": round(len(model) / 1e6, 2)}
+        found = check(unfinished)
+    return {**facts, "megabytes": round(len(model) / 1e6, 2), **found}
 
 
 def _converted(graph: litert.Graph) -> bytes:

@@ -18,7 +18,7 @@ from maskx_tf.files import Json, read_json
 from maskx_tf.masks.rgb import read_image
 from maskx_tf.prediction.images import ImagePredictor
 from maskx_tf.structures import Detections
-from maskx_tf.tasks.images import find_images
+from maskx_tf.tasks.images import SUFFIXES, find_images
 
 # Tolerances of an exported model: pixels of the image, and shares.
 LARGEST_ERRORS = {"boxes": 0.5, "scores": 1 / 255, "masks": 1 / 255}
@@ -89,12 +89,13 @@ def export_litert(
     Raises:
         BadInput: as `export_saved_model` raises it; or the options do not fit together.
     """
+    place = _absent(out)
     source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
     size = source.config.model.input
     files = list(find_images(options.images))[: options.samples]
     sides = (size.canvas, size.short_side, size.long_side, size.rounding)
     examples = (letterbox(read_image(file), *sides) for file in files)
-    return litert.write(source, Path(out), precision=options.precision, parts=options.parts, images=examples)
+    return litert.write(source, place, precision=options.precision, parts=options.parts, images=examples)
 
 
 def export_onnx(
@@ -119,19 +120,25 @@ def export_onnx(
         What lite.json says of the model, and how far answers are apart.
 
     Raises:
-        BadInput: as `export_saved_model` raises it; or answers differ.
+        BadInput: as `export_saved_model` raises it; or there is no image to check, or answers differ.
     """
-    source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
+    place = _absent(out)
     pictures = list(find_images(check))
-    facts = onnx.write(source, Path(out))
-    if not pictures:
-        return facts
+    if check and not pictures:
+        raise BadInput(f"{' '.join(check)}: no image there ({', '.join(SUFFIXES)})")
+    source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
     predictor = ImagePredictor(source.model, source.config.model)
     answers = [(file, predictor(read_image(file))) for file in pictures]
-    facts["check"] = _compare(answers, Runner(Path(out)), f"{out}")
-    if find_spec("openvino") is not None:
-        facts["check_openvino"] = _compare(answers, Runner(Path(out), openvino=True), f"{out} in OpenVINO")
-    return facts
+
+    def compared(folder: Path) -> Json:
+        if not answers:
+            return {}
+        facts = {"check": _compare(answers, Runner(folder), f"{out}")}
+        if find_spec("openvino") is not None:
+            facts["check_openvino"] = _compare(answers, Runner(folder, openvino=True), f"{out} in OpenVINO")
+        return facts
+
+    return onnx.write(source, place, compared)
 
 
 def _compare(answers: Sequence[tuple[Path, Detections]], runner: Runner, folder: str) -> Json:
@@ -150,15 +157,25 @@ def _compare(answers: Sequence[tuple[Path, Detections]], runner: Runner, folder:
             raise BadInput(f"{folder}: other detections than the model's on {file}")
         count += len(found.classes)
         for name, most in LARGEST_ERRORS.items():
-            values = getattr(found, name), getattr(expected, name)
-            if (values[0] is None) != (values[1] is None):
-                raise BadInput(f"{folder}: {name} on one side alone, on {file}")
-            if values[0] is None or not len(values[0]):
+            theirs, ours = getattr(found, name), getattr(expected, name)
+            if (theirs is None) != (ours is None):
+                words = ("no", "some") if ours is None else ("some", "none")
+                raise BadInput(f"{folder}: expected {words[0]} {name} on {file}, as the model's, found {words[1]}")
+            if ours is None or not len(ours):
                 continue
-            errors[name] = max(errors[name], float(np.abs(values[0] - values[1]).max()))
-            if errors[name] > most:
-                raise BadInput(f"{folder}: {name} differ by {errors[name]:.3g} on {file}, expected at most {most}")
+            error = float(np.abs(theirs - ours).max())
+            if not error <= most:  # nor a NaN
+                raise BadInput(f"{folder}: {name} differ by {error:.3g} on {file}, expected at most {most}")
+            errors[name] = max(errors[name], error)
     return {"images": len(answers), "detections": count, **{name: float(f"{e:.2g}") for name, e in errors.items()}}
+
+
+def _absent(out: str | os.PathLike[str]) -> Path:
+    """The path of a folder that is not there yet, which is refused before the model is opened."""
+    place = Path(out)
+    if place.exists():
+        raise BadInput(f"{place}: expected a folder that is not there yet")
+    return place
 
 
 def _with_metrics(source: ExportModel, metrics: Path | None) -> ExportModel:

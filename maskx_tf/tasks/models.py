@@ -84,10 +84,18 @@ class Model:
             return f"{path.parent.parent.name} {path.name}"
         return path.parent.name if path.name == "model" else path.name
 
-    @cached_property
+    @property
     def predictor(self) -> ImagePredictor:
-        """Finds objects in images. It is made once, so that its graphs are compiled once."""
-        return ImagePredictor(self.network, self.config.model)
+        """Finds objects in images; see `predictor_above`."""
+        return self.predictor_above(None)
+
+    def predictor_above(self, score: float | None) -> ImagePredictor:
+        """Finds objects that score more than this, or than the model's own threshold. Its graphs are compiled once."""
+        return self._predictors.setdefault(score, ImagePredictor(self.network, self.config.model, score))
+
+    @cached_property
+    def _predictors(self) -> dict[float | None, ImagePredictor]:
+        return {}
 
 
 ModelOrPath = Model | AnyPath
@@ -136,10 +144,7 @@ def finder(
             ours, theirs = (functools.reduce(getattr, what.split("."), one.config.model) for one in (first, other))
             if ours != theirs:
                 raise BadInput(f"{other.name}: expected the model.{what} of {first.name} for an ensemble, found others")
-    made = [
-        model.predictor if score is None else ImagePredictor(model.network, model.config.model, score)
-        for model in models
-    ]
+    made = [model.predictor_above(score) for model in models]
     for predictor in made:
         predictor.refresh()
     looks = [Look(one, view) for one in made for view in views_of(one.config, augment)]

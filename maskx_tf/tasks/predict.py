@@ -142,7 +142,7 @@ def predict(
     every = list(_each(images))
     progress.started(len(every))
     model = opened(model)
-    find = finder([model, *map(opened, ensemble)], augment)
+    find = _finder([model, *map(opened, ensemble)], augment, score)
     return [*_predictions(model, find, every, score, steps, progress)]
 
 
@@ -186,7 +186,7 @@ def predict_files(
     entries: list[Json] = []
     count = 0
     model = opened(model)
-    find = finder([model, *map(opened, ensemble)], augment)
+    find = _finder([model, *map(opened, ensemble)], augment, score)
     submission = None if cityscapes is None else _submission(model, cityscapes, files)
     progress.started(len(files))
     pixels = (pixels_of(file) for file in files)
@@ -218,6 +218,15 @@ def _each(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
     else:
         for image in images:
             yield from _each(image)
+
+
+def _finder(
+    models: Sequence[Model], augment: bool | Sequence[int], score: float
+) -> Callable[[NDArray[np.uint8]], Detections]:
+    """Returns the function that finds objects down to a score, also where the models' own thresholds are higher."""
+    highest = max(model.config.model.detections.score for model in models)
+    # Not down to the score itself, whose every value would need graphs of its own.
+    return finder(models, augment, 0.0 if score < highest else None)
 
 
 def _predictions(

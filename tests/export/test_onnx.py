@@ -7,17 +7,21 @@ import functools
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from maskx_tf import cli
+from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device, onnx
+from maskx_tf.export.source import ExportModel
 from maskx_tf.masks.rgb import read_image
 from maskx_tf.ops import masks, nms
 from maskx_tf.prediction.images import ImagePredictor
+from maskx_tf.structures import Detections
 from maskx_tf.tasks import export
 from tests.export.exported import SIZES, encoded, folder, model, model_folder, picture
 from tests.models.small import assert_same_detections
@@ -37,6 +41,11 @@ def written() -> tuple[Path, dict]:
         arguments = ["export", "onnx", str(model_folder()), "--out", str(path), "--check", str(photos), "--json"]
         assert cli.run(arguments) == 0
     return path, json.loads(said.getvalue())
+
+
+def source() -> ExportModel:
+    network, settings = model()
+    return ExportModel(network, Config(model=settings), {})
 
 
 @pytest.mark.slow
@@ -108,11 +117,49 @@ def test_a_model_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyPat
 def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.run(["export", "onnx", str(model_folder()), "--out", str(tmp_path)]) == 2
     assert "not there yet" in capsys.readouterr().err
+    with pytest.raises(BadInput, match=r"no image there \(\.jpg, "):
+        export.export_onnx(tmp_path / "none", tmp_path / "out", check=[str(tmp_path)])
     (tmp_path / "lite.json").write_text('{"form": "onnx", "graphs": ["model"]}')
     (tmp_path / "labels.json").write_text("[]")
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(BadInput, match="expected the folder of a LiteRT or ONNX model"):
         device.Runner(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": np.array([2])}, "other detections than the model's"),
+        ({"scores": np.array([0.6])}, "scores differ by 0.1 on .*, expected at most"),
+        ({"scores": np.array([np.nan])}, "scores differ by nan"),
+        ({"masks": np.zeros([1, 28, 28])}, "expected no masks on .*, as the model's, found some"),
+        ({"boxes": None}, "expected some boxes on .*, as the model's, found none"),
+    ],
+)
+def test_answers_that_differ_are_refused(tmp_path, monkeypatch, change, said) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(encoded(PICTURES[0]))
+    found = Detections(np.zeros([1, 4]), np.array([0.5]), np.array([1]), np.ones(1, bool))
+    monkeypatch.setattr(export, "open_source", lambda *_, **__: source())
+    monkeypatch.setattr(export, "ImagePredictor", lambda *_: lambda pixels: found)
+    monkeypatch.setattr(export, "Runner", lambda *_, **__: lambda pixels: found._replace(**change))
+    monkeypatch.setattr(export.onnx, "write", lambda source, out, check: check(out))
+    with pytest.raises(BadInput, match=f"{tmp_path / 'onnx'}: {said}"):
+        export.export_onnx("model", tmp_path / "onnx", check=[str(photo)])
+
+
+def test_a_check_that_fails_leaves_nothing(tmp_path, monkeypatch) -> None:
+    def refuse(folder: Path) -> dict:
+        assert (folder / "model.onnx").read_bytes() == b"model"
+        raise BadInput("answers differ")
+
+    monkeypatch.setattr(onnx, "_converted", lambda graph: b"model")
+    monkeypatch.setattr(onnx.litert, "whole_graph", lambda *_, **__: SimpleNamespace(name="model", precision="float32"))
+    monkeypatch.setattr(onnx.litert, "facts_of", lambda *_: {})
+    monkeypatch.setattr(onnx, "descriptions", lambda _: {})
+    with pytest.raises(BadInput, match="answers differ"):
+        onnx.write(source(), tmp_path / "out", refuse)
+    assert not list(tmp_path.iterdir())
 
 
 def test_masks_with_a_margin_convert_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
