@@ -15,7 +15,7 @@ from maskx_tf import files
 from maskx_tf.data.dataset import ImageRecord
 from maskx_tf.data.formats.records import MAX_IMAGE_SIDE, Unfit
 from maskx_tf.data.paths import first_file
-from maskx_tf.errors import reason
+from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks.rgb import rotation, upright_rgb
 
 # The types of images, by content; MPO is Pillow's name for the JPEG files of some cameras.
@@ -93,6 +93,16 @@ def load_pixels(record: ImageRecord) -> NDArray[np.uint8]:
         found = f"{width} x {height}"
         raise Unfit(f"expected {record.width} x {record.height} pixels, as recorded, found {found}", "image_size")
     return pixels
+
+
+@contextmanager
+def naming(record: ImageRecord, dataset: str) -> Iterator[None]:
+    """Makes a BadInput that names the image and its data set of an `Unfit` in the block."""
+    try:
+        yield
+    except Unfit as problem:
+        file = "" if isinstance(record.file, bytes) else f"{record.file}: "
+        raise BadInput(f"{file}image {record.id} of {dataset}: {problem}") from None
 
 
 def id_map(file: Path | bytes) -> NDArray[np.int32]:

@@ -45,7 +45,7 @@ def evaluate(
 
     Args:
         predictor: the predictor, with its current weights; call its `refresh` after they change.
-        batches: the batches of `data.pipeline.evaluation`.
+        batches: the batches of `data.pipeline.batches.evaluation`.
         truth: COCO's mapping, as `data.formats.coco_write.as_coco` makes it; of the images in the batches.
         class_names: the class names of the model; matched with the truth's categories by name.
         kinds: box, mask, keypoint; None for all that the model has. Of the truth's boxes, masks alone are scored.

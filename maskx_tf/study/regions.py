@@ -64,7 +64,7 @@ def get_or_make(
         folder: the folder in which they are kept.
         mark: a fingerprint of the detector, the settings and the data.
         model: its detector and its pooling are used.
-        batches: each image once, as `data.pipeline.evaluation` gives them.
+        batches: each image once, as `data.pipeline.batches.evaluation` gives them.
         images: how many there are.
         per_image: the most regions of an image, and of it mirrored.
         limit_mib: see the configuration.

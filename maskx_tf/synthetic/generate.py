@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+import itertools
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from maskx_tf import files
+from maskx_tf.data.pipeline.workers import in_processes
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
 from maskx_tf.masks import rle
@@ -75,12 +72,12 @@ def _write_all(
     annotations: dict[str, list[Json]] = {part: [] for part in PARTS}
     for part in PARTS:
         (folder / part).mkdir()
-    draw = partial(_draw, recipe, every, folder, keypoints)
-    with closing(_in_processes(draw, tasks, workers)) as results:  # nobody writes any more when the folder is removed
-        for task, found in zip(tasks, results, strict=True):
-            records[task.part].append(_image(recipe, task))
-            annotations[task.part] += found
-            advance()
+    draw = partial(_draw_all, recipe, every, folder, keypoints)
+    chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
+    drawn = itertools.chain.from_iterable(in_processes(draw, chunks, workers, advance=advance))
+    for task, found in zip(tasks, drawn, strict=True):
+        records[task.part].append(_image(recipe, task))
+        annotations[task.part] += found
     labels = {category for category, one in enumerate(every, 1) if one.name in names}
     counts = {}
     for part in PARTS:
@@ -96,6 +93,22 @@ def _write_all(
             "with_masks": len(whole) - len(hidden),
         }
     return counts
+
+
+def _draw_all(
+    recipe: Recipe,
+    every: Sequence[SyntheticClass],
+    folder: Path,
+    keypoints: bool,
+    tasks: Sequence[_Task],
+    step: Callable[[], None],
+) -> list[list[Json]]:
+    """Writes images, with a step after each, and returns the annotations of each."""
+    found = []
+    for task in tasks:
+        found.append(_draw(recipe, every, folder, keypoints, task))
+        step()
+    return found
 
 
 def _draw(recipe: Recipe, every: Sequence[SyntheticClass], folder: Path, keypoints: bool, task: _Task) -> list[Json]:
@@ -145,42 +158,3 @@ def _categories(every: Sequence[SyntheticClass], names: frozenset[str], keypoint
         {"id": category, "name": one.name, "supercategory": "A" if one.name in names else "B", **named}
         for category, one in enumerate(every, 1)
     ]
-
-
-def _in_processes(
-    function: Callable[[_Task], list[Json]], tasks: Sequence[_Task], workers: int
-) -> Generator[list[Json]]:
-    """The function of each task, in order."""
-    if workers == 1:
-        yield from map(function, tasks)
-        return
-    # Fresh processes: a fork of one that has threads may hang, and one of a process with TensorFlow does.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))  # starts no process of its own yet
-    try:
-        with _children_ignore_interrupts():
-            results = pool.map(function, tasks, chunksize=CHUNK)
-        yield from results
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _children_ignore_interrupts() -> Iterator[None]:
-    """Makes processes that start in this block ignore Ctrl-C, which a terminal sends to all of them.
-
-    One that comes meanwhile waits, or a process would be left half started.
-    """
-    is_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    if not is_main or not hasattr(signal, "pthread_sigmask"):  # as on Windows
-        yield
-        return
-    waiting: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))  # other threads may receive it
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which children inherit, as they do no handler
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if waiting:
-        raise KeyboardInterrupt

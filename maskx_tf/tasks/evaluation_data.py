@@ -30,7 +30,7 @@ class EvaluationData(NamedTuple):
     Attributes:
         dataset: its records, with every mask.
         truth: the same as COCO's mapping.
-        examples: its images.
+        examples: its images, without the instances, which an evaluation does not read there.
         sources: the data sets.
     """
 
@@ -43,7 +43,8 @@ class EvaluationData(NamedTuple):
 def open_data(data: DataConfig, class_names: Sequence[str] = (), progress: Progress = SILENT) -> EvaluationData:
     """Opens `data.val`; see `data.opening.validation_set`."""
     dataset = opening.validation_set(data, class_names, progress.say)
-    return EvaluationData(dataset, coco_write.as_coco(dataset), examples.from_dataset(dataset, cache_mib=0), data.val)
+    bare = dataset._replace(images=tuple(image._replace(instances=()) for image in dataset.images), keypoints=None)
+    return EvaluationData(dataset, coco_write.as_coco(dataset), examples.from_dataset(bare, cache_mib=0), data.val)
 
 
 def check_keypoints(dataset: Dataset, config: Config) -> None:

@@ -14,8 +14,7 @@ from PIL import Image
 from maskx_tf import visualize
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, area_of, for_learning, loaded
-from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.images import load_pixels
+from maskx_tf.data.images import load_pixels, naming
 from maskx_tf.errors import BadInput
 from maskx_tf.files import new_file
 from maskx_tf.masks.crops import crop_mask
@@ -65,10 +64,8 @@ def contact_sheet(
 
 def picture(record: ImageRecord, dataset: Dataset, a_names: Set[str], cell: int) -> NDArray[np.uint8]:
     """One image, drawn in the size in which it is shown, so that its lines and letters can be seen."""
-    try:
+    with naming(record, dataset.name):
         pixels = load_pixels(record)
-    except Unfit as problem:
-        raise BadInput(f"{dataset.name}: image {record.id}: {problem}") from None
     instances = sorted(record.instances, key=lambda one: -area_of(one.box))
     masks = np.zeros([len(instances), MASK_SIDE, MASK_SIDE], np.float32)
     for index, one in enumerate(instances):

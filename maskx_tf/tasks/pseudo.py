@@ -13,11 +13,9 @@ from maskx_tf import files
 from maskx_tf.data import splits
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.formats import coco_write, readers
-from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.images import load_pixels
+from maskx_tf.data.images import load_pixels, naming
 from maskx_tf.data.problems import Report, refuse
 from maskx_tf.data.threads import in_threads
-from maskx_tf.errors import BadInput
 from maskx_tf.masks import grabcut
 from maskx_tf.masks.rle import encode_crop
 from maskx_tf.tasks.progress import SILENT, Progress
@@ -85,10 +83,8 @@ def fill(dataset: Dataset, maker: Maker, least: float = 0.0, advance: Callable[[
 
     def one_image(image: ImageRecord, report: Report) -> ImageRecord:
         del report
-        try:
+        with naming(image, dataset.name):
             return fill_image(image, maker, least)
-        except Unfit as problem:
-            raise BadInput(f"{image.file!s}: image {image.id} of {dataset.name}: {problem}") from None
 
     found: Iterable[ImageRecord]
     if maker.in_threads:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from maskx_tf.checkpoints import folder
 from maskx_tf.config import DataConfig
 from maskx_tf.data.formats import coco_write
-from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.images import load_pixels
+from maskx_tf.data.images import load_pixels, naming
 from maskx_tf.data.opening import validation_set
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import store
@@ -136,10 +135,8 @@ def _gallery(evaluation: Path, figures: JsonView, options: GalleryOptions) -> tu
     records = {entry["id"]: record for entry, record in zip(truth["images"], dataset.images, strict=True)}
 
     def pixels(image_id: int) -> NDArray[np.uint8]:
-        try:
+        with naming(records[image_id], dataset.name):
             return load_pixels(records[image_id])
-        except Unfit as problem:
-            raise BadInput(f"{dataset.name}: image {image_id}: {problem}") from None
 
     def results() -> Iterator[tuple[int, list[Json]]]:
         return store.images(evaluation / store.DETECTIONS)

@@ -155,7 +155,7 @@ def test_show_of_what_cannot_be_shown(where: list[str], capsys: pytest.CaptureFi
     )
     Path("images/a.jpg").unlink()
     assert refused(capsys, "show", *where, "--out", "a.png") == (
-        "instances.json: image 1: expected an image, found no such file"
+        "images/a.jpg: image 1 of instances.json: expected an image, found no such file"
     )
     assert sorted(os.listdir()) == ["images", "instances.json"]
 

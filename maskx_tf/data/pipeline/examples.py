@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from maskx_tf.data import keypoints
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance, for_learning, loaded
-from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.images import load_pixels
+from maskx_tf.data.images import load_pixels, naming
 from maskx_tf.data.pipeline.sample import Sample, as_sample
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.crops import crop_mask
@@ -90,11 +89,8 @@ def pixels(dataset: Dataset, place: int) -> NDArray[np.uint8]:
         BadInput: it is missing, broken or of another size than recorded.
     """
     record = dataset.images[place]
-    try:
+    with naming(record, dataset.name):
         return load_pixels(record)
-    except Unfit as problem:
-        file = "" if isinstance(record.file, bytes) else f"{record.file}: "
-        raise BadInput(f"{file}image {record.id} of {dataset.name}: {problem}") from None
 
 
 def instance_arrays(dataset: Dataset, place: int, points: Sequence[Field]) -> InstanceArrays:

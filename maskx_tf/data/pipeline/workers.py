@@ -8,9 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from maskx_tf.errors import BadInput
@@ -58,7 +59,8 @@ def in_processes(
     count, stop = context.Value("q"), context.Event()
     pool = ProcessPoolExecutor(workers, context, _enter, (count, stop, prepare))
     try:
-        futures = [pool.submit(_run, function, task) for task in tasks]
+        with _interrupts_held():
+            futures = [pool.submit(_run, function, task) for task in tasks]
         waiting, seen = set(futures), 0
         while waiting:
             done, waiting = wait(waiting, POLL, FIRST_EXCEPTION)
@@ -75,8 +77,17 @@ def in_processes(
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Makes Ctrl-C wait for the end of the block. Processes that start in it never see it: the parent stops them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _enter(count: Any, stop: Any, prepare: Callable[[], None]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees the interrupt, and stops everyone
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow would take the whole memory of every device
     _shared["count"], _shared["stop"] = count, stop
     prepare()
