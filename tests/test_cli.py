@@ -93,7 +93,7 @@ def test_light_commands_do_not_import_tensorflow(arguments: list[str], recipe: s
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
-def test_config_prints_what_a_recipe_comes_to(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_prints_the_resolved_recipe(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["config", recipe, "train.batch=4", "model.input.canvas=[512, 512]"]) == 0
     expected = load(recipe, ["train.batch=4", "model.input.canvas=[512, 512]"])
     text = capsys.readouterr().out

@@ -93,7 +93,7 @@ def test_an_error_of_the_caller_stays_what_it_is(tmp_path: Path) -> None:
     assert disk.names_in(tmp_path) == []
 
 
-def test_what_tensorflow_says_of_a_full_disk_is_understood(tmp_path: Path) -> None:
+def test_tensorflows_error_for_a_full_disk_is_recognised(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     def write() -> None:
@@ -117,7 +117,7 @@ def test_a_message_names_what_the_user_named(tmp_path: Path) -> None:
     assert (str(again), again.why) == (str(caught.value), "Not a directory")
 
 
-def test_a_folder_takes_the_place_of_nothing_but_what_it_may(tmp_path: Path) -> None:
+def test_a_folder_replaces_only_what_it_may(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis").write_text(OLD)
     (tmp_path / "file").write_text(OLD)

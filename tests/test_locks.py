@@ -58,7 +58,7 @@ def test_a_removed_lock_file_is_locked_again(tmp_path: Path, monkeypatch: pytest
             pass
 
 
-def test_where_a_disk_has_no_locks_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_on_the_disk_there_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(file: Any, flags: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

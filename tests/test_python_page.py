@@ -61,7 +61,7 @@ def test_page_runs(after: tuple[Path, dict[str, Any]]) -> None:
     assert len(names["predictions"]) == len(list((folder / "photos").iterdir())) + 2
 
 
-def test_an_image_is_found_alike_whatever_holds_it(after: tuple[Path, dict[str, Any]]) -> None:
+def test_paths_images_and_arrays_give_equal_predictions(after: tuple[Path, dict[str, Any]]) -> None:
     folder, names = after
     path, pixels = folder / "photo.png", names["pixels"]
     with Image.open(path) as opened:

@@ -82,7 +82,7 @@ def test_a_folder_with_a_table_can_be_moved(tmp_path: Path) -> None:
     assert refused(io.load, moved) == f"{moved}/embedding.npy: expected the numbers of table in weights.npz"
 
 
-def test_what_training_started_from_is_not_needed_again(tmp_path: Path) -> None:
+def test_a_saved_model_does_not_need_its_initial_weights(tmp_path: Path) -> None:
     model, config = small.model("faster_rcnn")
     start = config.model.backbone.model_copy(update={"weights": "gone.h5"})
     config = config.model_copy(update={"model": config.model.model_copy(update={"backbone": start})})

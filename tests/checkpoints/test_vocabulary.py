@@ -113,7 +113,7 @@ def test_transfer_gives_new_classes_masks_at_once(models: dict[str, Model]) -> N
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_a_copy_says_what_its_model_says(name: str, models: dict[str, Model]) -> None:
+def test_a_copied_class_has_the_scores_of_its_source(name: str, models: dict[str, Model]) -> None:
     before = get(models, name)
     after = vocabulary.add(*before, ["yak"], vocabulary.like(*before, "dog", 1))
     assert_same(of_class(after, "yak"), of_class(before, "dog"))

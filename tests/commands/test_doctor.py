@@ -26,7 +26,7 @@ def _requires(monkeypatch: pytest.MonkeyPatch, *requirements: str) -> None:
     monkeypatch.setattr(machine.metadata, "requires", lambda _: list(requirements))
 
 
-def test_all_is_in_place(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_complete_installation_has_no_problems(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor"]) == 0
     text = capsys.readouterr().out
     for word in (
@@ -138,7 +138,7 @@ def test_tensorflow_that_does_not_start(
     assert f"Nothing works before this is done:\n- {report['needed'][0]}" in doctor.describe(report)
 
 
-def test_what_is_optional_changes_no_exit_code(
+def test_a_missing_optional_package_changes_no_exit_code(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _requires(monkeypatch, "pytest", 'no-such-package>=2; extra == "litert"')

@@ -161,7 +161,7 @@ def test_an_ensemble_of_a_model_with_itself_finds_what_the_model_finds(here, cap
 
 
 @pytest.mark.slow
-def test_what_views_find_is_kept_apart(here, capsys) -> None:
+def test_results_with_views_are_stored_separately(here, capsys) -> None:
     save_model()
     plain, _ = found(capsys)
     views, _ = found(capsys, "--scales", "64,96")

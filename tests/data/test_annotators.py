@@ -235,7 +235,7 @@ def test_names_that_mean_something_in_an_address_come_back(name: str, tmp_path: 
     assert [one.file for one in found.images] == [tmp_path / "photos" / name]
 
 
-def test_an_address_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_address_is_one_line(tmp_path: Path) -> None:
     source = samples.label_studio(tmp_path)
     tasks = json.loads(source.annotations.read_text())
     tasks[0]["data"]["image"] = "http://[abc/x.png"

@@ -232,7 +232,7 @@ def test_masks_that_are_kept_apart_do_not_hide_that_training_has_none(tmp_path: 
     assert kinds(source, "oracle") == {}
 
 
-def test_counts_go_on_when_examples_are_enough(tmp_path: Path) -> None:
+def test_problems_are_counted_after_the_last_example(tmp_path: Path) -> None:
     source = samples.coco(tmp_path)
     data = coco_data()
     data["annotations"] = [{"id": i} for i in range(3 * EXAMPLES)]

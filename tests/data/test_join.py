@@ -70,7 +70,7 @@ def test_the_file_of_names(tmp_path: Path) -> None:
         read_names(tmp_path / "none.yaml")
 
 
-def test_a_policy_speaks_of_the_new_names(tmp_path: Path) -> None:
+def test_a_policy_uses_the_new_names(tmp_path: Path) -> None:
     sources = [samples.coco(tmp_path / "a"), samples.masks(tmp_path / "b")]
     joined = for_training(sources, ("hound",), {"dog": "hound", "traffic light": None})
     assert joined.class_names == ("hound",)

@@ -243,7 +243,7 @@ def test_images_with_few_keypoints_are_left_out(tmp_path: Path) -> None:
         kept(5)
 
 
-def test_coco_itself(tmp_path: Path) -> None:
+def test_keypoints_of_coco(tmp_path: Path) -> None:
     """Names and skeleton of COCO's persons; its pairs are those of left and right."""
     places = {name: place for place, name in enumerate(COCO_KEYPOINTS, 1)}
     lines = [[places[first], places[second]] for first, second in COCO_SKELETON]

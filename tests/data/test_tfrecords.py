@@ -176,7 +176,7 @@ def test_missing_or_short_shard_is_found_at_once(copy: Path, damage: str) -> Non
         ({"class_names": [""]}, "class_names: expected text"),
     ],
 )
-def test_index_that_is_none_is_refused(copy: Path, change: dict[str, Any], words: str) -> None:
+def test_invalid_index_is_refused(copy: Path, change: dict[str, Any], words: str) -> None:
     path = copy / "index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadInput, match=f"^{path}: {words}"):

@@ -192,7 +192,7 @@ train: {rate: 0.1}
 """
 
 
-def test_what_is_right_is_let_through(project: Path) -> None:
+def test_a_correct_page_has_no_problems(project: Path) -> None:
     (project / "README.md").write_text(RIGHT, encoding="utf-8")
     assert problems(project / "README.md", project) == []
 
@@ -250,7 +250,7 @@ def test_notebooks_are_read(project: Path) -> None:
         ("```yaml\ntrain:\n  rat: 1\n```", "there is no setting train.rat"),
     ],
 )
-def test_what_is_stale_is_found(text: str, problem: str, project: Path) -> None:
+def test_a_stale_page_has_a_problem(text: str, problem: str, project: Path) -> None:
     (project / "README.md").write_text(f"# Title\n{text}\n", encoding="utf-8")
     (found,) = problems(project / "README.md", project)
     assert found.startswith("README.md:")

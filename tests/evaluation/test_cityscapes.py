@@ -149,7 +149,7 @@ def test_cityscapes_detections_that_count_neither_way(
     assert car_precision(canvas(car=OBJECT, under=under), HIT)[0] == 1.0
 
 
-def test_cityscapes_detection_of_a_small_object_vanishes() -> None:
+def test_cityscapes_detection_of_a_small_object_is_ignored() -> None:
     ids = canvas(car=OBJECT, small=(26001, (30, 20, 39, 31)))
     assert car_precision(ids, HIT, detection((30, 20, 39, 31), 0.95)) == [1.0, 1.0]
     # It is no object to find, either.

@@ -86,7 +86,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         store.write_results(tmp_path / "a.jsonl", tmp_path / "file" / "results.json")
 
 
-def test_a_broken_line_is_where_it_goes_on(tmp_path: Path) -> None:
+def test_an_evaluation_continues_from_a_broken_line(tmp_path: Path) -> None:
     path = tmp_path / "detections.jsonl"
     write(path)
     lines = path.read_bytes().splitlines(keepends=True)

@@ -105,7 +105,7 @@ def test_a_batch_equals_single_images() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_other_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = written()
     photo = next((folder() / "onnx-photos").iterdir())
     answer = ImagePredictor(*model())(read_image(photo))

@@ -96,7 +96,7 @@ def test_a_batch_equals_single_requests() -> None:
         assert_same_detections(detections(together, index), alone, tolerance=1.01 / 255)
 
 
-def test_a_bad_image_harms_nobody() -> None:
+def test_a_bad_image_does_not_affect_others() -> None:
     ask = signatures()["serving_default"]
     outputs = ask(image_bytes=tf.constant([FILES[1], b"", FILES[1][:200], FILES[0]]))
     assert outputs["num_detections"].numpy().tolist()[1:3] == [0, 0]

@@ -61,7 +61,7 @@ def test_half_a_cell_is_enough() -> None:
     np.testing.assert_array_equal(mask_crops.crop_mask(mask, (0, 0, 4, 4), 4, 4, 1), [[False]])
 
 
-def test_whole_pixels_come_back_as_they_are() -> None:
+def test_whole_pixels_come_back_unchanged() -> None:
     mask = np.random.default_rng(1).random((20, 24)) < 0.5
     np.testing.assert_array_equal(mask_crops.crop_mask(mask, (3, 5, 15, 17), 20, 24, 12), mask[5:17, 3:15])
 

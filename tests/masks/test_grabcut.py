@@ -57,14 +57,14 @@ def test_the_answer_is_the_same_each_time() -> None:
         ([119, 89, 121, 91], (1, 1)),
     ],
 )
-def test_boxes_that_leave_nothing_to_cut(box, shape) -> None:
+def test_boxes_without_surroundings_or_pixels_are_filled(box, shape) -> None:
     crop = grabcut.segment(scene()[0], [box])[0]
     assert crop.pixels.shape == shape
     assert crop.pixels.all()
     assert whole(crop, 90, 120).shape == (90, 120)
 
 
-def test_a_speck_is_no_answer() -> None:
+def test_a_speck_is_replaced_by_the_filled_box() -> None:
     image = np.full([100, 100, 3], 120, np.uint8)
     image[48:53, 48:53] = (250, 20, 20)
     near, far = grabcut.segment(image, [[46, 46, 55, 55], [20, 20, 80, 80]])
@@ -100,7 +100,7 @@ def test_a_predicted_mask_gets_the_outline_of_the_object() -> None:
     np.testing.assert_array_equal(whole(grabcut.refine(image, DISC_BOX, mask), *disc.shape), after)
 
 
-def test_what_is_certain_stays() -> None:
+def test_certain_pixels_do_not_change() -> None:
     """A sure pixel keeps its side whatever its colour; at the sides of the box masks fade, and nothing is sure."""
     image, disc = scene()
     mask = np.full([12, 12], 0.5)

@@ -58,7 +58,7 @@ def test_boxes_of_instances_with_a_mask_teach_nothing(model: RCNN) -> None:
     assert float(losses["loss_mask"].count) > 0
 
 
-def test_an_image_without_instances_teaches_nothing(model: RCNN) -> None:
+def test_an_image_without_instances_has_no_loss_and_no_gradient(model: RCNN) -> None:
     empty = truth()._replace(valid=tf.zeros([2, 3], tf.bool))
     names = ("loss_mask", "loss_mask_projection", "loss_mask_pairwise")
     losses = model.losses_of(*loss_inputs(empty))

@@ -256,7 +256,7 @@ def test_weights_that_cannot_be_had(monkeypatch, weights: str, error: Exception,
 
 
 @pytest.mark.usefixtures("quick_mobilenet")
-def test_a_mistake_of_ours_is_no_bad_input(monkeypatch) -> None:
+def test_a_bug_is_not_bad_input(monkeypatch) -> None:
     monkeypatch.setattr(Application, "load_imagenet", None)
     with pytest.raises(TypeError):
         build(small.config(backbone={"name": "mobilenet_v2", "weights": "imagenet"}))

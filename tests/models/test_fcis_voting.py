@@ -161,5 +161,5 @@ def test_a_detection_for_which_nobody_votes_is_dropped() -> None:
     assert found.valid.numpy().sum() == 1
 
 
-def test_half_is_where_the_threshold_was() -> None:
+def test_with_half_moves_the_threshold_to_half() -> None:
     np.testing.assert_allclose(with_half(tf.constant([0.0, 0.4, 1.0]), 0.4), [1 / 6, 0.5, 1.0], atol=1e-6)

@@ -93,7 +93,7 @@ def test_pairs_tie_all_cells_together() -> None:
     assert min(math.hypot(*step) for step in steps) == 2
 
 
-def test_what_is_beyond_the_image_is_alike_to_nothing() -> None:
+def test_cells_beyond_the_image_have_no_similarity() -> None:
     """NaN there changes nothing, though all of the padding has one colour."""
     spoilt = np.where(SEEN[..., None], PIXELS, np.nan)
     similar = colour.colour_similarity(tf.constant(spoilt), tf.constant(SEEN))

@@ -94,7 +94,7 @@ def test_decoding_of_boxes_beyond_the_canvas_is_bounded() -> None:
     np.testing.assert_allclose(found[0, 0, 0], [-1e6 + 2.5 / SIDE * 2e6, 4.5 / SIDE * 40], rtol=0.05)
 
 
-def test_decoding_finds_targets_again() -> None:
+def test_decoding_inverts_targets() -> None:
     """To less than a cell: where the cell lies at the border, the peak lies at the border."""
     box = np.float32([[[8, 16, 8 + 3 * SIDE, 16 + 5 * SIDE]]])
     marked = np.random.default_rng(2).random((1, 1, 20, 3)) * [3 * SIDE, 5 * SIDE, 0] + [8, 16, 2]

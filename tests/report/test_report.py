@@ -104,7 +104,7 @@ def test_the_report_of_a_run_and_an_evaluation(here: Path, capsys: pytest.Captur
     assert {"badge A", "badge B"} == set(badges)
 
 
-def test_two_evaluations_of_one_model_are_told_apart(here: Path) -> None:
+def test_two_evaluations_of_one_model_have_different_names(here: Path) -> None:
     shutil.copytree("eval", "again")
     assert run(["report", "eval", "again", "run", "--out", "report.html", "--pictures", "0"]) == 0
     told = " ".join(Page(Path("report.html").read_text()).words)

@@ -83,7 +83,7 @@ def test_trace_ids(lines, header, known) -> None:
     assert ("trace_id" in lines[0]) == known
 
 
-def test_what_a_client_chose_is_one_short_line(lines) -> None:
+def test_names_from_clients_are_quoted_in_one_short_line(lines) -> None:
     access.Record("rest", "client", "G" * 10_000, '/\n"\x1b[31m' + "x" * 10_000, None).write(200)
     assert len(json.dumps(lines[0])) < 1000
     assert lines[0]["path"].startswith('/\n"\x1b[31m')

@@ -133,7 +133,7 @@ def test_too_much_is_refused(batcher_of) -> None:
     assert [answer(one)[0] for one in tasks] == [0, 2, 4, 6]
 
 
-def test_a_bad_request_harms_nobody(batcher_of) -> None:
+def test_a_bad_request_does_not_affect_others(batcher_of) -> None:
     batcher, model, _ = batcher_of(max_batch_size=3, together=True)
     occupied(batcher, model)
     tasks = [task(1), task(-1), task(2)]
@@ -145,7 +145,7 @@ def test_a_bad_request_harms_nobody(batcher_of) -> None:
         answer(tasks[1])
 
 
-def test_nobody_works_for_who_has_gone(batcher_of) -> None:
+def test_tasks_of_disconnected_clients_are_not_run(batcher_of) -> None:
     batcher, model, _ = batcher_of()
     occupied(batcher, model)
     late, gone, here = task(1, deadline=time.monotonic() - 1), task(2), task(3)
@@ -172,7 +172,7 @@ def test_an_idle_thread_holds_nothing(batcher_of) -> None:
     assert [reference() for reference in held] == [None, None]
 
 
-def test_closing_finishes_what_was_taken(batcher_of) -> None:
+def test_closing_finishes_accepted_tasks(batcher_of) -> None:
     batcher, _, _ = batcher_of(max_batch_size=8, batch_timeout_micros=60_000_000, together=True)
     one = task(1)
     batcher.submit("key", one)

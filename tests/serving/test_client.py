@@ -269,7 +269,7 @@ def test_command_without_an_answer(served, capsys, tmp_path) -> None:
         ("https://127.0.0.1:8501", "the certificates to trust are none in PEM"),
     ],
 )
-def test_addresses_that_are_none(capsys, tmp_path, address, said) -> None:
+def test_invalid_addresses(capsys, tmp_path, address, said) -> None:
     (tmp_path / "1.png").write_bytes(FILE)
     code, _, err = ask(capsys, address, tmp_path / "1.png", "--roots", tmp_path / "1.png")
     assert (code, err.count("\n"), said in err) == (2, 1, True)

@@ -104,7 +104,7 @@ POST = b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
         (POST.replace(b"/1.1", b"/1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
     ],
 )
-def test_nothing_is_smuggled(place, head, status) -> None:
+def test_ambiguous_lengths_are_refused(place, head, status) -> None:
     received = talk(place, head + SMUGGLED)
     assert received.startswith(b"HTTP/1.1 " + status)
     assert received.count(b"HTTP/1.1") == 1
@@ -156,7 +156,7 @@ def test_all_errors_are_json(place, method, path, status) -> None:
     assert json.loads(content)["error"]
 
 
-def test_what_is_no_http_gets_json(place) -> None:
+def test_invalid_http_gets_an_error_in_json(place) -> None:
     for data in (b"\r\n\r\nhello\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", HEALTH * 4000):
         received = talk(place, data)
         assert received.startswith(b"HTTP/1.1 400")
@@ -188,7 +188,7 @@ def test_hosts(host, known) -> None:
     assert is_known(host, {"localhost", "models.example"}) == known
 
 
-def test_a_rebound_name_reads_nothing(place) -> None:
+def test_a_rebound_name_is_refused(place) -> None:
     for path in ("/", "/healthz", "/labels.json", "/metrics", "/v1/models/toy"):
         status, _, content = ask(place, "GET", path, None, Host="evil.example")
         assert status == 403

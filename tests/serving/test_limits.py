@@ -70,7 +70,7 @@ def test_a_request_runs_in_slices(service) -> None:
     assert len(rows) == 3
 
 
-def test_a_request_that_fails_takes_its_slices_back(service) -> None:
+def test_a_failed_request_withdraws_its_slices(service) -> None:
     one, rows = service
     with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
         one.predict("grpc", ("toy", None), "", x(*[20_000.0] * 10), (), seconds=0.1)

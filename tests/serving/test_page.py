@@ -163,7 +163,7 @@ def test_a_photograph_is_dropped(page) -> None:
     assert page.run("document.getElementById('status').dataset.kind") == "info"
 
 
-def test_what_is_no_photograph_is_said(page) -> None:
+def test_a_file_that_is_no_photograph_is_reported(page) -> None:
     drop(page, b"hello", "broken.png", "image/png")
     page.wait("document.getElementById('status').dataset.kind === 'error'")
     assert page.run("document.getElementById('status').textContent").startswith("not_an_image: expected a JPEG or PNG")

@@ -93,7 +93,7 @@ def test_a_stock_client(stubs) -> None:
     np.testing.assert_allclose(tf.make_ndarray(answer["detection_boxes"]), outputs["detection_boxes"][:1], atol=1e-4)
 
 
-def test_what_the_model_says_of_itself(stubs, place) -> None:
+def test_metadata_of_the_model(stubs, place) -> None:
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     asked.model_spec.name = "pets"
     packed = stubs[0].GetModelMetadata(asked).metadata["signature_def"]
@@ -295,7 +295,7 @@ def test_a_signal_under_load_loses_nothing_that_was_accepted(tmp_path, number) -
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_requests_that_take_longer_than_the_grace_are_told_so(tmp_path, caplog) -> None:
+def test_requests_that_take_longer_than_the_grace_get_an_error(tmp_path, caplog) -> None:
     write_toy(tmp_path / "toy", 1)
     server = Server(tmp_path / "toy", "toy", Options(**QUICK, grace=0.1))
     url = f"http://127.0.0.1:{server.rest_port}"
@@ -308,7 +308,7 @@ def test_requests_that_take_longer_than_the_grace_are_told_so(tmp_path, caplog) 
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_requests_while_the_server_stops_are_told_so(tmp_path) -> None:
+def test_requests_while_the_server_stops_get_an_error(tmp_path) -> None:
     """Requests that were accepted are answered; others get 503 and JSON over connections old and new, and no reset."""
     write_toy(tmp_path / "toy", 1)
     server = Server(tmp_path / "toy", "toy", Options(**QUICK))
@@ -426,7 +426,7 @@ def test_encryption(tmp_path) -> None:
             client.states()
 
 
-def test_a_connection_that_says_nothing_keeps_nobody_waiting(tmp_path) -> None:
+def test_a_silent_connection_does_not_block_others(tmp_path) -> None:
     import socket
 
     write_toy(tmp_path / "toy", 1)

@@ -76,7 +76,7 @@ def test_uvicorn_has_what_we_override() -> None:
         assert f"self.{name}" in own
 
 
-def test_slow_connections_stop_nobody(place) -> None:
+def test_slow_connections_do_not_block_others(place) -> None:
     silent = [socket.create_connection(address(place)) for _ in range(130)]
     try:
         for one in silent:
@@ -126,7 +126,7 @@ def test_a_client_that_does_not_read_is_cut_off(folder, monkeypatch) -> None:
         wait(lambda: "maskx_held_bytes 0.0" in figures(place))
 
 
-def test_a_client_that_disconnects_is_not_worked_for(place) -> None:
+def test_requests_of_a_disconnected_client_are_not_run(place) -> None:
     slow, before = json.dumps({"instances": [[30_000]] * 20}).encode(), batches(place)
     with socket.create_connection(address(place)) as one:
         one.sendall(post(slow))

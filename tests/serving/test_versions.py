@@ -132,7 +132,7 @@ def test_a_version_is_loaded_when_it_is_complete(served, monkeypatch) -> None:
     assert ask(service) == (2, 2.0)
 
 
-def test_a_clock_that_is_wrong_keeps_no_version_away(served, monkeypatch) -> None:
+def test_a_wrong_clock_does_not_delay_a_version(served, monkeypatch) -> None:
     folder, versions, service = served
     versions.settled = 5.0
     write_toy(folder, 2)
@@ -164,7 +164,7 @@ def test_a_version_that_changes_while_it_is_loaded_is_not_served(served, monkeyp
     assert (path / "more").exists()
 
 
-def test_the_best_of_what_is_there_is_served_first(tmp_path) -> None:
+def test_the_newest_version_that_loads_is_served_first(tmp_path) -> None:
     write_toy(tmp_path, 1)
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "saved_model.pb").write_bytes(b"no model")
@@ -176,7 +176,7 @@ def test_the_best_of_what_is_there_is_served_first(tmp_path) -> None:
         Versions(tmp_path, "toy", keep=1, settled=0.0).open()
 
 
-def test_a_link_to_nothing_is_no_reason_to_wait(served) -> None:
+def test_a_link_to_nothing_does_not_delay_a_version(served) -> None:
     folder, versions, service = served
     (write_toy(folder, 2) / "assets" / "notes.txt").symlink_to(folder / "none")
     versions.check()

@@ -89,13 +89,13 @@ def test_only_names_cells_groups_and_methods(tmp_path: Path) -> None:
         cells.cells_of(study, ["plain", "five"])
 
 
-def test_only_the_oracle_is_told_of_masks_of_b(tmp_path: Path) -> None:
+def test_only_the_oracle_opens_masks_of_b(tmp_path: Path) -> None:
     study, places = small.load(tmp_path), Places(tmp_path)
     policies = {cell.name: cells.cell_config(study, cell, places).data.masks for cell in cells.cells_of(study)}
     assert {name for name, policy in policies.items() if policy == "oracle"} == {"seed0/oracle", "seed1/oracle"}
 
 
-def test_what_sees_every_mask_or_none_learns_once_for_all_splits(tmp_path: Path) -> None:
+def test_methods_with_all_masks_or_none_learn_once_for_all_splits(tmp_path: Path) -> None:
     groups = [{"name": name, "masks": {"random": {"a": 17, "seed": 1}}, "detector": "all"} for name in ("one", "two")]
     groups = [{"name": "all", "masks": "all"}, groups[0], {**groups[1], "seed": 1}]
     without = {"name": "without", "recipe": small.settings()["methods"][0]["recipe"], "masks": "none"}

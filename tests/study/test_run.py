@@ -96,7 +96,7 @@ def test_bad_settings_are_found_before_anything_runs(tmp_path: Path, asked: list
     assert asked == []
 
 
-def test_a_folder_of_other_settings_goes(tmp_path: Path) -> None:
+def test_a_folder_with_other_settings_is_removed(tmp_path: Path) -> None:
     folder, said = tmp_path / "cells" / "one", []
     run.fresh(folder, "a", said.append)
     assert not folder.exists()
@@ -191,7 +191,7 @@ def test_parts_of_a_table_have_unit_size_where_t_would_scale_them(detector: Path
     np.testing.assert_allclose(np.square(table[:, 8:]).mean(axis=1), 1.0, rtol=1e-4)
 
 
-def test_a_constant_table_tells_no_class_and_a_random_one_has_the_detectors_size(detector: Path) -> None:
+def test_a_constant_table_has_equal_rows_and_a_random_one_the_detectors_size(detector: Path) -> None:
     constant = controls.make("constant", detector, 0, unit_rms=False)
     assert constant.shape == (6, 40)
     assert (constant == constant[0]).all()

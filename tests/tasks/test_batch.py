@@ -262,7 +262,7 @@ def test_every_image_is_one_row_in_the_order_of_the_plan(job: Path, photos: Path
         assert rle.area(entry["segmentation"]) == sum(np.arange(600) % 7 == 0) or entry["score"] < 0.9
 
 
-def test_a_score_that_an_export_does_not_reach_is_refused(tmp_path: Path, photos: Path) -> None:
+def test_a_score_below_the_threshold_of_an_export_is_refused(tmp_path: Path, photos: Path) -> None:
     """Its graph drops detections below its own threshold, whatever a job asks for."""
     export = tmp_path / "pets" / "1"
     (export / "assets").mkdir(parents=True)
@@ -412,7 +412,7 @@ def test_merge_needs_every_shard_of_this_plan(
 
 
 @pytest.mark.parametrize("part", ["3", "8/8", "-1/8", "a/b", "0/0"])
-def test_a_part_that_is_none(part: str, job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_part_is_refused(part: str, job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected I/N with I from 0 to N - 1" in refused(capsys, "batch", "run", job, f"--shard={part}")
 
 

@@ -174,7 +174,7 @@ def keeper(config: Config, run: Path | None, step: int, *, hooks: Hooks = NO_HOO
     )
 
 
-def test_figures_of_the_last_step_are_made_up_for(recipe: Path, tmp_path: Path) -> None:
+def test_missing_figures_of_the_last_step_are_computed(recipe: Path, tmp_path: Path) -> None:
     """A kill between the last evaluation and the summary."""
     made = keeper(small(recipe), tmp_path, 6, hooks=Hooks(evaluate=lambda model: ({"box/all/AP": 0.5}, None)))
     made.set_model(SimpleNamespace(optimizer=SimpleNamespace(use_ema=False)))
@@ -237,7 +237,7 @@ def test_run_in_the_way_is_one_line(
     assert (run / "config.yaml").read_bytes() == before
 
 
-def test_a_wish_to_stop_is_kept_until_the_workers_are_asked(recipe: Path) -> None:
+def test_a_request_to_stop_is_kept_until_the_workers_are_asked(recipe: Path) -> None:
     asked, ended = [], []
 
     def agreement(step: int, wish: bool) -> bool:

@@ -57,7 +57,7 @@ def test_a_checkpoint_that_fails_leaves_the_one_before(
     assert [state.step for state in states.all_of(tmp_path)] == [2]
 
 
-def test_a_checkpoint_is_on_the_disk_before_another_goes(
+def test_a_checkpoint_is_on_the_disk_before_another_is_removed(
     learner: tuple[RCNN, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync, rename, remove = os.fsync, os.replace, shutil.rmtree
@@ -88,7 +88,7 @@ def test_a_checkpoint_is_on_the_disk_before_another_goes(
     assert place < events.index(("sync", "checkpoints"), place) < events.index(("remove", "step-00000001"))
 
 
-def test_what_users_keep_next_to_checkpoints_is_left_alone(learner: tuple[RCNN, Config], tmp_path: Path) -> None:
+def test_other_folders_next_to_checkpoints_are_left_alone(learner: tuple[RCNN, Config], tmp_path: Path) -> None:
     first = states.save(tmp_path, *learner, 1, {})
     for name in ("step-00000001-backup", "step-00000009 (copy)", "step-9", "old-step-00000009"):
         shutil.copytree(first.path, first.path.with_name(name))

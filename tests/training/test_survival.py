@@ -22,7 +22,7 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_killed_run_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_killed_run_ends_with_equal_weights(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, runs.scenes(tmp_path / "data"))
     command = ["-m", "maskx_tf", "train", str(recipe), *SETTINGS, "--resume", "--out"]
     runs.finished(runs.python(*command, str(tmp_path / "whole")))
