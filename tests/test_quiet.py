@@ -116,6 +116,7 @@ def test_commands_import_tensorflow_in_silence(level: str, lines: str, place: Pa
         assert (NOTE in said) == (level == "0"), line
 
 
+@pytest.mark.slow  # differs from the one in its place only where another TensorFlow is installed
 def test_the_real_one_is_silent_too() -> None:
     found = run("-c", "from maskx_tf.quiet import import_tensorflow; import_tensorflow(); import tensorflow")
     assert (found.returncode, found.stderr) == (0, "")

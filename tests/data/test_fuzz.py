@@ -24,8 +24,8 @@ VALUES: list[Any] = [
     "NaN", "\ud800", "a\0b", "ü" * 300, "../x", "/", [], {}, [[[]]], [1] * 7, {"a": 1}, [float("nan")] * 4, [9**9] * 4,
 ]  # fmt: skip
 FUZZED = {**SAMPLES, "coco_keypoints": coco_keypoints}
-ROUNDS, SLOW_ROUNDS = 3, 150  # by default and in all, of each
-OTHER_ROUNDS = {"coco_keypoints": (7, 200)}
+ROUNDS, SLOW_ROUNDS = 2, 150  # by default and in all, of each
+OTHER_ROUNDS = {"coco_keypoints": (4, 200)}
 SECONDS = 60  # generous, for machines that have much else to do
 
 

@@ -38,12 +38,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def written(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten images in three shards, written by two processes."""
+    """Ten images in three shards."""
     folder = tmp_path_factory.mktemp("records") / "out"
     steps: list[int] = []
-    figures = tfrecords_write.write(
-        dataset, folder, per_shard=4, workers=2, started=steps.append, advance=lambda: steps.append(1)
-    )
+    figures = tfrecords_write.write(dataset, folder, per_shard=4, started=steps.append, advance=lambda: steps.append(1))
     assert steps == [10, *[1] * 10]
     instances = [one for image in dataset.images for one in image.instances]
     assert figures["images"] == 10
@@ -88,9 +86,10 @@ def test_shards_are_tfrecords_with_a_true_index(dataset: Dataset, written: Path)
     assert numbers == list(range(100, 110))
 
 
+@pytest.mark.slow  # each process imports TensorFlow
 def test_files_do_not_depend_on_processes(dataset: Dataset, written: Path, tmp_path: Path) -> None:
-    tfrecords_write.write(dataset, tmp_path / "alone", per_shard=4)
-    assert digests(tmp_path / "alone") == digests(written)
+    tfrecords_write.write(dataset, tmp_path / "two", per_shard=4, workers=2)
+    assert digests(tmp_path / "two") == digests(written)
 
 
 def test_masks_of_b_are_not_written(dataset: Dataset, tmp_path: Path) -> None:

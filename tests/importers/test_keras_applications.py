@@ -80,7 +80,8 @@ def write_legacy(model: keras.Model, path: Path) -> None:
                 group.create_dataset(f"{layer.name}/{weight.name}:0", data=weight.numpy())
 
 
-@pytest.mark.parametrize("form", ["new", "legacy"])
+# By default, test_resnet_becomes_ours reads the new form.
+@pytest.mark.parametrize("form", [pytest.param("new", marks=pytest.mark.slow), "legacy"])
 def test_mobilenet_with_its_classifier(form: str, names: Path, tmp_path: Path) -> None:
     source = network(keras.applications.MobileNetV2, top=True)
     path = tmp_path / ("a.weights.h5" if form == "new" else "a.h5")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -59,20 +60,24 @@ def tensors() -> Tensors:
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
+    """Written over a model whose weights are all 7."""
     path = tmp_path_factory.mktemp("oracle") / "weights.pth"
     extra = {"backbone.body.bn1.num_batches_tracked": np.array(3)}
-    return convert("torchvision", ImportRequest(write_torch(path, {**oracle.weights(), **extra}), SIZE))
+    write_torch(path, {**oracle.weights(), **extra})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RandomNormal", "VarianceScaling", "Zeros", "Ones"):
+            patch.setattr(getattr(keras.initializers, name), "__call__", keras.initializers.Constant(7.0).__call__)
+        return convert("torchvision", ImportRequest(path, SIZE))
 
 
 @oracle.needs_oracle
 def test_every_variable_is_set(imported: Imported) -> None:
-    start = named(build(imported.config.model))
     found = named(imported.model)
-    assert list(found) == list(start)
+    assert list(found) == list(named(build(imported.config.model)))
     for name, variable in found.items():
-        ours, before = variable.numpy(), start[name].numpy()
+        ours = variable.numpy()
         assert np.isfinite(ours).all(), name
-        assert not np.array_equal(ours, before) or not np.any(ours), name
+        assert (ours != 7).any(), name
     assert imported.meta["used"] == len(oracle.weights())
     assert imported.meta["fresh"] == []
     assert imported.meta["skipped"] == {
@@ -85,6 +90,7 @@ def test_every_variable_is_set(imported: Imported) -> None:
     }
 
 
+@pytest.mark.slow  # by default, tests/models/test_oracle_models.py asks the same of a model from the same importer
 @oracle.needs_oracle
 def test_detections_are_torchvisions(imported: Imported) -> None:
     stored = oracle.outputs()

@@ -98,6 +98,7 @@ def test_mirrored_view_of_the_mirrored_image(predictor, picture) -> None:
 def test_views_of_several_sizes_are_merged(predictor, picture) -> None:
     found = look(predictor, picture, [View(), View(1.25, flip=True)])
     assert len(found.boxes) == 10
+    assert not np.array_equal(found.scores, predictor(picture).scores)
     for number in (1, 2, 3):
         boxes = found.boxes[found.classes == number]
         low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])

@@ -154,11 +154,11 @@ def test_bytes_of_all_requests_together() -> None:
 def test_requests_beyond_the_bytes_that_are_held(tmp_path) -> None:
     write_toy(tmp_path / "toy", 1)
     limits = Limits(max_bytes=MEGABYTE, max_held_bytes=MEGABYTE)
-    slow = json.dumps({"instances": [[60_000]], "signature_name": ""}).encode() + b" " * (MEGABYTE // 2)
+    slow = json.dumps({"instances": [[20_000]], "signature_name": ""}).encode() + b" " * (MEGABYTE // 2)
     with running(tmp_path / "toy", "toy", limits=limits) as place, ThreadPoolExecutor(4) as pool:
         url = f"{place.rest}/v1/models/toy:predict"
         found = list(pool.map(lambda _: fetch(url, slow), range(4)))
-        assert {status for status, _ in found} <= {200, 429}
+        assert {status for status, _ in found} == {200, 429}
         assert fetch(url, slow)[0] == 200  # and nothing is held for good
         text = fetch(f"{place.rest}/metrics")[1]
         assert "maskx_held_bytes 0.0" in text

@@ -300,7 +300,7 @@ def test_requests_that_take_longer_than_the_grace_get_an_error(tmp_path, caplog)
     server = Server(tmp_path / "toy", "toy", Options(**QUICK, grace=0.1))
     url = f"http://127.0.0.1:{server.rest_port}"
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(fetch, f"{url}/v1/models/toy:predict", {"instances": [[4 * SLOW]]})
+        late = pool.submit(fetch, f"{url}/v1/models/toy:predict", {"instances": [[1.5 * SLOW]]})
         while "maskx_held_bytes 0.0" in fetch(f"{url}/metrics")[1]:
             time.sleep(0.01)
         server.stop()
