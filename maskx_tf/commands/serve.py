@@ -18,7 +18,7 @@ def serve(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of a model's versions, from maskx export saved-model.")
     ],
-    name: Annotated[str | None, typer.Option(help="Of the model; else the name of the folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="Model name; default: the folder's name.")] = None,
     host: Annotated[str, typer.Option(help="Address; 0.0.0.0 for the whole network.")] = "127.0.0.1",
     grpc_port: Port = 8500,
     rest_port: Port = 8501,
@@ -27,13 +27,19 @@ def serve(
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions to serve, the newest ones.")] = 1,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks for new versions.")] = 2.0,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, max=2000, help="Of a message.")] = 32.0,
-    max_images: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
-    held_megabytes: Annotated[float, typer.Option(min=0.001, help="Of all requests in the server.")] = 256.0,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, max=2000, help="Largest message.")] = 32.0,
+    max_images: Annotated[int, typer.Option(min=1, help="Most images in a request.")] = 64,
+    held_megabytes: Annotated[
+        float, typer.Option(min=0.001, help="Limit for requests and unread answers in all.")
+    ] = 256.0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer over HTTP.")] = 60.0,
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds to answer when it is stopped.")] = 30.0,
-    allow_host: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this server, for browsers.")] = None,
-    allow_origin: Annotated[list[str] | None, typer.Option(metavar="URL", help="Pages elsewhere that may ask.")] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server, for browsers.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Origin of a site whose pages may ask.")
+    ] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
     certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file, to encrypt both ports.")] = None,
 ) -> None:

@@ -63,12 +63,14 @@ def _installed(monkeypatch: pytest.MonkeyPatch, editable: bool) -> None:
 
 def test_what_is_missing_or_does_not_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _installed(monkeypatch, editable=True)
-    _requires(monkeypatch, "pytest<1,>=0.5", 'no-such-package>=2; extra == "litert"', "types-none; extra == 'dev'")
+    litert, docs = 'no-such-package>=2; extra == "litert"', 'pytest[dev]>=1.0; extra == "docs"'
+    _requires(monkeypatch, "pytest<1,>=0.5", litert, "types-none; extra == 'dev'", docs)
     assert cli.run(["doctor"]) == 2
     text, error = capsys.readouterr()
     assert error.startswith("maskx: error: this machine is not ready: install what the package needs: in the clone, ")
     assert f"pytest                  {pytest.__version__:14}<1,>=0.5  <- does not fit" in text
     assert "no-such-package         -             >=2  <- missing" in text
+    assert f"extra docs:\n  pytest                  {pytest.__version__:14}>=1.0\n" in text
     command = "in the clone, pip install -c constraints.txt -e '.[litert]'"
     assert f"- for extra litert (running LiteRT models): {command}" in text
     assert "- for extra dev " in text
@@ -78,12 +80,14 @@ def test_advice_for_a_wheel_needs_no_clone(capsys: pytest.CaptureFixture[str], m
     _installed(monkeypatch, editable=False)
     litert = "no-such-package>=2", "none-either<3,>=1", "pytest"
     extras = (f"{name}; extra == 'litert'" for name in litert)
-    _requires(monkeypatch, "pytest<1,>=0.5", "missing-too", *extras, "types-none; extra == 'dev'")
+    _requires(
+        monkeypatch, "pytest<1,>=0.5", "missing-too", *extras, "types-none; extra == 'dev'", "none; extra == 'docs'"
+    )
     assert cli.run(["doctor"]) == 2
     text = capsys.readouterr().out
     assert "- install what the package needs: pip install 'pytest<1,>=0.5' 'missing-too'" in text
     assert "for extra litert (running LiteRT models): pip install 'no-such-package>=2' 'none-either<3,>=1'" in text
-    assert not any(word in text for word in ("clone", "constraints", "extra dev"))
+    assert not any(word in text for word in ("clone", "constraints", "extra dev", "extra docs"))
 
 
 def test_modules_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

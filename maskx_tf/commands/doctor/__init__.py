@@ -121,6 +121,7 @@ def _advice(report: Json) -> list[str]:
 EXTRAS = {
     "batch": "jobs of many images, and labelling",
     "dev": "tests and linters",
+    "docs": "the documentation as a site",
     "eval": "the faster evaluator",
     "grabcut": "the GrabCut baselines",
     "litert": "running LiteRT models",

@@ -18,6 +18,7 @@ from pathlib import Path
 import maskx_tf
 from maskx_tf.files import Json
 
+CONTRIBUTORS = ("dev", "docs")  # the extras that need a clone
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # TensorFlow is imported in another process: on a processor that it was not built for it dies, and so would we.
@@ -88,10 +89,10 @@ def _packages(editable: bool) -> list[Json]:
         return []
     found = []
     for requirement in requirements:
-        match = re.match(r"([\w.-]+)\s*([^;]*)(?:;.*extra == ['\"](\w+)['\"])?", requirement)
+        match = re.match(r"([\w.-]+)(?:\[.*?\])?\s*([^;]*)(?:;.*extra == ['\"](\w+)['\"])?", requirement)
         assert match, requirement
         name, wanted, extra = match.group(1), match.group(2).strip(), match.group(3)
-        if extra == "dev" and not editable:
+        if extra in CONTRIBUTORS and not editable:
             continue
         try:
             installed = metadata.version(name)
