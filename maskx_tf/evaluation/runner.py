@@ -65,7 +65,7 @@ def run(
         store: the store that receives the detections.
         class_names: the class names of the model.
         boxes: the model's own, or those of the truth with their true classes, which leaves the masks to judge.
-        paste: the mode of `ops.paste`.
+        paste: the mode of `ops.masks.paste`.
         steps: what is made of the model's masks.
         find: finds objects in the predictor's place.
         pixels: the original images, where steps or `find` read them.

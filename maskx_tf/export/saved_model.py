@@ -14,9 +14,8 @@ from maskx_tf.export import warmup
 from maskx_tf.export.signatures import Labels, Signatures
 from maskx_tf.export.source import ExportModel, descriptions
 from maskx_tf.files import new_folder
-from maskx_tf.protocol.messages import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
+from maskx_tf.protocol.messages import HIGHEST_VERSION, IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT, WARM_UP_FILE
 
-HIGHEST_VERSION = 2**63 - 1
 HIGHEST_ID = 2**31 - 1  # the signatures' classes are int32
 
 
@@ -92,4 +91,4 @@ def _write(source: ExportModel, folder: Path, name: str, names: list[str]) -> No
             setattr(module, path.stem, tf.saved_model.Asset(str(path)))
         tf.saved_model.save(module, str(folder), signatures=functions)
     if settings.warmup:
-        warmup.write(folder / warmup.FILE, name, names, source.config.model.input.canvas, settings.warmup)
+        warmup.write(folder / WARM_UP_FILE, name, names, source.config.model.input.canvas, settings.warmup)

@@ -12,8 +12,6 @@ from maskx_tf.protocol import messages
 from maskx_tf.protocol.messages import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
 from maskx_tf.protocol.tensors import to_proto
 
-FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-
 
 def write(path: Path, name: str, signatures: list[str], canvas: tuple[int, int], count: int) -> None:
     """Writes requests of one image for each signature.

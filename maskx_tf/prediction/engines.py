@@ -27,6 +27,7 @@ from maskx_tf.models.inference import Predictor
 from maskx_tf.ops import images as image_ops
 from maskx_tf.prediction.images import letterbox_for
 from maskx_tf.prediction.rows import OK, EngineAnswer
+from maskx_tf.protocol.messages import SERVING_DEFAULT
 from maskx_tf.structures import PASTE_MODES
 
 MISSING = "missing"  # the first word of the status of a file that is not there
@@ -34,7 +35,6 @@ MISSING = "missing"  # the first word of the status of a file that is not there
 ABSENT = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 PIXELS_OF_A_BATCH = 2**21  # two canvases of 800 x 1216: a larger batch of these is no faster on a CPU
 LARGEST_BATCH = 4  # more take no less time an image, and 260 MB each for the pooled regions (benchmarks/batch.py)
-SIGNATURE = "serving_default"
 
 
 class ReadImage(NamedTuple):
@@ -154,8 +154,8 @@ class _Exported:
         config = load_config(Path(path, "assets", "config.yaml"))
         self.batch = batch_for(config.model.input.canvas)
         self._model = tf.saved_model.load(path)  # it owns the constants of its signatures, so it has to stay
-        if SIGNATURE not in self._model.signatures:
-            raise BadInput(f"{path}: expected a SavedModel with the signature {SIGNATURE}, which takes image files")
+        if SERVING_DEFAULT not in self._model.signatures:
+            raise BadInput(f"{path}: expected the signature {SERVING_DEFAULT}, which takes image files, found none")
 
     def read(self, item: tuple[str, bytes | Path]) -> ReadImage:
         key, source = item
@@ -166,7 +166,7 @@ class _Exported:
 
     def compute(self, images: Sequence[ReadImage]) -> list[EngineAnswer]:
         # Without bytes, a file that is not there gets a status of the graph, which its own replaces.
-        outputs = self._model.signatures[SIGNATURE](image_bytes=tf.constant([image.data for image in images]))
+        outputs = self._model.signatures[SERVING_DEFAULT](image_bytes=tf.constant([image.data for image in images]))
         arrays = {name: value.numpy() for name, value in outputs.items()}
         return [
             self._answer(image.key, arrays, index) if image.status == OK else EngineAnswer(image.key, image.status)

@@ -93,6 +93,9 @@ SIGNATURES_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 PREDICT_METHOD = "tensorflow/serving/predict"
 # The signatures of our exports: image files, pixels, and image files with boxes.
 SERVING_DEFAULT, IMAGE_TENSOR, SEGMENT_BOXES = "serving_default", "image_tensor", "segment_boxes"
+# Requests that a server runs before it accepts others, in the folder of a version.
+WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
+HIGHEST_VERSION = 2**63 - 1
 # States of a version, tensorflow_serving/apis/get_model_status.proto.
 START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50
 STATES = {START: "START", LOADING: "LOADING", AVAILABLE: "AVAILABLE", UNLOADING: "UNLOADING", END: "END"}

@@ -84,6 +84,11 @@ def quoted(name: str) -> str:
     return repr(name[:LONGEST_QUOTE])
 
 
+def invalid(reason: str) -> ServingError:
+    """The error for a request that is not of the form that it should have."""
+    return ServingError(INVALID_ARGUMENT, reason)
+
+
 def too_large(reason: str) -> ServingError:
     """The error for a request that is too large, which sending again will not help."""
     return ServingError(RESOURCE_EXHAUSTED, reason, 413)

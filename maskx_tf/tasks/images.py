@@ -77,4 +77,4 @@ def picture_files(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
 def at_least(found: Detections, score: float) -> Detections:
     """The detections from this score on."""
     kept = found.scores >= score
-    return found._replace(**{key: value[kept] for key, value in found._asdict().items() if value is not None})
+    return found.mapped(lambda array: array[kept])

@@ -47,7 +47,7 @@ class Answer(NamedTuple):
         names: the names of the detections' classes; None if not asked for.
         size: height and width of the image; zeros if it could not be read.
         status: "ok", or a word, a colon and the reason why there are no detections.
-        paste: the mode of `ops.paste` in which the model's masks are pasted.
+        paste: the mode of `ops.masks.paste` in which the model's masks are pasted.
     """
 
     detections: Detections

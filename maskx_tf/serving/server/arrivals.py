@@ -15,7 +15,7 @@ from grpc_health.v1 import health
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server.access import Record
 from maskx_tf.serving.server.budget import Budget, Share
-from maskx_tf.serving.status import ServingError
+from maskx_tf.serving.status import ServingError, invalid
 
 ARRIVAL = 10.0  # seconds in which a message has to arrive
 AT_ONCE = 8  # messages that may be arriving at a time, each of up to the limit
@@ -53,13 +53,13 @@ class Arrivals(grpc.ServerInterceptor):
             with Share(self._budget) as share:
                 while (data := self._receive(requests, context)) is not None:
                     share.set(len(data))
-                    yield _parsed(parse, data)
+                    yield parsed(parse, data)
 
         def unary(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with _reported(method, context):
                 for message in arrived(requests, context):
                     return self._counted(serialize(handler.unary_unary(message, context)), context)
-                raise ServingError(codes.INVALID_ARGUMENT, "the request has no message")
+                raise invalid("the request has no message")
 
         def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with _reported(method, context), _one_of(self._dialogues if handler.request_streaming else self._watches):
@@ -107,11 +107,16 @@ def _one_of(places: threading.BoundedSemaphore) -> Iterator[None]:
         places.release()
 
 
-def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    """The message that is made of bytes.
+
+    Raises:
+        ServingError: it is none of its type.
+    """
     try:
         return parse(data)
     except Exception:  # protocol buffers' own class of error, which moved between versions
-        raise ServingError(codes.INVALID_ARGUMENT, "the message is not of the type that the method takes") from None
+        raise invalid("the message is not of the type that the method takes") from None
 
 
 @contextmanager

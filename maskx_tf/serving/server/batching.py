@@ -15,7 +15,13 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 
 from maskx_tf.errors import BadInput
 from maskx_tf.protocol.messages import BatchingParameters
-from maskx_tf.serving.status import DEADLINE_EXCEEDED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, ServingError
+from maskx_tf.serving.status import (
+    DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    ServingError,
+    invalid,
+)
 
 Arrays = dict[str, np.ndarray]
 
@@ -122,7 +128,7 @@ class Batcher:
         parameters = self._parameters
         if parameters.together and task.rows > parameters.max_batch_size:
             limit = parameters.max_batch_size
-            raise ServingError(INVALID_ARGUMENT, f"a request of {task.rows} rows, expected at most {limit}")
+            raise invalid(f"a request of {task.rows} rows, expected at most {limit}")
         shapes = tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(task.inputs.items()))
         with self._changed:
             if self._closing:

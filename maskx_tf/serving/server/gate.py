@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from maskx_tf.serving import status as codes
 from maskx_tf.serving.server.access import Record
 from maskx_tf.serving.server.service import Service
-from maskx_tf.serving.status import ServingError
+from maskx_tf.serving.status import ServingError, invalid
 
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -90,7 +90,7 @@ class Gate:
         # h11 uses the first of these headers; a proxy in front of this server might use the other.
         if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] != "1.1"):
             reason = "Transfer-Encoding together with Content-Length or HTTP/1.0"
-            response = error_response(ServingError(codes.INVALID_ARGUMENT, reason))
+            response = error_response(invalid(reason))
             response.headers["Connection"] = "close"
             return response
         host, origin = headers.get("host", ""), headers.get("origin")

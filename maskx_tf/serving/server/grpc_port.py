@@ -13,12 +13,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto, to_proto
-from maskx_tf.serving import status as codes
-from maskx_tf.serving.server.arrivals import DIALOGUES, WATCHES, Arrivals
+from maskx_tf.serving.server.arrivals import DIALOGUES, WATCHES, Arrivals, parsed
 from maskx_tf.serving.server.batching import Arrays, Task
 from maskx_tf.serving.server.budget import Share, size_of
 from maskx_tf.serving.server.service import Service, signature_map
-from maskx_tf.serving.status import ServingError, outcome, quoted, result, too_large
+from maskx_tf.serving.status import invalid, outcome, quoted, result, too_large
 
 # A server answers a method with a message, given the bytes of another and gRPC's context.
 Reply = Callable[[bytes, Any], Any]
@@ -120,16 +119,16 @@ class GrpcPort:
 
     def _read(self, data: bytes) -> tuple[tuple[str, int | None], str, Arrays, list[str]]:
         """Model and version, signature, inputs and names of outputs of a request."""
-        entries = _parse(messages.PredictEntries, data)
+        entries = parsed(messages.PredictEntries.FromString, data)
         if max(len(entries.inputs), len(entries.output_filter)) > MOST_METADATA:
-            raise ServingError(codes.INVALID_ARGUMENT, f"more than {MOST_METADATA} inputs or names of outputs")
+            raise invalid(f"more than {MOST_METADATA} inputs or names of outputs")
         del entries
-        request = _parse(messages.PredictRequest, data)
+        request = parsed(messages.PredictRequest.FromString, data)
         try:
             most = self._service.limits.max_bytes
             inputs = {name: from_proto(message, most) for name, message in request.inputs.items()}
         except (ValueError, OverflowError) as error:
-            raise ServingError(codes.INVALID_ARGUMENT, str(error)) from None
+            raise invalid(str(error)) from None
         spec = request.model_spec
         return _spec(spec), spec.signature_name, inputs, list(request.output_filter)
 
@@ -137,7 +136,7 @@ class GrpcPort:
         request = _parse_small(messages.GetModelMetadataRequest, data)
         if list(request.metadata_field) != [messages.SIGNATURE_DEF]:
             reason = f"expected the metadata_field {messages.SIGNATURE_DEF!r} and no other"
-            raise ServingError(codes.INVALID_ARGUMENT, reason)
+            raise invalid(reason)
         with self._service.versions.using(*_spec(request.model_spec)) as version:
             response = messages.GetModelMetadataResponse(model_spec=self._answered(version.number, ""))
             entry = response.metadata[messages.SIGNATURE_DEF]
@@ -157,7 +156,7 @@ class GrpcPort:
     def _refuse(self, method: str) -> Reply:
         def refuse(data: bytes, context: grpc.ServicerContext) -> Any:
             reason = f"the model has no signatures for {method}: use Predict"
-            raise ServingError(codes.INVALID_ARGUMENT, reason)
+            raise invalid(reason)
 
         return refuse
 
@@ -184,7 +183,7 @@ class _Health(health.HealthServicer):
 def _spec(spec: Any) -> tuple[str, int | None]:
     if spec.version_label:
         reason = f"no version label {quoted(spec.version_label)}: this server has none, TF Serving has"
-        raise ServingError(codes.INVALID_ARGUMENT, reason)
+        raise invalid(reason)
     return spec.name, spec.version.value if spec.HasField("version") else None
 
 
@@ -196,11 +195,4 @@ def _serialized(message: Any) -> bytes:
 def _parse_small(kind: Any, data: bytes) -> Any:
     if len(data) > SMALL_MESSAGE:
         raise too_large(f"a message of {len(data)} bytes, expected at most {SMALL_MESSAGE}")
-    return _parse(kind, data)
-
-
-def _parse(kind: Any, data: bytes) -> Any:
-    try:
-        return kind.FromString(data)
-    except Exception:  # protocol buffers' own class of error, which moved between versions
-        raise ServingError(codes.INVALID_ARGUMENT, f"the message is no {kind.DESCRIPTOR.name}") from None
+    return parsed(kind.FromString, data)

@@ -23,7 +23,7 @@ from maskx_tf.serving.server.batching import Arrays, Task
 from maskx_tf.serving.server.budget import Share, size_of
 from maskx_tf.serving.server.service import Service
 from maskx_tf.serving.server.versions import Version
-from maskx_tf.serving.status import ServingError, outcome, result, too_large
+from maskx_tf.serving.status import ServingError, invalid, outcome, result, too_large
 
 LIGHT = 2**20  # bytes of a body up to which unpacking it keeps other threads waiting for milliseconds
 LIGHT_AT_ONCE, HEAVY_AT_ONCE = 4, 1  # bodies that are unpacked at a time
@@ -178,11 +178,11 @@ class _Work:
         try:
             content = bytearray(unpacker.decompress(body, most + 1))
         except zlib.error as error:
-            raise ServingError(codes.INVALID_ARGUMENT, f"the body is no gzip: {error}") from None
+            raise invalid(f"the body is no gzip: {error}") from None
         if len(content) > most:
             raise too_large(f"a request of more than {most} bytes, unpacked")
         if not unpacker.eof or unpacker.unused_data:
-            raise ServingError(codes.INVALID_ARGUMENT, "the body is not one whole gzip stream")
+            raise invalid("the body is not one whole gzip stream")
         self._share.set(len(content))
         return content
 
@@ -193,7 +193,7 @@ def _inputs(request: rest_json.Body, version: Version) -> Arrays:
     columns = request.columns
     if not request.named:
         if len(specs) != 1:
-            raise ServingError(codes.INVALID_ARGUMENT, f"expected the inputs by their names: {', '.join(specs)}")
+            raise invalid(f"expected the inputs by their names: {', '.join(specs)}")
         columns = {next(iter(specs)): columns[""]}
     return {name: _cast(name, array, specs[name]) if name in specs else array for name, array in columns.items()}
 
@@ -203,11 +203,11 @@ def _cast(name: str, array: np.ndarray, spec: Any) -> np.ndarray:
     if array.dtype == kind or not array.size:
         return array.astype(kind)
     if array.dtype == np.object_ or kind == np.object_ or array.dtype.kind not in NUMBER_KINDS.get(kind.kind, "iuf"):
-        raise ServingError(codes.INVALID_ARGUMENT, f"{name}: expected values of type {spec.dtype.name}")
+        raise invalid(f"{name}: expected values of type {spec.dtype.name}")
     if kind.kind in "iu":
         limits = np.iinfo(kind)
         if array.min() < limits.min or array.max() > limits.max:
-            raise ServingError(codes.INVALID_ARGUMENT, f"{name}: expected numbers in {limits.min}..{limits.max}")
+            raise invalid(f"{name}: expected numbers in {limits.min}..{limits.max}")
     return array.astype(kind)
 
 

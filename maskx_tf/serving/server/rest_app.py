@@ -24,7 +24,7 @@ from maskx_tf.serving import status as codes
 from maskx_tf.serving.server.gate import error_response
 from maskx_tf.serving.server.predict import Predict
 from maskx_tf.serving.server.service import Service
-from maskx_tf.serving.status import HTTP_CODES, ServingError
+from maskx_tf.serving.status import HTTP_CODES, ServingError, invalid
 
 MODEL_PATH = re.compile(
     r"/v1/models(?:/(?P<name>[^/:]*))?(?:/versions/(?P<version>\d{1,18}))?(?P<rest>/metadata|:\w+)?"
@@ -98,7 +98,7 @@ class _Models:
             await self._predict.answer(model, scope, receive, send)
         elif verb in (":classify", ":regress"):
             _require(scope, "POST")
-            raise ServingError(codes.INVALID_ARGUMENT, f"the model has no signatures for {verb[1:]}: use :predict")
+            raise invalid(f"the model has no signatures for {verb[1:]}: use :predict")
         else:
             raise HTTPException(404)
 

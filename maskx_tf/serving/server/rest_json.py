@@ -19,7 +19,7 @@ import numpy as np
 
 from maskx_tf.files import Json
 from maskx_tf.serving import status as codes
-from maskx_tf.serving.status import ServingError, too_large
+from maskx_tf.serving.status import ServingError, invalid, too_large
 
 KEYS = {"signature_name", "instances", "inputs"}
 # In front of every value but the first, and of every letter that takes long.
@@ -56,15 +56,15 @@ def parse(body: bytes | bytearray) -> Body:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"the body is no JSON: {str(error)[:100]}") from None
+        raise invalid(f"the body is no JSON: {str(error)[:100]}") from None
     if not isinstance(content, dict):
-        raise _invalid('the body is no JSON object, expected {"instances": [...]} or {"inputs": {...}}')
+        raise invalid('the body is no JSON object, expected {"instances": [...]} or {"inputs": {...}}')
     if set(content) - KEYS or ("instances" in content) == ("inputs" in content):
         keys = str(sorted(content))[:200]
-        raise _invalid(f"the body has the keys {keys}, expected signature_name and instances, or inputs")
+        raise invalid(f"the body has the keys {keys}, expected signature_name and instances, or inputs")
     signature = content.get("signature_name", "")
     if not isinstance(signature, str):
-        raise _invalid("signature_name is no text")
+        raise invalid("signature_name is no text")
     in_rows = "instances" in content
     columns = _columns(content["instances"]) if in_rows else content["inputs"]
     named = isinstance(columns, dict) and set(columns) != {"b64"}
@@ -109,7 +109,7 @@ def parse_apart(body: bytes | bytearray, seconds: float) -> Body:
         raise too_large(f"reading {len(body)} bytes of JSON takes more than {limit} bytes: send files, or use gRPC")
     found = pickle.loads(done.stdout)
     if isinstance(found, str):
-        raise _invalid(found)
+        raise invalid(found)
     return Body(*found)
 
 
@@ -131,12 +131,12 @@ def answer(outputs: Mapping[str, np.ndarray], *, in_rows: bool) -> bytes:
 def _columns(rows: Any) -> Any:
     """The columns of rows: by their names, or the rows themselves, which then are of one unnamed input."""
     if not isinstance(rows, list) or not rows:
-        raise _invalid("instances is no list of at least one")
+        raise invalid("instances is no list of at least one")
     first = rows[0]
     if not isinstance(first, dict) or set(first) == {"b64"}:
         return rows
     if any(not isinstance(row, dict) or set(row) != set(first) for row in rows):
-        raise _invalid("the instances have different inputs")
+        raise invalid("the instances have different inputs")
     return {name: [row[name] for row in rows] for name in first}
 
 
@@ -149,9 +149,9 @@ def _array(name: str, values: Any) -> np.ndarray:
     try:
         array = np.asarray(values)
     except ValueError:
-        raise _invalid(f"{where}the lists in it are not of equal length") from None
+        raise invalid(f"{where}the lists in it are not of equal length") from None
     if array.dtype.kind not in "iufb":
-        raise _invalid(f'{where}expected a list of numbers, or of texts and {{"b64": "..."}}')
+        raise invalid(f'{where}expected a list of numbers, or of texts and {{"b64": "..."}}')
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() < SMALL_INTEGERS:
         return array.astype(np.uint8)  # pixels, in an eighth of the memory
     return array
@@ -162,11 +162,11 @@ def _bytes(where: str, value: str | Json) -> bytes:
         if isinstance(value, str):
             return value.encode()  # but for half of a surrogate pair, which is no character
         if set(value) != {"b64"}:
-            raise _invalid(f'{where}expected {{"b64": "..."}}, and no other keys')
+            raise invalid(f'{where}expected {{"b64": "..."}}, and no other keys')
         text = value["b64"].encode("ascii").translate(None, b" \t\r\n").rstrip(b"=")
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (AttributeError, ValueError):
-        raise _invalid(f'{where}expected text, or {{"b64": "..."}} with bytes in base 64') from None
+        raise invalid(f'{where}expected text, or {{"b64": "..."}} with bytes in base 64') from None
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -179,10 +179,6 @@ def _plain(name: str, value: Any) -> Any:
             {"b64": base64.b64encode(value).decode()} if name.endswith("_bytes") else value.decode("utf-8", "replace")
         )
     return value
-
-
-def _invalid(reason: str) -> ServingError:
-    return ServingError(codes.INVALID_ARGUMENT, reason)
 
 
 def main() -> None:

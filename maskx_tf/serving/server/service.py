@@ -21,7 +21,7 @@ from maskx_tf.serving.server.batching import Arrays, Batcher, Parameters, Task
 from maskx_tf.serving.server.budget import Budget
 from maskx_tf.serving.server.metrics import ServerMetrics
 from maskx_tf.serving.server.versions import Version, Versions
-from maskx_tf.serving.status import ServingError, quoted, result, too_large
+from maskx_tf.serving.status import ServingError, invalid, quoted, result, too_large
 
 LONGEST_WAIT = 3600.0  # seconds, for a request without a deadline; gRPC then says some centuries
 ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
@@ -175,27 +175,27 @@ def check(version: Version, signature: str, inputs: Arrays, outputs: Iterable[st
     specs = version.inputs[signature]
     for name in inputs:
         if name not in specs:
-            raise _invalid(f"{signature}: no input {quoted(name)}, expected {', '.join(specs)}")
+            raise invalid(f"{signature}: no input {quoted(name)}, expected {', '.join(specs)}")
     for name, spec in specs.items():
         if name not in inputs:
-            raise _invalid(f"{signature}: input {name!r} is missing")
+            raise invalid(f"{signature}: input {name!r} is missing")
         found = inputs[name]
         wanted = np.object_ if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
         if found.dtype != wanted:
-            raise _invalid(f"{signature}: {name} is {_type(found.dtype)}, expected {spec.dtype.name}")
+            raise invalid(f"{signature}: {name} is {_type(found.dtype)}, expected {spec.dtype.name}")
         if not spec.shape.is_compatible_with(found.shape):
             shape = [size or "any" for size in spec.shape.as_list()]
-            raise _invalid(f"{signature}: {name} has shape {list(found.shape)}, expected {shape}".replace("'", ""))
+            raise invalid(f"{signature}: {name} has shape {list(found.shape)}, expected {shape}".replace("'", ""))
     counts = {len(value) for value in inputs.values()}
     if len(counts) != 1:
-        raise _invalid(f"{signature}: the inputs have different numbers of images")
+        raise invalid(f"{signature}: the inputs have different numbers of images")
     if not max(counts):
-        raise _invalid(f"{signature}: expected at least one image")
+        raise invalid(f"{signature}: expected at least one image")
     if max(counts) > max_images:
         raise too_large(f"{signature}: a request of {max(counts)} images, expected at most {max_images}")
     for name in outputs:
         if name not in version.outputs[signature]:
-            raise _invalid(f"{signature}: no output {quoted(name)}, expected {', '.join(version.outputs[signature])}")
+            raise invalid(f"{signature}: no output {quoted(name)}, expected {', '.join(version.outputs[signature])}")
 
 
 def signature_map(version: Version) -> Any:
@@ -225,7 +225,7 @@ def _run(key: tuple[Version, str], inputs: Arrays) -> Arrays:
         return version.run(signature, inputs)
     except tf.errors.InvalidArgumentError as error:
         said = ASSERTION.search(error.message)
-        raise _invalid(said.group(1) if said else error.message.strip().splitlines()[-1]) from None
+        raise invalid(said.group(1) if said else error.message.strip().splitlines()[-1]) from None
     except tf.errors.ResourceExhaustedError:
         raise ServingError(codes.RESOURCE_EXHAUSTED, "not enough memory for this request") from None
     except Exception:
@@ -242,10 +242,6 @@ def _wait(task: Task) -> Arrays:
     except CancelledError:
         raise ServingError(codes.CANCELLED, "the client disconnected") from None
     return result(error) if isinstance(error, ServingError) else task.result.result()
-
-
-def _invalid(reason: str) -> ServingError:
-    return ServingError(codes.INVALID_ARGUMENT, reason)
 
 
 def _type(dtype: np.dtype[Any]) -> str:

@@ -21,8 +21,6 @@ from maskx_tf.protocol import messages
 from maskx_tf.protocol.tensors import from_proto
 from maskx_tf.serving.status import NOT_FOUND, UNAVAILABLE, ServingError, quoted
 
-WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
-HIGHEST = 2**63 - 1
 SETTLED = 2.0
 UNSEEN = "a file in it has just gone, or may not be looked at"
 log = logging.getLogger("maskx.serving")
@@ -48,7 +46,7 @@ class Version:
         self.labels = _read_list(path, "labels.json")
         self.skeleton = _read_list(path, "skeleton.json")
         self.users = 0
-        self._warm_up(path / WARM_UP)
+        self._warm_up(path / messages.WARM_UP_FILE)
 
     def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of a signature."""
@@ -117,7 +115,7 @@ class Versions:
         on_disk = find_versions(self.base)
         for name in too_high(self.base) - self._ignored:
             self._ignored.add(name)
-            log.warning("%s: ignored, expected a version of at most %d", self.base / name, HIGHEST)
+            log.warning("%s: ignored, expected a version of at most %d", self.base / name, messages.HIGHEST_VERSION)
         good = 0
         for number in sorted(on_disk, reverse=True):
             if good == self.keep:
@@ -232,12 +230,12 @@ class Versions:
 
 def find_versions(base: Path) -> dict[int, Path]:
     """The versions in a folder: SavedModels in folders with numbers for names."""
-    return {int(entry.name): entry for entry in _numbered(base) if int(entry.name) <= HIGHEST}
+    return {int(entry.name): entry for entry in _numbered(base) if int(entry.name) <= messages.HIGHEST_VERSION}
 
 
 def too_high(base: Path) -> set[str]:
     """Folders that would be versions, if TF Serving's protocol had such numbers."""
-    return {entry.name for entry in _numbered(base) if int(entry.name) > HIGHEST}
+    return {entry.name for entry in _numbered(base) if int(entry.name) > messages.HIGHEST_VERSION}
 
 
 def _numbered(base: Path) -> list[Path]:
