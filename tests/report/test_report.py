@@ -41,31 +41,41 @@ def assert_self_contained(text: str) -> Page:
     return parsed
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set, an evaluation of it, and a run with a log, a model and an evaluation."""
-    monkeypatch.chdir(tmp_path)
+    whole = tmp_path_factory.mktemp("report")
     truth = made_up.truth()
-    Path("images").mkdir()
+    (whole / "images").mkdir()
     rng = np.random.default_rng(0)
     for image in truth["images"]:
         image["file_name"] = f"{image['id']}.png"
         pixels = rng.integers(0, 255, [made_up.HEIGHT, made_up.WIDTH, 3], np.uint8)
-        Image.fromarray(pixels).save(f"images/{image['file_name']}")
-    Path("instances.json").write_text(json.dumps(truth))
+        Image.fromarray(pixels).save(whole / "images" / image["file_name"])
+    (whole / "instances.json").write_text(json.dumps(truth))
     results = made_up.results(truth)
-    for folder in (Path("eval"), Path("run/eval")):
+    figures = measure(truth, results, kinds=("box", "mask"), classes_a=made_up.A).as_json()
+    for folder in (whole / "eval", whole / "run" / "eval"):
         held = Store(folder / "detections.jsonl", "")
         for image in truth["images"]:
             held.add(image["id"], [one for one in results if one["image_id"] == image["id"]])
-        figures = measure(truth, results, kinds=("box", "mask"), classes_a=made_up.A).as_json()
-        places = {"images": str(Path("images").resolve()), "annotations": str(Path("instances.json").resolve())}
-        where = {"val": [places]}
-        facts = {"name": f"<{folder.parts[0]}> & co", "a_classes": sorted(made_up.A), "data": where, "model": None}
+        where = {"val": [{"images": str(whole / "images"), "annotations": str(whole / "instances.json")}]}
+        name = f"<{folder.relative_to(whole).parts[0]}> & co"
+        facts = {"name": name, "a_classes": sorted(made_up.A), "data": where, "model": None}
         (folder / "metrics.json").write_text(json.dumps({**facts, **figures}))
     log = ["step,loss,loss_mask,mask/B/AP", "20,2.5,1.5,", "40,2.0,nan,", "40,,,0.21", "60,1.5,0.5"]
-    Path("run/log.csv").write_text("\n".join(log))
-    write_model(Path("run/model"))
+    (whole / "run" / "log.csv").write_text("\n".join(log))
+    write_model(whole / "run" / "model")
+    return whole
+
+
+@pytest.fixture
+def here(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, which its evaluations name."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("**/metrics.json"):
+        path.write_text(path.read_text().replace(str(whole), str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
