@@ -1,4 +1,4 @@
-"""What the test of an operation asks: one answer whether eager, traced or compiled, and the gradient of a sum."""
+"""Checks of an operation: equal results when eager, traced or compiled, and the gradient of a sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disks that fail and users that interrupt: at each step of a writer in turn, or for real."""
+"""Errors of disks and interrupts, simulated at each step of a writer, or real ones."""
 
 from __future__ import annotations
 

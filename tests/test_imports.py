@@ -1,4 +1,4 @@
-"""Who may import whom, and how large files and folders are (ARCHITECTURE.md), read from the source."""
+"""Which room may import which, and the sizes of files and folders (ARCHITECTURE.md), read from the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package takes from Keras' private side: named here, one by one, and pinned to a minor version."""
+"""The private names of Keras that the package uses: all are listed here, and Keras is pinned to a minor version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says is its own: TensorFlow's notes about the machine are held back, its errors are not."""
+"""The output of commands: TensorFlow's messages about the machine are hidden, its errors are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing, by facts about pixels: what changes, what stays, and what tells A from B for whoever looks."""
+"""Drawing, checked by pixels: what changes, what stays, and how A and B differ."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def settings(family: str = "mask_x_rcnn", **sections: Any) -> dict[str, Any]:
 
 
 def model(family: str = "mask_x_rcnn", table: np.ndarray | None = None, **sections: Any) -> tuple[RCNN, Config]:
-    """A model whose every variable has numbers of its own, and its configuration."""
+    """A model whose variables all have different numbers, and its configuration."""
     if table is not None:
         sections["transfer"] = {**sections.get("transfer", {}), "input": "embedding", "embedding": "given"}
     config = resolve(settings(family, **sections))
@@ -73,7 +73,7 @@ def values(result: RCNN) -> dict[str, np.ndarray]:
 
 
 def detections(result: RCNN) -> list[np.ndarray]:
-    """What a model finds in a picture of noise."""
+    """The detections of a model in an image of noise."""
     pixels = np.random.default_rng(4).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
     found = result({"images": tf.constant(pixels), "image_sizes": tf.constant([[64.0, 64.0]])})
     return [np.asarray(part) for part in found if part is not None]

@@ -1,4 +1,4 @@
-"""Model folders: what goes in comes out, and whatever is wrong with one is said in a line."""
+"""Model folders: what is written can be read, and each error is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Surgery on the vocabulary: new classes get what they were promised, the others notice nothing."""
+"""Surgery on the vocabulary: new classes get their rows, and the others do not change."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def get(models: dict[str, Model], name: str) -> Model:
 
 
 def of_class(model: Model, name: str) -> list[np.ndarray]:
-    """What a model says of a class, whatever others it knows: score, box and mask in a region of noise."""
+    """Score, box and mask of a class in a region of noise, which do not depend on other classes."""
     network, config = model
     generator = np.random.default_rng(5)
     index = config.model.class_names.index(name) + 1

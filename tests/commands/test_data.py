@@ -1,4 +1,4 @@
-"""`maskx data` as its users meet it: what it prints, what it writes, and one line for a mistake."""
+"""`maskx data`: what it prints, what it writes, and one line for an error."""
 
 from __future__ import annotations
 

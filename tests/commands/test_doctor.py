@@ -1,4 +1,4 @@
-"""`maskx doctor`: right about what is there, clear about what is not, and never in the way."""
+"""`maskx doctor`: what it reports as installed and as missing, and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`maskx eval` as its users meet it: tables, files, going on after a kill, and one line for a mistake."""
+"""`maskx eval`: tables, files, resuming after a kill, and one line for an error."""
 
 from __future__ import annotations
 

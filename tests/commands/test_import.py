@@ -1,4 +1,4 @@
-"""`maskx import` as its users meet it."""
+"""`maskx import`: what it prints, writes and refuses."""
 
 from __future__ import annotations
 

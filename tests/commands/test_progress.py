@@ -1,4 +1,4 @@
-"""Bars and lines: for whoever looks, and without a bar for whoever does not."""
+"""The progress bar on a terminal, and lines without a bar elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`maskx train`: what it prints. What it does is tested in tests/training."""
+"""The output of `maskx train`; training itself is tested in tests/training."""
 
 from __future__ import annotations
 

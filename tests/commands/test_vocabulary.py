@@ -1,4 +1,4 @@
-"""`maskx vocabulary` as its users meet it."""
+"""`maskx vocabulary`: what it prints, writes and refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a wrong setting is answered with."""
+"""Messages for wrong settings."""
 
 from __future__ import annotations
 

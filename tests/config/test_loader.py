@@ -1,4 +1,4 @@
-"""Files, bases and overrides: what comes out, and where a message says that the trouble is."""
+"""Files, bases and overrides: the result, and the place that an error message names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of all keys: whole, in words, and as the schema is today."""
+"""The page of all keys: complete, described, and equal to the current schema."""
 
 from __future__ import annotations
 

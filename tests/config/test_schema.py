@@ -1,4 +1,4 @@
-"""The settings: their defaults and descriptions, and the combinations that cannot be."""
+"""The settings: their defaults and descriptions, and the combinations that are refused."""
 
 from __future__ import annotations
 

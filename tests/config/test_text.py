@@ -1,4 +1,4 @@
-"""YAML as it is meant here, read and written."""
+"""Reading and writing our YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats of annotation tools: what is read, and that what is written comes back."""
+"""Formats of annotation tools: what is read, and that written files are read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks: each kind of problem is found where it is, said in one line, and weighed as wrong or not."""
+"""The checks: each kind of problem is found, reported in one line, and classified as error or warning."""
 
 from __future__ import annotations
 

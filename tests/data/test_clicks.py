@@ -1,4 +1,4 @@
-"""Labelled points in COCO's JSON: read, written, moved with their image, and one line for whatever does not fit."""
+"""Labelled points in COCO's JSON: read, written, moved with their image, and one line for an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO's JSON: every form of a mask and of its absence, and one line for whatever does not fit."""
+"""COCO's JSON: every form of a mask and of a missing mask, and one line for an error."""
 
 from __future__ import annotations
 

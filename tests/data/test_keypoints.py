@@ -1,4 +1,4 @@
-"""Keypoints in COCO's JSON: read, checked, counted, written back, and one line for whatever does not fit."""
+"""Keypoints in COCO's JSON: read, checked, counted, written, and one line for an error."""
 
 from __future__ import annotations
 

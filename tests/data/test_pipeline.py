@@ -1,4 +1,4 @@
-"""Batches: what stands in them; order and variation repeat, resume and divide."""
+"""Batches: their contents; order and variation are repeatable, can be resumed, and divided among workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and masks on their way into batches: pixels as prediction sees them; what is broken is named."""
+"""Images and masks of batches: pixels equal those of prediction; messages name broken images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keypoints that a data set declares go through the whole pipeline, and cost nothing where there is none."""
+"""Keypoints of a data set go through the whole pipeline; data sets without keypoints have no such fields."""
 
 from __future__ import annotations
 

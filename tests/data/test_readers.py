@@ -1,4 +1,4 @@
-"""Every reader: what it makes of a small data set, and that COCO's own evaluation agrees with it."""
+"""Every reader: its result for a small data set, and that COCO's own evaluation agrees with it."""
 
 from __future__ import annotations
 

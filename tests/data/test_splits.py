@@ -1,4 +1,4 @@
-"""Who keeps their masks: the paper's splits, and that a mask of B is gone once it was read."""
+"""Which classes keep their masks: the paper's splits, and that masks of B are dropped after reading."""
 
 from __future__ import annotations
 

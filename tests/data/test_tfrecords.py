@@ -1,4 +1,4 @@
-"""Records give the batches that their source gives; writing goes on where it stopped; what is damaged is said."""
+"""Records give the same batches as their source; stopped writing continues; damage is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Visual Genome: the vocabulary and its alignment with COCO, the order of classes, and which images are whose."""
+"""Visual Genome: the vocabulary and its alignment with COCO, the order of classes, and the images of each part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in several processes: results in order, progress, and an end that comes soon."""
+"""Work in several processes: results in order, progress, and a fast end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents say exists: files, headings, commands, options, settings, names in the code."""
+"""Names in the documents exist: files, headings, commands, options, settings, names in the code."""
 
 from __future__ import annotations
 

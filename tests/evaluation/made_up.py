@@ -1,4 +1,4 @@
-"""Truth and detections made up of ellipses: some found, some missed, some twice, some wrong, some in crowds."""
+"""Artificial truth and detections of ellipses: hits, misses, duplicates, false positives, and some in crowds."""
 
 from __future__ import annotations
 

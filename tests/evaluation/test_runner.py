@@ -1,4 +1,4 @@
-"""Models asked batch by batch: original pixels, blank images, true boxes, resuming, and what stays in memory."""
+"""Evaluation batch by batch: original pixels, blank images, true boxes, resuming, and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of detections: resumed after a kill at any byte, and never mistaken for another's."""
+"""The file of detections: it is resumed after a kill at any byte, and only by the same evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One small model, exported once a session, and images to ask it about."""
+"""A small model, exported once per session, and images for it."""
 
 from __future__ import annotations
 

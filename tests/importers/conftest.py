@@ -1,4 +1,4 @@
-"""What spares the tests of importers most of their time: files that are not written, models that are built once.
+"""Fixtures that save time in the tests of importers: files that are not written, models that are built once.
 
 The process that hands out the tests reads this file, too, and runs none: TensorFlow is imported where it is needed.
 """
@@ -21,7 +21,7 @@ BUILT: dict[str, Any] = {}
 
 @pytest.fixture
 def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Path]:
-    """Lets a file seem to hold something; what real files hold is the business of test_readers."""
+    """Replaces the contents of a file; real files are tested in test_readers."""
 
     def put(content: Any) -> Path:
         for source in ("torchvision", "detectron2", "detectron"):

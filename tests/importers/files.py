@@ -1,4 +1,4 @@
-"""Files of other programs, written here byte by byte: none of those programs is needed, and none is asked."""
+"""Files of other programs, written here byte by byte, without those programs."""
 
 from __future__ import annotations
 

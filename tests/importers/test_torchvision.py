@@ -1,4 +1,4 @@
-"""torchvision's files: the oracle's weights through every form of file, and what is told and refused."""
+"""torchvision's files: the oracle's weights in every form of file, and what is noted and refused."""
 
 from __future__ import annotations
 

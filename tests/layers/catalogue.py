@@ -1,4 +1,4 @@
-"""Every layer of `maskx_tf.layers`: how to make it, what to feed it, and what it promises. Drives test_conformance.
+"""Every layer of `maskx_tf.layers`: how to make it, its inputs, and its properties. test_conformance reads it.
 
 A new layer is added here; the reflection at the end finds the ones that are not.
 """

@@ -1,4 +1,4 @@
-"""How many weights a layer would have, without making them: a hundred million are counted in no time."""
+"""Counts the weights that a layer would have, without making them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of keras.applications as backbones: where they are tapped, what learns, and whose weights they take."""
+"""Networks of keras.applications as backbones: the maps that are read, what learns, and the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every layer promises, driven from one catalogue: configuration, weights, graph, types, export, gradients."""
+"""Properties of every layer of the catalogue: configuration, weights, graph, types, export, gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many weights there are: the published counts, and ours, to the last one."""
+"""Numbers of weights: the published ones, and ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models small enough for a test, with weights that make them find things, and what to ask of them."""
+"""Small models for tests, with weights that give detections, and their inputs."""
 
 from __future__ import annotations
 

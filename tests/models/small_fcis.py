@@ -1,4 +1,4 @@
-"""A model of family fcis small enough for a test, with weights that make it find things."""
+"""A small model of family fcis for tests, with weights that give detections."""
 
 from __future__ import annotations
 

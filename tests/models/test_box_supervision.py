@@ -1,4 +1,4 @@
-"""Masks that learn from boxes: whom the losses reach, where they are zero, and how their weight rises."""
+"""Masks that learn from boxes: the weights that the losses change, where they are zero, and their warm-up."""
 
 from __future__ import annotations
 

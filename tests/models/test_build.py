@@ -1,4 +1,4 @@
-"""From a configuration to a model: no setting is lost on the way, and each arrives where it belongs."""
+"""From a configuration to a model: every setting changes the part that it describes."""
 
 from __future__ import annotations
 

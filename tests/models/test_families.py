@@ -1,4 +1,4 @@
-"""Every family that a configuration can express: it builds, finds, learns, freezes and compiles.
+"""Every family: models are built, predict, learn, freeze and compile.
 
 A few combinations run by default, chosen so that every setting is in one of them; --slow runs the others.
 """

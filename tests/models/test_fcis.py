@@ -1,4 +1,4 @@
-"""Family fcis as a whole: it finds, learns, segments given boxes, and refuses what cannot be."""
+"""Family fcis as a whole: it predicts, learns, segments given boxes, and refuses impossible settings."""
 
 from __future__ import annotations
 

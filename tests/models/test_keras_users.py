@@ -1,4 +1,4 @@
-"""What a program that uses Keras' own methods can rely on: `fit`, `evaluate`, `predict`, and clear refusals."""
+"""Keras' own methods: `fit`, `evaluate`, `predict`, and clear errors."""
 
 from __future__ import annotations
 

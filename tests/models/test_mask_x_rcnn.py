@@ -1,4 +1,4 @@
-"""What makes Mask^X R-CNN what it is: whose masks teach whom, what T reads, and a cost without classes in it."""
+"""Mask^X R-CNN: which masks change which weights, what T reads, and a cost that does not depend on classes."""
 
 from __future__ import annotations
 

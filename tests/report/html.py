@@ -1,4 +1,4 @@
-"""HTML read with care, for the tests of the report."""
+"""A strict reader of HTML, for the tests of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that run batch jobs on clusters say what the command understands."""
+"""The files for batch jobs on clusters have valid commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators deploy: read by the official messages, and the files agree with each other."""
+"""The files for deployment: the official messages can read them, and they agree with each other."""
 
 from __future__ import annotations
 

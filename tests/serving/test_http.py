@@ -1,4 +1,4 @@
-"""HTTP as strangers speak it: framing, encodings, errors, and the names of hosts."""
+"""HTTP from any client: framing, encodings, errors, and the names of hosts."""
 
 from __future__ import annotations
 

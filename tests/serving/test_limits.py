@@ -1,4 +1,4 @@
-"""Bounds of what a server takes: images of a request, rows that run together, bytes that are held, and memory."""
+"""Limits of a server: images of a request, rows of a batch, bytes of all requests, and memory."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_requests_that_are_late_in_the_queue_stop_no_thread(service, monkeypatch
 
 
 def test_a_request_that_failed_leaves_nothing_in_memory(service) -> None:
-    """Not even until Python looks for circles of objects, which may take long."""
+    """Not even until Python's garbage collector runs, which may take long."""
     one, _ = service
     inputs = x(*[20_000.0] * 3)
     gone = weakref.ref(inputs["x"])

@@ -1,4 +1,4 @@
-"""One image by every way there is: Python, SavedModel, gRPC, REST and LiteRT find the same."""
+"""One image in Python, SavedModel, gRPC, REST and LiteRT: equal detections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, gone, or send what takes long to read."""
+"""Clients that are slow or silent, disconnect, or send bodies that take long to read."""
 
 from __future__ import annotations
 

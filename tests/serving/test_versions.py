@@ -1,4 +1,4 @@
-"""Versions that come and go while requests are answered."""
+"""Versions that appear and disappear while requests are answered."""
 
 from __future__ import annotations
 

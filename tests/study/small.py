@@ -1,4 +1,4 @@
-"""A study small enough for a test, as a file."""
+"""A small study for tests, as a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole studies, as a user runs them: from nothing, stopped, and without the masks that training must not see."""
+"""Whole studies: from scratch, stopped and resumed, and without the masks that training must not see."""
 
 from __future__ import annotations
 

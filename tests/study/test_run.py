@@ -1,4 +1,4 @@
-"""What runs, what is not run again, and what the controls of T read."""
+"""Which cells run, which are not run again, and what the controls of T read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What GrabCut cut out of a detector's boxes serves every division of the classes."""
+"""GrabCut's masks of a detector's boxes are used for every division of the classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics against numbers worked out by hand, and tables of made-up results."""
+"""Statistics against numbers computed by hand, and tables of artificial results."""
 
 from __future__ import annotations
 

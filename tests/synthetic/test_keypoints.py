@@ -1,4 +1,4 @@
-"""Keypoints of the synthetic benchmark: where the silhouettes end, hidden where something stands before them."""
+"""Keypoints of the synthetic benchmark: near the ends of silhouettes, and hidden behind other objects."""
 
 from __future__ import annotations
 

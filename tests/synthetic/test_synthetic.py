@@ -1,4 +1,4 @@
-"""The synthetic benchmark: what it promises about classes, scenes, files, and about being the same every time."""
+"""The synthetic benchmark: its rules for classes, scenes and files, and that it is reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs in shards: where images come from, rows that are there once, and what may go wrong."""
+"""Jobs in shards: sources of images, one row per image, and errors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Files that look like a model to who does not open it."""
+    """Files that look like a model as long as nobody opens them."""
     folder = tmp_path / "model"
     folder.mkdir()
     for name in ("config.yaml", "model.json", "weights.npz"):

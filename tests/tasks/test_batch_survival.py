@@ -1,4 +1,4 @@
-"""A job that is killed again and again ends with the rows of one that was not."""
+"""A job that is killed several times ends with the rows of a job that was not."""
 
 from __future__ import annotations
 

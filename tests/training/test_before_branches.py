@@ -1,4 +1,4 @@
-"""A run that was written before models became a trunk with branches: it loads, answers and goes on as it did.
+"""A run that was written before models became a trunk with branches: it loads, predicts and resumes as before.
 
 The fixture holds a checkpoint of step 2 with its run's configuration, what the model of that time answered about two
 images, and the weights that it had after step 4.

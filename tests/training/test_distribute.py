@@ -1,4 +1,4 @@
-"""One device, two, and two machines do the same."""
+"""One device, two devices, and two machines give equal results."""
 
 from __future__ import annotations
 

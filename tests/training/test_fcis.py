@@ -1,4 +1,4 @@
-"""Family fcis through the commands: what it can learn by heart, and what an evaluation says of it."""
+"""Family fcis through the commands: what it can learn by heart, and its evaluation."""
 
 from __future__ import annotations
 

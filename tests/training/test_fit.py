@@ -1,4 +1,4 @@
-"""Runs of the command: what they write, how they end, and how they go on."""
+"""Runs of the command: what they write, how they end, and how they resume."""
 
 from __future__ import annotations
 

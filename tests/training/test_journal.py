@@ -1,4 +1,4 @@
-"""What a run logs, on a disk that is full."""
+"""The log of a run on a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of the keypoint branch through real steps of the optimizer, and what it can learn."""
+"""The keypoint branch in real steps of the optimizer, and what it can learn."""
 
 from __future__ import annotations
 

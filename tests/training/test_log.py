@@ -1,4 +1,4 @@
-"""log.csv: lines that are whole, also after a kill, and columns as numbers."""
+"""log.csv: complete lines, also after a kill, and columns of numbers."""
 
 from __future__ import annotations
 

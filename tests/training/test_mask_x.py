@@ -1,4 +1,4 @@
-"""What holds of Mask^X R-CNN through real steps of the optimizer, and what it can learn."""
+"""Mask^X R-CNN in real steps of the optimizer, and what it can learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every recipe takes a step: on a small canvas, with few proposals, and everything else as it stands there.
+"""Every recipe takes a step, on a small canvas and with few proposals, but otherwise unchanged.
 
 One with a small network does so by default; those of full width take half a minute each.
 """

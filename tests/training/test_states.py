@@ -1,4 +1,4 @@
-"""Checkpoints: there is a whole one at every moment, and what users put next to them is left alone."""
+"""Checkpoints: a complete one exists at every moment, and other files next to them are left alone."""
 
 from __future__ import annotations
 
