@@ -39,6 +39,8 @@ def read(name: str, images: Path, annotations: Path) -> Dataset:
         return _checked(dataset)
     except Unfit as problem:
         raise BadInput(f"reader: {name}: {problem}") from None
+    except (TypeError, ValueError, AttributeError) as error:  # such as None in place of a tuple
+        raise BadInput(f"reader: {name}: expected a Dataset as docs/data.md describes it: {reason(error)}") from error
 
 
 def _checked(dataset: Dataset) -> Dataset:

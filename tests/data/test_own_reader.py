@@ -94,6 +94,8 @@ RUNS = {"size": [40, 60], "counts": [0, 40 * 60]}
         (lambda data: data._replace(images=data.images * 2), "id: expected another for each image, found 1"),
         (lambda data: data._replace(images=(data.images[0]._replace(file="a"),)), "image 1: file: expected a pathlib"),
         (lambda data: data._replace(images=(data.images[0]._replace(width=0),)), "image 1: width: expected a number"),
+        (lambda data: data._replace(images=None), "expected a Dataset as docs/data.md describes it: 'NoneType'"),
+        (lambda data: with_instance(data, box=None), "expected a Dataset as docs/data.md describes it: 'NoneType'"),
         (lambda data: data._replace(category_ids=(1,)), "category_ids: expected a different one for each class"),
         (lambda data: data._replace(category_ids=(1, 1)), "category_ids: expected a different one for each class"),
         (lambda data: data._replace(class_names=("cat",) * 2), "class_names: expected a different one for each class"),
