@@ -38,7 +38,6 @@ def make(kind: str, detector: Path, seed: int, unit_rms: bool) -> NDArray[np.flo
 
 def write(path: Path, table: NDArray[np.float32]) -> None:
     """Writes a table as a model reads it."""
-    files.make_folder(path.parent)
     with files.new_file(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, table)
 

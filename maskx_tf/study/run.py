@@ -293,5 +293,4 @@ def fresh(folder: Path, digest: str, say: Say) -> None:
                 shutil.rmtree(folder)
             else:
                 folder.unlink()
-    make_folder(path.parent)
     write_text(path, digest)

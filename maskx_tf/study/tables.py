@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskx_tf.files import Json, make_folder, write_text
+from maskx_tf.files import Json, write_text
 from maskx_tf.study.statistics import Spread
 from maskx_tf.study.summary import Scored, Summary, SummaryEntry
 
@@ -96,7 +96,6 @@ def _plain(value: object) -> object:
 
 def write(summary: Summary, out: Path) -> None:
     """Writes summary.md and a page for each figure into the study folder."""
-    make_folder(out)
     write_text(out / "summary.md", as_markdown(summary) + "\n")
     for name, chart in summary.charts.items():
         if chart:

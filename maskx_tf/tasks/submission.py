@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from maskx_tf.errors import BadInput
-from maskx_tf.files import make_folder, write_text
+from maskx_tf.files import write_text
 from maskx_tf.masks.paste import Crop, full
 from maskx_tf.names import CITYSCAPES_IDS
 from maskx_tf.tasks.pictures import write_picture
@@ -58,9 +58,7 @@ class Submission:
         lines: list[str] = []
         for name, score, crop in zip(names, scores, crops, strict=True):
             if name in self._labels and crop.pixels.any():
-                make_folder(self._folder / stem)
                 mask = f"{stem}/{len(lines):03}.png"
                 write_picture(self._folder / mask, full(crop, *size).astype(np.uint8) * 255)
                 lines.append(f"{mask} {self._labels[name]} {score:.6f}\n")
-        make_folder(self._folder)
         write_text(self._folder / f"{stem}.txt", "".join(lines))
