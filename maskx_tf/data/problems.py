@@ -35,28 +35,26 @@ NO_START = "training does not start"
 
 PROBLEM_KINDS: dict[str, ProblemKind] = {
     "malformed": ProblemKind("records that cannot be understood", True, NO_START),
-    "duplicate": ProblemKind("ids or names that stand twice", True, NO_START),
+    "duplicate": ProblemKind("ids or names that occur twice", True, NO_START),
     "unknown_category": ProblemKind("annotations of unknown categories", True, NO_START),
     "unknown_image": ProblemKind("annotations of unknown images", True, NO_START),
     "rle_size": ProblemKind("run-length masks of another size than their image", True, NO_START),
     "broken_mask": ProblemKind("masks that cannot be decoded", True, NO_START),
     "nothing": ProblemKind("data sets without images or classes", True, NO_START),
-    "missing_image": ProblemKind("images that are not there", True, "training stops when it comes to them"),
+    "missing_image": ProblemKind("images that are not there", True, "training stops at them"),
     "outside": ProblemKind("files outside of the folders of the data set", True, NO_START),
-    "broken_image": ProblemKind(
-        "images that are truncated or cannot be decoded", True, "training stops when it comes to them"
-    ),
+    "broken_image": ProblemKind("images that are truncated or cannot be decoded", True, "training stops at them"),
     "image_size": ProblemKind("images of another size than recorded", True, "boxes and masks would lie elsewhere"),
     "box_form": ProblemKind(
-        "files whose boxes mostly reach beyond their images", True, "boxes would be cut to nonsense"
+        "files whose boxes mostly reach beyond their images", True, "most boxes would be cut wrongly"
     ),
     "mask_elsewhere": ProblemKind(
-        "masks that lie elsewhere than their box", True, "targets would be empty or another's"
+        "masks that lie elsewhere than their box", True, "targets would be empty or those of another object"
     ),
-    "image_type": ProblemKind(
-        "images whose name ends otherwise than their type", False, "they are read by their content"
+    "image_type": ProblemKind("images whose suffix does not fit their type", False, "they are read by their content"),
+    "image_turn": ProblemKind(
+        "images annotated without the rotation that EXIF asks for", False, "they are not rotated"
     ),
-    "image_turn": ProblemKind("images annotated as stored, though EXIF turns them", False, "they are not turned"),
     "box_beyond": ProblemKind("boxes that reach beyond their image", False, "they are cut at its border"),
     "box_empty": ProblemKind("boxes without a pixel in their image", False, "these instances are left out"),
     "short_polygon": ProblemKind(
@@ -66,7 +64,7 @@ PROBLEM_KINDS: dict[str, ProblemKind] = {
     "rectangle_mask": ProblemKind(
         "masks that are just their box",
         False,
-        "they are learned as masks; if they are stand-ins, delete the segmentation or keep the class out of A",
+        "they are learned as masks; if they are placeholders, delete the segmentation or keep the class out of A",
     ),
     "mask_fit": ProblemKind("masks whose extent differs from their box", False, "they are cut to their box"),
     "same_box": ProblemKind("instances of one class with equal boxes", False, "both are learned"),
