@@ -21,9 +21,10 @@ from maskx_tf import cli
 from maskx_tf.checkpoints import io as checkpoints
 from maskx_tf.config import Config
 from maskx_tf.errors import BadInput
-from maskx_tf.export import saved_model, warmup
+from maskx_tf.export import saved_model
 from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.prediction.images import ImagePredictor
+from maskx_tf.protocol.messages import WARM_UP_FILE
 from tests import disk, oracle
 from tests.export.exported import (
     CATEGORY_IDS,
@@ -185,7 +186,7 @@ def test_warm_up_requests_are_official_messages() -> None:
     logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="the extra dev is missing")
     records = [
         logs.PredictionLog.FromString(record.numpy())
-        for record in tf.data.TFRecordDataset(str(exported() / warmup.FILE))
+        for record in tf.data.TFRecordDataset(str(exported() / WARM_UP_FILE))
     ]
     specs = [record.predict_log.request.model_spec for record in records]
     assert [(spec.name, spec.signature_name) for spec in specs] == [("pets", name) for name in signatures()]
