@@ -55,7 +55,7 @@ _ORIGINS = {
 }
 
 
-if not TYPE_CHECKING:  # with this function in sight, type checkers would accept any name
+if not TYPE_CHECKING:  # if type checkers saw this function, they would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in _ORIGINS:

@@ -1,4 +1,4 @@
-"""A lock on a folder, or on a part of a job, so that two processes do not write it at once."""
+"""A lock on a folder, or on a part of a job, so that two processes do not write it at the same time."""
 
 from __future__ import annotations
 

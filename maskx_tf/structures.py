@@ -126,7 +126,7 @@ class Targets(NamedTuple):
         boxes: float32 [B, G, 4], xyxy in pixels of the network input.
         classes: int32 [B, G], 1..K; 0 in padding.
         valid: bool [B, G], false in padding.
-        crowd: bool [B, G], regions of many objects, which are nobody's target.
+        crowd: bool [B, G], regions of many objects, which are no targets.
         masks: float32 [B, G, S, S] in 0..1, each mask stretched over its own box; zeros where there is none.
         has_mask: bool [B, G], false for instances that are known by their box alone.
         keypoints: float32 [B, G, P, 3], x and y in pixels of the network input, and 0 for a keypoint that is not

@@ -21,7 +21,7 @@ from maskx_tf.config.explain import validated
 from maskx_tf.errors import BadInput, listed, shorten
 from maskx_tf.files import Json
 
-FORMAT = 1  # of the folder; raised when an older reader would misread it
+FORMAT = 1  # version of the folder's format; raised if an older reader would misread the folder
 CONFIG, WEIGHTS, EMBEDDING, META = "config.yaml", "weights.npz", "embedding.npy", "model.json"
 FILES = {CONFIG, WEIGHTS, EMBEDDING, META}
 GRAPH = "saved_model.pb"  # what an exported SavedModel has instead of all that

@@ -32,8 +32,8 @@ class WarmUp(Section):
 
 
 TrainingStage = Literal["all", "detector", "mask", "keypoint", "rpn", "regions", "rpn_head", "heads"]
-BRANCH_STAGES = ("mask", "keypoint")  # in which one branch learns, on a detector that is fixed
-LATER_STAGES = (*BRANCH_STAGES, "rpn_head", "heads")  # in which the features are fixed, so that weights are needed
+BRANCH_STAGES = ("mask", "keypoint")  # one branch learns, on a fixed detector
+LATER_STAGES = (*BRANCH_STAGES, "rpn_head", "heads")  # the features are fixed, so weights are needed
 
 
 class CallbackConfig(Section):

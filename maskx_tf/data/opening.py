@@ -36,7 +36,7 @@ def training_set(data: DataConfig, class_names: Sequence[str] = ()) -> Dataset:
 
 
 def _with_enough_keypoints(dataset: Dataset, least: int) -> Dataset:
-    """The images with so many keypoints at least."""
+    """Returns the images with at least this many keypoints."""
 
     def count(image: ImageRecord) -> int:
         return sum(one.keypoint_count for one in image.instances if not one.crowd)

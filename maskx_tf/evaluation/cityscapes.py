@@ -23,7 +23,7 @@ from maskx_tf.names import CITYSCAPES_IDS
 IdMap = NDArray[np.integer]  # [height, width], as *_instanceIds.png has it
 # As the official evaluator computes them: some lie a rounding above the decimal number.
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
-LEAST_PIXELS = 100  # of an object that counts
+LEAST_PIXELS = 100  # the least pixels of an object that counts
 FIRST_NUMBERED = 1000  # ids of objects are label x 1000 + number; smaller ones are labels, of stuff or of a group
 # Labels whose pixels are ignored, as plain values: a single caravan (29000) is background, a group of them (29) is not.
 VOID_LABELS = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)

@@ -19,7 +19,7 @@ PARTS_OF_PERSONS = {
     "knee": 0.087,
     "ankle": 0.089,
 }
-USUAL_SIGMA = 0.05  # of other keypoints
+USUAL_SIGMA = 0.05  # for other keypoints
 
 
 def names_of(truth: Truth) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from maskx_tf.structures import Detections
 Boxes = Literal["detected", "truth"]
 EvaluationBatch = JsonView  # images, image_sizes, original_sizes, image_ids and image_valid of data.pipeline.batches
 PixelSource = Callable[[int], NDArray[np.uint8]]  # the image with an id, uint8 [H, W, 3]
-Finder = Callable[[NDArray[np.uint8]], Detections]  # of an image, in its own pixels and without padding
+Finder = Callable[[NDArray[np.uint8]], Detections]  # finds the objects in an image, in its pixels and without padding
 LEAST_ROOM = 8  # boxes; given boxes are padded to this times a power of two, each of which is a graph
 
 

@@ -16,7 +16,7 @@ from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json
 
 DETECTIONS, COCO_RESULTS = "detections.jsonl", "results.json"  # the files of an evaluation
-STORE_KEY = "maskx_detections"  # of the first line; its value is the version of the format
+STORE_KEY = "maskx_detections"  # key of the first line; its value is the version of the format
 STORE_FORMAT = 1
 EVALUATION_LOCK = ".eval.lock"  # tells a second evaluation that one is at work
 

@@ -14,7 +14,7 @@ from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json, read_json
 from maskx_tf.structures import ADDED_FIELDS, Detections
 
-DESCRIPTION = "lite.json"  # as `litert` and `onnx` write it; they import TensorFlow, and this file must not
+DESCRIPTION = "lite.json"  # the name in `litert` and `onnx`, which import TensorFlow; this file must not
 NamedArrays = dict[str, np.ndarray]
 
 
@@ -48,7 +48,7 @@ class Runner:
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Detections of uint8 [H, W, 3]: only the valid ones, best first; boxes [D, 4]; what it lacks is None."""
         facts = self.facts
-        rounding = facts.get("rounding", "exact")  # which folders from before there was a choice do not name
+        rounding = facts.get("rounding", "exact")  # older folders do not have this key
         canvas, size = letterbox(image, tuple(facts["canvas"]), facts["short_side"], facts["long_side"], rounding)
         is_integer = facts["form"] == "int8"
         pixels = canvas.astype(np.float32)

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 EXIF = b"Exif\0\0"
 ORIENTATION, SHORT = 0x0112, 3  # EXIF's tag of how the camera was held, and its type
-MOST_ENTRIES = 128  # of an EXIF directory that are looked at
-MOST_STEPS = 1000  # from segment to segment: a file of nothing but them must not keep a server busy
+MOST_ENTRIES = 128  # entries of an EXIF directory that are read
+MOST_STEPS = 1000  # segments that are read: a file that consists only of segments must not keep a server busy
 # Markers of JPEG: start of a frame (C0 to CF, but for the tables at C4 and CC and the reserved C8), those without a
 # length, and the first after which nothing interests.
 FRAMES = [0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC) for code in range(256)]

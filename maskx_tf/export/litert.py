@@ -115,7 +115,7 @@ def facts_of(settings: ModelConfig, graphs: list[Graph]) -> Json:
 
 
 def whole_graph(model: RCNN, settings: ModelConfig, precision: str, batch: int | None = 1) -> Graph:
-    """The model as one graph, for so many images at a time, or for any number."""
+    """Returns the model as one graph, for this number of images at a time, or for any number."""
     prepared = as_constants(model.prepare())
 
     def whole(image: tf.Tensor, size: tf.Tensor) -> GraphOutputs:

@@ -56,7 +56,7 @@ class Signatures(tf.Module):
 
     def __init__(self, model: RCNN, config: ModelConfig, labels: Labels, *, max_pixels: int) -> None:
         super().__init__()
-        self.weights = list(model.variables)  # which are saved because they are found here
+        self.weights = list(model.variables)  # an attribute, so that they are saved
         self._network = _Network(model, config.input.canvas, config.detections.limit)
         self._labels = labels
         self._paste = float(PASTE_MODES.index(config.detections.paste))

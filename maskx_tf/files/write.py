@@ -238,7 +238,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # as some network disks say of folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # errors of some network disks for folders
             raise
     finally:
         os.close(descriptor)

@@ -23,7 +23,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ne
 # the member of a trainer.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-LONGEST_HEADER = 100_000_000  # of safetensors, as its own reader has it
+LONGEST_HEADER = 100_000_000  # the limit of safetensors' own reader
 # safetensors' types, as NumPy's.
 SAFETENSORS_TYPES = {
     "F64": "<f8",

@@ -28,7 +28,7 @@ from maskx_tf.layers.resnet import VARIANTS
 # Why rows of a tensor are left out.
 BACKGROUND = "background rows of boxes and masks: nothing reads them"
 TABLE_BACKGROUND = "the background's row of the table that T reads"
-Ends = tuple[str, str]  # of the names of a weight and of a bias
+Ends = tuple[str, str]  # suffixes of the names of a weight and of a bias
 TORCH_ENDS, CAFFE_ENDS = (".weight", ".bias"), ("_w", "_b")
 # The convolutions of a bottleneck, as Caffe's models and their heirs call them.
 CAFFE_PARTS = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
@@ -115,7 +115,7 @@ def torchvision(config: ModelConfig, order: ClassOrder) -> VariableTable:
                 "roi_heads.keypoint_head.{}",
                 "roi_heads.keypoint_predictor.kps_score_lowres",
                 first=0,
-                step=2,  # between them stand their ReLUs
+                step=2,  # ReLUs lie between them
             ),
         )
     )

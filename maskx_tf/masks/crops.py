@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from maskx_tf.files import JsonView
 from maskx_tf.masks import rle
 
-HALF = 0.5 - 1e-6  # of a cell, but for rounding
+HALF = 0.5 - 1e-6  # half of a cell, with room for rounding
 
 # COCO's three forms (polygons, run lengths as list or string) and a bitmap.
 MaskForm = Sequence[Sequence[float]] | JsonView | np.ndarray

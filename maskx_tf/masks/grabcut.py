@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maskx_tf.errors import BadInput
 from maskx_tf.masks.paste import Crop, paste_crop
 
-CUT_MARGIN = 0.25  # of the box's sides, on each side of it: the background is learned there
+CUT_MARGIN = 0.25  # margin on each side of the box, as a share of its side: the background is learned there
 # Pixels of the window's longer side: others are resized. In a smaller window the cost of an outline outweighs what it
 # encloses, so that boxes of 20 pixels are filled; a larger one only takes longer.
 LEAST_SIDE, MOST_SIDE = 128, 256

@@ -13,7 +13,7 @@ from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import open_regular
 
 ROTATION = 0x0112  # EXIF's tag of how the camera was held
-TURNS = {  # its values, and what brings the image upright
+TURNS = {  # its values, and the transposition that turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -62,7 +62,7 @@ def upright_rgb(image: Image.Image, *, turn: bool = True) -> NDArray[np.uint8]:
 
 def rotation(image: Image.Image) -> int:
     """The EXIF orientation of an image, 1 for upright."""
-    if image.format == "TIFF":  # which Pillow turns itself
+    if image.format == "TIFF":  # Pillow turns these itself
         return 1
     try:
         return int(image.getexif().get(ROTATION, 1))
@@ -83,5 +83,5 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
     elif image.mode == "P":
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparency that nobody asked for
+        image = image.convert("RGBA")  # converted directly to RGB, Pillow would warn of the transparency
     return image.convert("RGB")

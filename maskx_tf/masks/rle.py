@@ -19,7 +19,7 @@ from maskx_tf.masks.paste import Crop
 
 Rle = Json  # {"size": [height, width], "counts": COCO's compressed text}, checked when it was read
 
-MOST_LETTERS = 7  # of a number, each of 5 bits: 35 bits, more than any image has pixels
+MOST_LETTERS = 7  # letters of a number, of 5 bits each: 35 bits, more than any image has pixels
 LONGEST_RUN = 2**31
 
 

@@ -203,7 +203,7 @@ class MaskBranch:
         """The masks float32 [B, N, M, M] in 0..1 that the running averages of the weights make.
 
         Raises:
-            ValueError: nobody keeps averages.
+            ValueError: the optimizer keeps no averages.
         """
         if self.averages is None:
             raise ValueError("model.mask.box_losses: expected an optimizer with running averages for the teacher")

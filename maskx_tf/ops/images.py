@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from maskx_tf.ops import boxes as box_ops
 
-# Added to a side before it is rounded down: exact keeps one that is whole in exact arithmetic, torchvision (from 0.16
-# on) takes float64's product as it comes.
+# Added to a side before it is rounded down. exact: keeps a side that is whole in exact arithmetic. torchvision (from
+# 0.16 on): the product in float64 is not changed.
 ROUNDINGS = {"exact": 1e-6, "torchvision": 0.0}
 
 

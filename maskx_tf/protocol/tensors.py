@@ -96,7 +96,7 @@ def _is_whole(message: Any) -> bool:
 
 
 def _repeated(message: Any, kind: Any, count: int, most_bytes: int) -> np.ndarray:
-    """Values of the field for this type; the last one stands for all that are missing."""
+    """Returns the values of the field for this type; the last one is repeated for missing ones."""
     values: Any = getattr(message, FIELDS.get(message.dtype, "int_val"))
     if len(values) > count or (count and not values):
         raise ValueError(f"a tensor of {count} elements has {len(values)} values")

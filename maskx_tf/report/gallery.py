@@ -22,7 +22,7 @@ from maskx_tf.structures import Detections
 
 GRID = 112  # cells a side of a drawn mask
 SIDE = 480  # pixels of a picture's longer side
-QUALITY = 82  # of its JPEG
+QUALITY = 82  # quality of the JPEG file
 LEAST_IOU = 0.5  # least IoU of a detection and its object
 
 

@@ -255,7 +255,7 @@ def cut_masks(group: Group) -> None:
     fresh(path, repr(facts), group.say)
     if path.exists():
         return
-    group.say("cutting masks for B out of its boxes")
+    group.say("making masks of the boxes of B with GrabCut")
     plain = cells_.cell_config(group.study, group.cell, group.places)
     coco_write.write(pseudo.fill(_seen(group), pseudo.GrabCutMaker()).dataset, path, Path(plain.data.train[0].images))
 

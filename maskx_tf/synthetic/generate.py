@@ -22,7 +22,7 @@ from maskx_tf.synthetic.recipe import PARTS, SyntheticClass, a_classes, check, c
 from maskx_tf.synthetic.report import readme
 from maskx_tf.synthetic.scene import scene
 
-COMPRESSION = 6  # of PNG; fixed, so that two runs write the same bytes
+COMPRESSION = 6  # level of PNG; fixed, so that two runs write the same bytes
 IDS_OF_PART = 1_000_000  # image ids of a part begin at a multiple of it, so that none occurs twice
 IDS_OF_IMAGE = 10  # annotation ids of an image begin at a multiple of it
 CHUNK = 16  # scenes that a process draws at a time

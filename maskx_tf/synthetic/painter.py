@@ -14,7 +14,7 @@ from maskx_tf.synthetic.silhouettes import UNIT, Inside, Plane
 FINE = 2  # points of the canvas along the side of a pixel
 QUARTERS = 4  # of a pixel: the unit of places, in which the centres of the points are odd numbers
 SHIFT = 10  # binary digits of the fractions in a rotation
-MASK_POINTS = 2  # of a pixel's four: from here on it belongs to an object's mask
+MASK_POINTS = 2  # a pixel belongs to a mask if at least this many of its four points do
 
 
 class Pose(NamedTuple):

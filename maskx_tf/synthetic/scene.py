@@ -21,7 +21,7 @@ from maskx_tf.synthetic.silhouettes import SILHOUETTES, UNIT, area
 RADII = (95, 190)
 MARGIN = 150  # least distance from the border to the centre of a group
 APART = 400  # least distance between the centres of groups
-PERIODS = (28, 50)  # of a texture
+PERIODS = (28, 50)  # periods of a texture
 LEAST_VISIBLE = 30  # least visible share of an object that others hide
 LEAST_INSIDE = 60  # least share of an object inside the image
 TRIES = 40

@@ -40,7 +40,7 @@ STEP_NAMES = {
     "grabcut": "GrabCut",
     "refine": "refined masks",
     "disjoint": "disjoint masks",
-}  # as the model's name has them
+}  # in the name of the evaluation
 Metric = Literal["coco", "cityscapes", "lvis"]
 
 
@@ -107,7 +107,7 @@ class Evaluation(NamedTuple):
 
 def predictor_of(network: RCNN, config: Config) -> Predictor:
     """Finds what an evaluation counts: detections with a score above `evaluate.score`."""
-    compiled = network.learning.jit  # as it learns
+    compiled = network.learning.jit  # as in training
     return Predictor(network, config.model.input.canvas, score=config.evaluate.score, jit=compiled)
 
 

@@ -155,7 +155,7 @@ def write_filled(
     files.check_writable(out)
     dataset = splits.apply(readers.read(source), policy)
     for image in dataset.images:
-        coco_write.relative_name(image, source.images)  # which the file needs
+        coco_write.relative_name(image, source.images)  # raises BadInput if the file cannot name it
     progress.started(len(dataset.images))
     filled = fill(dataset, maker_for(dataset.class_names), least, progress.advance)
     coco_write.write(filled.dataset, out, source.images)

@@ -28,9 +28,9 @@ from maskx_tf.tasks.progress import SILENT, Progress
 from maskx_tf.training import distribute, dry, fit, start
 from maskx_tf.training.callbacks import Hooks
 
-MADE_UP_CLASSES, VG3K_CLASSES = 80, 3001  # of a dry run, which does not look at the data
+MADE_UP_CLASSES, VG3K_CLASSES = 80, 3001  # numbers of classes in a dry run, which does not read the data
 PICTURES = 4  # on a sheet
-BOX_STAGES = ("detector", "rpn", "rpn_head")  # which learn no more than boxes
+BOX_STAGES = ("detector", "rpn", "rpn_head")  # stages that learn only boxes
 SHOWN = 0.5  # the score from which a sheet shows a detection
 
 

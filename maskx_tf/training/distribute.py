@@ -118,7 +118,7 @@ class Agreement:
             moments = self._total(tf.constant([step, step * step], tf.float64)).numpy() / self.devices
             if abs(moments[1] - moments[0] ** 2) > 0.5:
                 raise BadInput(
-                    f"expected all workers to see one run folder; this one goes on from step {step}, others not"
+                    f"expected all workers to see one run folder; this one continues from step {step}, others do not"
                 )
 
 

@@ -17,8 +17,8 @@ from maskx_tf.training import distribute
 from maskx_tf.training.fit import check_batch, compiled, explained, without_start
 
 INSTANCES = 10
-CLICKS = 10  # of an instance
-WORDS = 300  # of a table of word vectors
+CLICKS = 10  # labelled points of an instance
+WORDS = 300  # width of a table of word vectors
 
 
 class Trial(NamedTuple):

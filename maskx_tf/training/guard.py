@@ -43,7 +43,7 @@ def keep(
         BadInput: it cannot be written.
     """
     folder = run / "failed" / f"step-{step:08d}"
-    updates = int(model.optimizer.iterations)  # which made the seeds; float16 leaves out steps that overflow
+    updates = int(model.optimizer.iterations)  # the seeds depend on it; float16 leaves out steps that overflow
     facts = {
         "step": step,
         "updates": updates,

@@ -26,7 +26,7 @@ class Journal(keras.callbacks.Callback):
 
     Args:
         run: the run folder; None writes nothing, as workers but the chief do.
-        first: the step from which this process goes on.
+        first: the step from which this process continues.
         total: steps of the whole run.
         every: steps of which a line is the mean.
         images: the number of images in a step.

@@ -25,7 +25,7 @@ from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 
 FOLDER, OPTIMIZER, FACTS = "checkpoints", "optimizer.npz", "training.json"
-NAME = re.compile(r"step-(\d{8,})")  # of a checkpoint; other folders, such as copies that a user made, are left alone
+NAME = re.compile(r"step-(\d{8,})")  # the name of a checkpoint; other folders, such as a user's copies, are left alone
 
 
 class State(NamedTuple):

@@ -28,7 +28,7 @@ ANY = ((213, 94, 0), (230, 159, 0), (240, 228, 66), (0, 158, 115), (86, 180, 233
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 FONT = cast(ImageFont.FreeTypeFont, ImageFont.load_default(20))  # with a size, never the old bitmap font
 LONGEST_NAME = 200  # letters of a name that are looked at; no picture has room for more
-OPACITY = 115  # of 255, of a mask: its colour shows, and so does what is below
+OPACITY = 115  # opacity of a mask, out of 255: its colour and the picture below are visible
 
 
 class Style(NamedTuple):

@@ -111,7 +111,7 @@ def test_rectangles_that_pose_as_masks(form: Any, box: Any, is_box: bool, tmp_pa
         ({"bbox": ["1", 2, 3, 4]}, "malformed", "bbox.x: expected"),
         ({"bbox": [True, 2, 3, 4]}, "malformed", "bbox.x: expected"),
         ({"id": ...}, "malformed", "id: expected"),
-        ({"id": 101}, "duplicate", "id: expected another than before, found 101"),
+        ({"id": 101}, "duplicate", "id: expected a unique id, found 101 again"),
         ({"iscrowd": "yes"}, "malformed", "iscrowd: expected 0 or 1, found 'yes'"),
         ({"category_id": 3}, "unknown_category", "category_id: expected the id of a category, found 3"),
         ({"category_id": "18"}, "unknown_category", "category_id: expected the id of a category, found '18'"),
@@ -160,7 +160,7 @@ def test_records_that_do_not_fit(changes: dict[str, Any], kind: str, what: str, 
         (lambda data: data["images"][0].update(width=0), "images[0] (id 1): width: expected a whole number from 1 to"),
         (lambda data: data["images"][0].update(width=10**9), "images[0] (id 1): width: expected"),
         (lambda data: data["images"][0].update(width=None), "images[0] (id 1): width: expected"),
-        (lambda data: data["images"][1].update(id=1), "images[1] (id 1): id: expected another than before, found 1"),
+        (lambda data: data["images"][1].update(id=1), "images[1] (id 1): id: expected a unique id, found 1 again"),
         (lambda data: data["categories"][1].update(name="dog"), "categories[1] (id 7): expected another id and name"),
         (lambda data: data["categories"][1].update(id=18), "categories[1] (id 18): expected another id and name"),
         (lambda data: data["categories"].append(None), "categories[2]: id: expected a whole number"),
@@ -244,7 +244,7 @@ def test_masks_of_a_second_file_that_are_missing_or_made_by_a_program(tmp_path: 
     entries.append(entries[0])
     write_json(tmp_path / "b.json", apart)
     with pytest.raises(
-        BadInput, match=r"b.json: annotations\[2\] \(id 100\): id: expected another than before, found 100"
+        BadInput, match=r"b.json: annotations\[2\] \(id 100\): id: expected a unique id, found 100 again"
     ):
         for_evaluation([source])
 

@@ -31,7 +31,7 @@ from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks.polygons import Points, outlines
 
 SETTINGS_FILE, IMAGES_FOLDER, LABELS_FOLDER = "data.yaml", "images", "labels"
-NAMES_FILE = "classes.txt"  # that some tools leave among the text files
+NAMES_FILE = "classes.txt"  # some tools write it next to the text files
 DIGITS = 7  # decimal digits of a share: a hundredth of a pixel in the largest image
 
 

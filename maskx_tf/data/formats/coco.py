@@ -37,7 +37,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         with noted(report, where):
             record = _image(entry, images)
             if record.id in records:
-                raise Unfit(f"id: expected another than before, found {record.id!r}", "duplicate")
+                raise Unfit(f"id: expected a unique id, found {record.id!r} again", "duplicate")
             records[record.id] = record
     labels = {category: label for label, category in enumerate(names, 1)}
     instances = _instances(data, name, records, labels, named, report)
@@ -61,7 +61,7 @@ def attach_masks(dataset: Dataset, path: Path, report: Report = refuse) -> Datas
             if key not in known:
                 raise Unfit(f"expected an annotation of {dataset.name}, found id {key[1]!r} of image {key[0]!r}")
             if key in seen:
-                raise Unfit(f"id: expected another than before, found {key[1]!r}", "duplicate")
+                raise Unfit(f"id: expected a unique id, found {key[1]!r} again", "duplicate")
             seen.add(key)
             mask = segmentations.read(entry.get("segmentation"), images[key[0]], where, report)
             if mask is not None:
@@ -106,7 +106,7 @@ def _categories(data: JsonView, name: str, report: Report) -> tuple[dict[int, st
         with noted(report, where):
             category, class_name = fields.whole(entry, "id", -MAX_ID, MAX_ID), fields.text(entry, "name")
             if category in names or class_name in names.values():
-                raise Unfit(f"expected another id and name than before, found {category} {class_name!r}", "duplicate")
+                raise Unfit(f"expected a unique id and name, found {category} {class_name!r} again", "duplicate")
             names[category] = class_name
             own = keypoints.read_set(entry)
             if own is not None:
@@ -157,7 +157,7 @@ def _instances(
                 instance = instance._replace(keypoints=points, area=area)
             instance = instance._replace(clicks=keypoints.read_clicks(entry))
             if instance.id in seen:
-                raise Unfit(f"id: expected another than before, found {instance.id!r}", "duplicate")
+                raise Unfit(f"id: expected a unique id, found {instance.id!r} again", "duplicate")
             seen.add(instance.id)
             found[image_id].append(instance)
     return found

@@ -28,7 +28,7 @@ from maskx_tf.errors import BadInput, shorten
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 MASK_COLUMNS = ("MaskPath", "ImageID", "LabelName", "BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")
-SAME_BOX = 2e-3  # of the image's side: boxes of the two files that differ by no more are one box
+SAME_BOX = 2e-3  # share of the image's side by which equal boxes of the two files may differ
 
 
 class _Row(NamedTuple):

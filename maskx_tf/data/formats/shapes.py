@@ -15,7 +15,7 @@ from maskx_tf.data.problems import Report, noted
 from maskx_tf.masks import rle
 from maskx_tf.masks.rle import Rle
 
-CORNERS = 64  # of a polygon that stands for a circle
+CORNERS = 64  # corners of a polygon in place of a circle
 
 
 GroupId = int | str

@@ -141,12 +141,12 @@ def _images(folder: Path, annotations: Path, part: VisualGenomePart, report: Rep
     minival = _minival(annotations)
     parts: dict[Id, VisualGenomePart] = {}
     records: dict[Id, ImageRecord] = {}
-    outside: list[Id] = []  # of COCO
+    outside: list[Id] = []  # ids of images that are not in COCO
     for index, entry in enumerate(_list(annotations / "image_data.json")):
         with noted(report, f"image_data.json: [{index}]"):
             record = _image(fields.mapping(entry), folder)
             if record.id in records:
-                raise Unfit(f"image_id: expected another than before, found {record.id}", "duplicate")
+                raise Unfit(f"image_id: expected a unique id, found {record.id} again", "duplicate")
             known = entry.get("coco_id")
             coco_id = None if known is None else fields.whole(entry, "coco_id", 0, MAX_ID)
             if coco_id is None:

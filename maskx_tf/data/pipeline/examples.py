@@ -22,7 +22,7 @@ from maskx_tf.errors import BadInput
 from maskx_tf.masks.crops import crop_mask
 from maskx_tf.structures import COMMON_FIELDS, MASK_SIDE, Field, with_flags
 
-CACHE_MIB = 256  # of packed masks, kept from one epoch to the next
+CACHE_MIB = 256  # packed masks that are kept from one epoch to the next
 InstanceArrays = dict[str, np.ndarray]  # [n, *shape] by the names of fields
 
 

@@ -1,4 +1,4 @@
-"""Images, instances and packed masks in TFRecord files, and an index that finds any of them at once.
+"""Images, instances and packed masks in TFRecord files, and an index for random access.
 
 A folder holds the shards and index.json, which is written last: without it, the folder is not finished. Images are read
 in any order, so the index keeps the place of each; and what is read is compared with the checksum in the index.

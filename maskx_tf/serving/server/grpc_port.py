@@ -21,12 +21,12 @@ from maskx_tf.serving.status import invalid, outcome, quoted, result, too_large
 
 # A server answers a method with a message, given the bytes of another and gRPC's context.
 Reply = Callable[[bytes, Any], Any]
-# Milliseconds until a connection ends, and until it is cut: else answers that nobody reads would stay for ever.
+# Milliseconds until a connection is ended, and then closed: else unread answers would stay in memory.
 AGE, AGE_GRACE = 3_600_000, 600_000
 STREAMS_OF_A_CONNECTION = 256
 MOST_METADATA = 1000
 SMALL_MESSAGE = 2**16  # bytes of a message that asks about the model
-SERVICE_NAMES = ("", *messages.SERVICES)  # that have a health
+SERVICE_NAMES = ("", *messages.SERVICES)  # services with a health status
 for _file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):  # for reflection
     messages.POOL.AddSerializedFile(_file.serialized_pb)
 

@@ -27,7 +27,7 @@ from maskx_tf.serving.status import ServingError, invalid, outcome, result, too_
 
 LIGHT = 2**20  # bytes of a body up to which unpacking it keeps other threads waiting for milliseconds
 LIGHT_AT_ONCE, HEAVY_AT_ONCE = 4, 1  # bodies that are unpacked at a time
-MOST_THREADS = 256  # that wait for the model at a time
+MOST_THREADS = 256  # threads that may wait for the model at a time
 PIECE = 2**16  # bytes of an answer, written when the client has read what came before
 READ_REST = 2.0  # seconds
 WORTH_PACKING = 500  # bytes

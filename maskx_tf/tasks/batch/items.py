@@ -21,7 +21,7 @@ from maskx_tf.tasks.batch import arrow
 from maskx_tf.tasks.images import SUFFIXES, find_images
 
 LIST, TAR, RECORDS, PARQUET = ".txt", ".tar", ".tfrecord", ".parquet"
-FEATURE = "image/encoded"  # of a TFRecord's example, as TensorFlow's object detection has it
+FEATURE = "image/encoded"  # key in a TFRecord's example, as in TensorFlow's object detection
 FRAME = struct.Struct("<QI")  # before a record: its length, and a checksum of the length
 AFTER = 4  # bytes of the record's checksum
 

@@ -144,7 +144,7 @@ def write_labelled(job: BatchJob, out: Path, options: LabelOptions = USUAL_OPTIO
                 made += 1
                 mask = {"size": [row["height"], row["width"]], "counts": counts}
                 entries[key] |= _fields(mask, options.tolerance, row["mask_source"], quality)
-            entries[key].pop(NEEDS_REVIEW, None)  # of an earlier round
+            entries[key].pop(NEEDS_REVIEW, None)  # a flag of an earlier round
             if review.is_doubtful(quality, options.least, has_mask=counts is not None):
                 flagged += 1
                 entries[key][NEEDS_REVIEW] = True

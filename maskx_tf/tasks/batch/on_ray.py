@@ -25,7 +25,7 @@ from maskx_tf.tasks.progress import SILENT, Progress
 if TYPE_CHECKING:
     import ray
 
-TRIES_OF_A_SHARD = 5  # of a shard, and of a start of an actor
+TRIES_OF_A_SHARD = 5  # attempts for a shard, and for the start of an actor
 STARTING = -1  # in place of the number of a shard
 SECONDS_FOR_AN_ANSWER = 10
 SECONDS_FOR_A_LOCK = 60  # a process on a node that died may hold its shard a little longer

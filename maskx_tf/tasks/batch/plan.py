@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PLAN_FORMAT = 1
 PLAN_FILE, INPUTS_FOLDER, ROWS_FOLDER = "plan.json", "inputs", "rows"
-ID_LETTERS = 12  # of a checksum
+ID_LETTERS = 12  # letters of a checksum
 IMAGES_OF_A_SHARD = 1000
 
 

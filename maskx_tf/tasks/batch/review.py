@@ -24,9 +24,9 @@ from maskx_tf.structures import Detections
 from maskx_tf.tasks.batch import boxes as box_ops
 from maskx_tf.tasks.batch.plan import BoxFile
 
-SURROUNDINGS = 0.3  # of the longer side of a box, around it
+SURROUNDINGS = 0.3  # width around a box, as a share of its longer side
 LEAST_SURROUNDINGS = 8  # pixels
-QUALITY_DIGITS = 4  # of `mask_quality` in files
+QUALITY_DIGITS = 4  # decimal digits of `mask_quality` in files
 SIDE_OF_A_DOUBT = 320  # pixels of a picture's longer side
 
 
