@@ -15,13 +15,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 
 from maskx_tf.errors import BadInput
 from maskx_tf.protocol.messages import BatchingParameters
-from maskx_tf.serving.status import (
-    DEADLINE_EXCEEDED,
-    RESOURCE_EXHAUSTED,
-    UNAVAILABLE,
-    ServingError,
-    invalid,
-)
+from maskx_tf.serving.status import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, ServingError, invalid
 
 Arrays = dict[str, np.ndarray]
 
