@@ -35,7 +35,7 @@ class MaskConfig(Section):
     )
     mlp_layers: Annotated[int, Field(strict=True, ge=0)] = Field(default=2, description="Hidden layers of head mlp.")
     mlp_side: Count | None = Field(
-        default=None, description="Side of the masks of head mlp; null: twice roi.mask_size."
+        default=None, description="Side of the masks of head mlp; null: twice roi.mask_size, with neck c4 half of that."
     )
     mlp_width: Count = Field(default=1024, description="Width of the hidden layers of head mlp.")
     outputs: Literal["specific", "agnostic"] = Field(
