@@ -64,7 +64,7 @@ class EngineAnswer(NamedTuple):
     paste: str = "continuous"
 
     def row(self, score: float) -> ImageRow:
-        """The row of this answer, with the detections from a score on."""
+        """Returns the row of this answer, with the detections of at least this score."""
         if self.found is None:
             nothing = np.zeros([0], np.float32)
             return ImageRow(self.key, self.status, 0, 0, nothing.reshape(0, 4), nothing, nothing.astype(np.int64), ())

@@ -28,7 +28,7 @@ class Segmenter:
 
     Attributes:
         model: a run, checkpoint or model folder, or one version of an exported SavedModel.
-        score: detections from this score on; None for the model's own threshold.
+        score: the least score of detections; None for the model's own threshold.
         batch: images that are computed at a time; None for as many as suit the model's canvas.
     """
 

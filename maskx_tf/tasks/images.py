@@ -75,6 +75,6 @@ def picture_files(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
 
 def at_least(found: Detections, score: float) -> Detections:
-    """The detections from this score on."""
+    """Returns the detections with at least this score."""
     kept = found.scores >= score
     return found.mapped(lambda array: array[kept])

@@ -100,7 +100,7 @@ def detections_sheet(
         found: padded, in pixels of the images.
         class_names: the class names of the model.
         a_names: the classes of A.
-        score: detections from this score on are drawn.
+        score: detections with at least this score are drawn.
         skeleton: indices of the keypoints between which a line is drawn.
     """
     pictures = []

@@ -126,7 +126,7 @@ def predict(
     Args:
         model: an open model, or the path of one. An open model compiles its graphs once.
         images: one or more: arrays uint8 [H, W, 3] in RGB, Pillow images, or names of files, folders and patterns.
-        score: detections from this score on are kept.
+        score: detections with at least this score are kept.
         augment: look at each image mirrored and not, with each of these short sides in pixels; True stands for 3/4, 1
             and 5/4 of the model's own.
         ensemble: further models of the same classes: boxes of all are suppressed together, masks are averaged.

@@ -32,7 +32,7 @@ class GalleryOptions:
 
     Attributes:
         each: images of each kind: best, median, worst and random.
-        score: detections from this score on are judged and shown.
+        score: detections with at least this score are judged and shown.
         seed: the seed of the choice of random images.
     """
 

@@ -31,7 +31,7 @@ from maskx_tf.training.callbacks import Hooks
 MADE_UP_CLASSES, VG3K_CLASSES = 80, 3001  # numbers of classes in a dry run, which does not read the data
 PICTURES = 4  # on a sheet
 BOX_STAGES = ("detector", "rpn", "rpn_head")  # stages that learn only boxes
-SHOWN = 0.5  # the score from which a sheet shows a detection
+SHOWN = 0.5  # the least score of the detections on a sheet
 
 
 class Training(NamedTuple):
