@@ -18,7 +18,7 @@ from maskx_tf.data.opening import validation_set
 from maskx_tf.errors import BadInput
 from maskx_tf.evaluation import store
 from maskx_tf.evaluation.table import METRICS, read_metrics
-from maskx_tf.files import Json, JsonView, write_text
+from maskx_tf.files import Json, JsonView, check_writable, write_text
 from maskx_tf.report import gallery
 from maskx_tf.report.embeddings import of_model
 from maskx_tf.report.gallery import Shown
@@ -66,6 +66,7 @@ def write_report(folders: Sequence[str], out: Path, options: GalleryOptions = Ga
     Raises:
         BadInput: a folder holds nothing to report, or something cannot be read or written.
     """
+    check_writable(out)
     subjects = with_distinct_names([subject(Path(path), options) for path in folders], folders)
     text = page(subjects)
     write_text(out, text)

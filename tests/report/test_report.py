@@ -114,6 +114,11 @@ def test_the_report_of_a_run_and_an_evaluation(here: Path, capsys: pytest.Captur
     assert {"badge A", "badge B"} == set(badges)
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(here: Path, capsys) -> None:
+    assert run(["report", "nothing", "--out", "instances.json/a.html"]) == 2
+    assert "instances.json/a.html: cannot be written: Not a directory" in capsys.readouterr().err
+
+
 def test_two_evaluations_of_one_model_have_different_names(here: Path) -> None:
     shutil.copytree("eval", "again")
     assert run(["report", "eval", "again", "run", "--out", "report.html", "--pictures", "0"]) == 0
