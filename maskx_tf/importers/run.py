@@ -14,6 +14,7 @@ from maskx_tf.checkpoints.folder import refuse_other
 from maskx_tf.checkpoints.io import build_with, save
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.config import Config, ModelConfig
+from maskx_tf.config.model import STRIDES
 from maskx_tf.config.text import dotted
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json
@@ -24,7 +25,6 @@ from maskx_tf.importers.plan import ImportRequest, Plan
 from maskx_tf.models.rcnn import RCNN
 
 CANVAS = "model.input.canvas"
-CANVAS_STEP = 32  # what the canvas of every neck is a multiple of
 SOURCES: dict[str, Callable[[ImportRequest], Plan]] = {
     "torchvision": torchvision.plan,
     "detectron2": detectron2.plan,
@@ -101,7 +101,8 @@ def _configure(plan: Plan, request: ImportRequest) -> Config:
     config = resolve({"model": settings}, request.overrides, origin=str(request.path))
     if not any(CANVAS.startswith(override.partition("=")[0]) for override in request.overrides):
         # The smallest square that holds every image which the limits of its sides allow, upright and lying.
-        side = math.ceil(config.model.input.long_side / CANVAS_STEP) * CANVAS_STEP
+        step = STRIDES[config.model.backbone.neck]
+        side = math.ceil(config.model.input.long_side / step) * step
         settings["input"] = {**settings.get("input", {}), "canvas": [side, side]}
         config = resolve({"model": settings}, request.overrides, origin=str(request.path))
     if len(config.model.class_names) != len(plan.labels.names):

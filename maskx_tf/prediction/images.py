@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskx_tf.config import ModelConfig
+from maskx_tf.config.model import STRIDES
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.masks.rgb import read_image, upright_rgb
 from maskx_tf.models.inference import Predictor
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.ops import images as image_ops
 from maskx_tf.structures import Detections, KeypointSet
-
-# Canvases are multiples of this, the coarsest stride that is halved exactly.
-STRIDE = 32
 
 # A file, a Pillow image, or pixels uint8 [H, W, 3] in RGB.
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -159,8 +157,8 @@ class ImagePredictor:
 
     def _on_canvas(self, image: NDArray[np.uint8], view: View) -> tuple[Predictor, tf.Tensor, tf.Tensor]:
         """The predictor of a view's canvas, the image on it, uint8 [1, H, W, 3], and its size there, float32 [1, 2]."""
-        settings = self.config.input
-        height, width = (math.ceil(side * view.scale / STRIDE) * STRIDE for side in settings.canvas)
+        settings, step = self.config.input, STRIDES[self.config.backbone.neck]
+        height, width = (math.ceil(side * view.scale / step) * step for side in settings.canvas)
         short, long = (round(side * view.scale) for side in (settings.short_side, settings.long_side))
         letterbox = letterbox_for((height, width), short, long, settings.rounding)
         pixels = image[:, ::-1] if view.flip else image

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -85,6 +86,20 @@ def test_one_plain_view_changes_nothing(predictor, picture) -> None:
         assert (one is None) == (other is None)
         if one is not None:
             np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("neck", "maps", "canvas", "scaled"),
+    [("dc5", 1, (48, 80), (48, 64)), ("c4", 1, (48, 80), (48, 64)), ("fpn", 5, (64, 96), (64, 96))],
+)
+def test_plain_view_is_on_the_configured_canvas(neck, maps, canvas, scaled, picture, monkeypatch) -> None:
+    """As in evaluation, batch jobs and exports. Other views round it up to a multiple of the neck's stride."""
+    fake = Mock(return_value=Mock(features=lambda pixels, size: pixels))
+    monkeypatch.setattr("maskx_tf.prediction.images.Predictor", fake)
+    settings = {"input": {"canvas": canvas}, "backbone": {"neck": neck}, "anchors": {"sizes": [[8.0]] * maps}}
+    predictor = ImagePredictor(Mock(), ModelConfig.model_validate(settings))
+    for view, expected in ((View(), canvas), (View(0.75, flip=True), scaled)):
+        assert predictor.features_view(picture, view)[0].shape == (1, *expected, 3)
 
 
 def test_mirrored_view_of_the_mirrored_image(predictor, picture) -> None:
