@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskx_tf.errors import BadInput, did_you_mean, reason
-from maskx_tf.files import writing
+from maskx_tf.files import append, write_bytes, writing
 from maskx_tf.locks import locked
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"
@@ -153,7 +153,7 @@ def _download(url: str, part: Path, report: ByteReport) -> None:
             if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise BadInput(f"{url}: the server answered {error.code} {error.reason}") from None
             part.unlink(missing_ok=True)  # more than the file has: begin again
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except (OSError, http.client.HTTPException) as error:
             problem = reason(error)
     raise BadInput(f"{url}: cannot be downloaded: {problem}; the same command goes on where it ended")
 
@@ -165,11 +165,11 @@ def _add_rest(url: str, part: Path, report: ByteReport) -> bool:
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
             done = 0  # a server that does not know ranges sends the whole file
+            write_bytes(part, b"")
         length = answer.headers.get("Content-Length")
         total = done + int(length or 0)
-        with writing(part), part.open("ab" if done else "wb") as stream:
-            while block := answer.read(BLOCK_BYTES):
-                stream.write(block)
-                done += len(block)
-                report(done, total)
+        while block := answer.read(BLOCK_BYTES):
+            append(part, block)
+            done += len(block)
+            report(done, total)
     return length is None or done == total

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import socket
+import struct
 import sys
 import threading
 import types
@@ -31,6 +34,7 @@ class Files(BaseHTTPRequestHandler):
     breaks: list[int]
     ranges: list[str]
     knows_ranges = True
+    resets = False  # breaks off with an error instead of an end
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range", "")
@@ -45,8 +49,12 @@ class Files(BaseHTTPRequestHandler):
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(len(CONTENT) - first))
         self.end_headers()
-        end = first + self.breaks.pop(0) if self.breaks else len(CONTENT)
+        breaks = bool(self.breaks)
+        end = first + self.breaks.pop(0) if breaks else len(CONTENT)
         self.wfile.write(CONTENT[first:end])
+        if breaks and self.resets:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
@@ -89,6 +97,20 @@ def test_broken_download_goes_on_where_it_ended(url: str, handler: type[Files]) 
     handler.breaks = [1000, 5000]
     assert fetch(PublishedFile("torchvision", url, PREFIX)).read_bytes() == CONTENT
     assert handler.ranges == ["", "bytes=1000-", "bytes=6000-"]
+
+
+def test_reset_of_the_connection_is_no_problem_of_the_disk(
+    url: str, handler: type[Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "BLOCK_BYTES", 1000)
+    handler.resets, handler.breaks = True, [2500]
+    file = PublishedFile("torchvision", url, PREFIX)
+    assert fetch(file).read_bytes() == CONTENT
+    assert len(handler.ranges) == 2
+    file.path.unlink()
+    handler.breaks = [10] * published.ATTEMPTS
+    with pytest.raises(BadInput, match="cannot be downloaded: Connection reset by peer"):
+        fetch(file)
 
 
 def test_download_goes_on_in_a_later_call(url: str, handler: type[Files], tmp_path: Path) -> None:
