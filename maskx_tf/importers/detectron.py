@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from maskx_tf.config.model import MAPS
 from maskx_tf.errors import BadInput
 from maskx_tf.files import Json, JsonView
 from maskx_tf.importers import labels as label_names
 from maskx_tf.importers import tables
-from maskx_tf.importers.detectron_cfg import look_up, parse
+from maskx_tf.importers.detectron_cfg import ignored, look_up, numbers, parse
 from maskx_tf.importers.fill import Rule
 from maskx_tf.importers.plan import (
     ImportRequest,
@@ -37,6 +38,7 @@ DETECTRON_UNSUPPORTED = (
 )
 # seg_every_thing keeps what a stage does not use, under its name or with this behind it.
 BACKUP = "_jcvbackup"
+MASKS = "conv5_mask_w"  # of every mask head
 TABLES = r"v_(glove|randn_\d+)"
 DETECTRON_RULES = (
     Rule(r".*_momentum", "momentum of the optimizer"),
@@ -82,7 +84,12 @@ def plan(request: ImportRequest) -> Plan:
         embedding=blobs[embedding][1:] if embedding else None,
         may_stay=() if has_rpn else ("rpn/",),
         anchor_scores=next((name for name in blobs if re.fullmatch(r"rpn_cls_logits(_fpn2)?_w", name)), ""),
-        notes=(*DETECTRON_NOTES, *_samples(cfg)[1], *(() if has_rpn else (WITHOUT_RPN,))),
+        notes=(
+            *DETECTRON_NOTES,
+            *_pooling(cfg, MASKS in blobs)[1],
+            *ignored(cfg),
+            *(() if has_rpn else (WITHOUT_RPN,)),
+        ),
     )
 
 
@@ -122,21 +129,18 @@ def _settings(path: Path, blobs: Tensors, cfg: JsonView | None, total: int) -> J
             "short_side": look_up(cfg, "TEST.SCALE", 800),
             "long_side": look_up(cfg, "TEST.MAX_SIZE", 1333),
             "channel_order": "bgr",
-            "pixel_mean": _numbers(path, cfg, "PIXEL_MEANS", 3) or [102.9801, 115.9465, 122.7717],
+            "pixel_mean": numbers(path, cfg, "PIXEL_MEANS", 3) or [102.9801, 115.9465, 122.7717],
             "pixel_std": [1.0, 1.0, 1.0],
         },
-        "anchors": {"rounding": "detectron", "order": "ratio_major"},
-        "rpn": {
-            "pre_nms_train": 2000,
-            "post_nms_train": 2000,
-            "pre_nms_test": 1000,
-            "post_nms_test": 1000,
+        "anchors": {"rounding": "detectron", "order": "ratio_major"} | _anchors(path, cfg, neck),
+        "rpn": _proposals(cfg, neck)
+        | {
             "min_size": 0.0,
             "smooth_l1_beta": 1 / 9,
             "normaliser": "fixed",
             "ignore_straddling": True,
         },
-        "roi": {"aligned": False, "samples": _samples(cfg)[0], "level_epsilon": "detectron"},
+        "roi": {"aligned": False, "level_epsilon": "detectron"} | _pooling(cfg, MASKS in blobs)[0],
         "box": {
             "delta_weights": _delta_weights(path, cfg),
             "smooth_l1_beta": 1.0,
@@ -154,48 +158,64 @@ def _settings(path: Path, blobs: Tensors, cfg: JsonView | None, total: int) -> J
         settings["roi"]["box_size"] = map_side(path, blobs, "fc6_w", channels)
         settings["box"] |= {"width": len(blobs["fc6_w"]), "layers": counted(blobs, "fc{}_w", first=6)}
     else:
-        settings["anchors"]["sizes"] = [[32.0, 64.0, 128.0, 256.0, 512.0]]
         settings["roi"] |= {"box_size": 14, "mask_size": 14}
-        settings["rpn"] |= {"pre_nms_train": 12000, "pre_nms_test": 6000}
-    if "conv5_mask_w" in blobs:
+    if MASKS in blobs:
         _set_masks(path, blobs, cfg, settings)
     return settings
 
 
-def _samples(cfg: JsonView | None) -> tuple[int, tuple[str, ...]]:
-    """RoIAlign's samples along each side of a bin, and a note where the one setting cannot be true to the file."""
-    of_boxes = max(look_up(cfg, "FAST_RCNN.ROI_XFORM_SAMPLING_RATIO", 2), 0)
-    of_masks = max(look_up(cfg, "MRCNN.ROI_XFORM_SAMPLING_RATIO", of_boxes), 0)
+def _anchors(path: Path, cfg: JsonView | None, neck: str) -> Json:
+    """The sizes and ratios of the anchors."""
+    if neck == "fpn":
+        first = look_up(cfg, "FPN.RPN_ANCHOR_START_SIZE", 32.0)
+        sizes, ratios = [[first * 2**level] for level in range(5)], numbers(path, cfg, "FPN.RPN_ASPECT_RATIOS")
+    else:
+        sizes = [numbers(path, cfg, "RPN.SIZES") or [32.0, 64.0, 128.0, 256.0, 512.0]]
+        ratios = numbers(path, cfg, "RPN.ASPECT_RATIOS")
+    return {"sizes": sizes, "ratios": ratios or [0.5, 1.0, 2.0]}
+
+
+def _proposals(cfg: JsonView | None, neck: str) -> Json:
+    """How many proposals there are before and after their suppression, and its threshold."""
+    settings: Json = {"nms_iou": look_up(cfg, "TEST.RPN_NMS_THRESH", 0.7)}
+    for phase, before, after in (("train", 12000, 2000), ("test", 6000, 1000)):
+        before = look_up(cfg, f"{phase.upper()}.RPN_PRE_NMS_TOP_N", before if neck == "c4" else after)
+        after = look_up(cfg, f"{phase.upper()}.RPN_POST_NMS_TOP_N", after)
+        settings |= {f"pre_nms_{phase}": before, f"post_nms_{phase}": min(after, before * MAPS[neck])}
+    return settings
+
+
+def _pooling(cfg: JsonView | None, masks: bool) -> tuple[Json, tuple[str, ...]]:
+    """How regions are pooled, and notes where the one setting for boxes and masks cannot be true to the file."""
+    method, of_boxes = _pooling_of(cfg, "FAST_RCNN", ("RoIAlign", 2))
+    mask_method, of_masks = _pooling_of(cfg, "MRCNN", (method, of_boxes)) if masks else (method, of_boxes)
     samples = of_boxes if of_boxes in (0, 1, 2) else 2
-    if of_boxes == of_masks == samples:
-        return samples, ()
-    there = f"{of_boxes} for boxes and {of_masks} for masks (0: as many as a bin is cells long)"
-    return samples, (f"RoIAlign's samples along each side of a bin are {there} at the source, here {samples} for both",)
+    notes = []
+    if mask_method != method:
+        notes.append(f"boxes are pooled by {method} and masks by {mask_method} at the source, here both by {method}")
+    elif method == "RoIAlign" and not of_boxes == of_masks == samples:
+        there = f"{of_boxes} for boxes and {of_masks} for masks (0: as many as a bin is cells long)"
+        notes.append(f"RoIAlign's samples along each side of a bin are {there} at the source, here {samples} for both")
+    return {"op": "align" if method == "RoIAlign" else "pool", "samples": samples}, tuple(notes)
 
 
-def _numbers(path: Path, cfg: JsonView | None, key: str, count: int) -> list[float] | None:
-    """Numbers of the configuration, which nests those of the pixels twice; None if it has none."""
-    value = look_up(cfg, key, [])
-    while len(value) == 1 and isinstance(value[0], list):
-        (value,) = value
-    if not value:
-        return None
-    if len(value) != count or not all(isinstance(number, (int, float)) for number in value):
-        raise BadInput(f"{path}: cfg: {key}: expected {count} numbers, found {value}")
-    return [float(number) for number in value]
+def _pooling_of(cfg: JsonView | None, section: str, default: tuple[str, int]) -> tuple[str, int]:
+    """The method of a head, and its samples along each side of a bin."""
+    method = look_up(cfg, f"{section}.ROI_XFORM_METHOD", default[0])
+    return method, max(look_up(cfg, f"{section}.ROI_XFORM_SAMPLING_RATIO", default[1]), 0)
 
 
 def _delta_weights(path: Path, cfg: JsonView | None) -> list[float]:
     """The scales of the deltas. A configuration from before there was a setting means ones; none means the default."""
     before = [10.0, 10.0, 5.0, 5.0] if cfg is None else [1.0, 1.0, 1.0, 1.0]
-    return _numbers(path, cfg, "MODEL.BBOX_REG_WEIGHTS", 4) or before
+    return numbers(path, cfg, "MODEL.BBOX_REG_WEIGHTS", 4) or before
 
 
 def _set_masks(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json) -> None:
     """Sets the mask head's settings from the blobs."""
     if settings["backbone"]["neck"] == "fpn" and look_up(cfg, "MRCNN.DILATION", 1) != 1:
         raise BadInput(f"{path}: cfg: MRCNN.DILATION: a dilated mask head cannot be imported")
-    channels = tensor(path, blobs, "conv5_mask_w", 4).shape[1]
+    channels = tensor(path, blobs, MASKS, 4).shape[1]
     mask = settings["mask"] = {"convs": counted(blobs, "_[mask]_fcn{}_w", first=1), "channels": channels}
     if "mask_mlp_logits_raw_w" in blobs:
         side = map_side(path, blobs, "mask_mlp_logits_raw_w", channels)
@@ -229,17 +249,17 @@ def _embedding(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json,
     transfer = settings.get("transfer", {})
     if transfer.get("input") != "embedding":
         return ""
-    tables = [name for name in blobs if re.fullmatch(TABLES, name)]
+    found = [name for name in blobs if re.fullmatch(TABLES, name)]
     wanted = look_up(cfg, "MRCNN.BBOX2MASK.PRETRAINED_EMBED_NAME", "")
     if wanted in blobs:
-        tables = [wanted]
-    if len(tables) != 1:
-        found = f"the tables {' and '.join(tables)}, of which its cfg names none" if tables else "no table"
+        found = [wanted]
+    if len(found) != 1:
+        names = f"the tables {' and '.join(found)}, of which its cfg names none" if found else "no table"
         raise BadInput(
             f"{path}: T reads neither rows of the classifier nor of the boxes, expected a table of embeddings, "
-            f"found {found}"
+            f"found {names}"
         )
-    rows = len(tensor(path, blobs, tables[0], 2))
+    rows = len(tensor(path, blobs, found[0], 2))
     if rows != total:
-        raise BadInput(f"{path}: {tables[0]}: expected {total} rows, one a class, found {rows}")
-    return tables[0]
+        raise BadInput(f"{path}: {found[0]}: expected {total} rows, one a class, found {rows}")
+    return found[0]

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 
 from maskx_tf.checkpoints import io
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.errors import BadInput
 from maskx_tf.importers import tables
-from maskx_tf.importers.detectron import BACKUP, DETECTRON_FOLDED, RESTORED, plan
-from maskx_tf.importers.detectron_cfg import look_up, parse
+from maskx_tf.importers.detectron import BACKUP, DETECTRON_FOLDED, RESTORED, _anchors, plan
+from maskx_tf.importers.detectron_cfg import ignored, look_up, parse
 from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import convert, import_file
 from maskx_tf.names import COCO
@@ -190,7 +191,8 @@ def test_baselines(outputs: int, kind: str, put: Callable[[Any], Path]) -> None:
     ],
 )
 def test_samples_of_the_configuration(cfg: str, samples: int, note: str, put: Callable[[Any], Path]) -> None:
-    found = plan(ImportRequest(put({"blobs": empty(detector()), "cfg": cfg})))
+    every = detector() | mask_trunk() | layers({"mask_fcn_logits": (81, MASK, 1, 1)}, ("_w", "_b"))
+    found = plan(ImportRequest(put({"blobs": empty(every), "cfg": cfg})))
     assert found.settings["roi"]["samples"] == samples
     assert note in " ".join(found.notes)
     assert ("samples" in " ".join(found.notes)) == bool(note)
@@ -304,7 +306,12 @@ dictitems:
     state: {__immutable__: true}
   PIXEL_MEANS: [[[100.5, 110, 120.25]]]
   RESNETS: {STRIDE_1X1: false}
-  TEST: {SCALE: 600, MAX_SIZE: 1000, SCORE_THRESH: 0.01, NMS: 0.3, DETECTIONS_PER_IM: 50}
+  FAST_RCNN: {ROI_XFORM_METHOD: !!binary Um9JUG9vbEY=}
+  FPN: {RPN_ANCHOR_START_SIZE: 16, RPN_ASPECT_RATIOS: !!python/tuple [1, 3]}
+  TRAIN: {RPN_PRE_NMS_TOP_N: 3000, RPN_POST_NMS_TOP_N: 800}
+  TEST:
+    {SCALE: 600, MAX_SIZE: 1000, SCORE_THRESH: 0.01, NMS: 0.3, DETECTIONS_PER_IM: 50, RPN_PRE_NMS_TOP_N: 100,
+     RPN_POST_NMS_TOP_N: 900, RPN_NMS_THRESH: 0.6}
   HOSTILE: !!python/object/apply:os.system ["touch ran"]
   OTHER: !!python/name:os.system
   MODULE: !!python/module:os
@@ -321,7 +328,64 @@ def test_settings_of_the_file(boxes: Tensors, put: Callable[[Any], Path], tmp_pa
     assert (found["input"]["short_side"], found["input"]["long_side"]) == (600, 1000)
     assert found["backbone"]["stride_in_1x1"] is False
     assert found["detections"] == {"score": 0.01, "nms_iou": 0.3, "limit": 50, "paste": "integer"}
+    assert found["roi"]["op"] == "pool"
+    assert found["anchors"]["sizes"] == [[16.0], [32.0], [64.0], [128.0], [256.0]]
+    assert found["anchors"]["ratios"] == [1.0, 3.0]
+    numbers = {key: found["rpn"][key] for key in ("pre_nms_train", "post_nms_train", "pre_nms_test", "nms_iou")}
+    assert numbers == {"pre_nms_train": 3000, "post_nms_train": 800, "pre_nms_test": 100, "nms_iou": 0.6}
+    assert found["rpn"]["post_nms_test"] == 500  # all that five levels leave
     assert look_up(parse(CFG, tmp_path), "HOSTILE", []) == ["touch ran"]
+
+
+PYTHON2_ARRAY = """
+PIXEL_MEANS: !!python/object/apply:numpy.core.multiarray._reconstruct
+  args:
+  - !!python/name:numpy.ndarray ''
+  - !!python/tuple [0]
+  - b
+  state: !!python/tuple
+  - 1
+  - !!python/tuple [1, 1, 3]
+  - !!python/object/apply:numpy.dtype
+    args: [f8, 0, 1]
+    state: !!python/tuple [3, <, null, null, null, -1, -1, 0]
+  - false
+  - !!binary AAAAAAAgWUAAAAAAAIBbQAAAAAAAEF5A
+"""
+
+
+def test_pixel_means_are_an_array(boxes: Tensors, put: Callable[[Any], Path]) -> None:
+    means = np.array([[[100.5, 110.0, 120.25]]])
+    dumps = [yaml.dump({"PIXEL_MEANS": array}) for array in (means, means.astype(">f4"), np.asfortranarray(means))]
+    for cfg in (PYTHON2_ARRAY, *dumps):
+        assert "multiarray._reconstruct" in cfg
+        found = plan(ImportRequest(put({"blobs": boxes, "cfg": cfg}))).settings
+        assert found["input"]["pixel_mean"] == [100.5, 110.0, 120.25]
+    path = put({"blobs": boxes, "cfg": PYTHON2_ARRAY.replace("AAAAAAAg", "")})
+    with pytest.raises(BadInput, match=r"cfg: PIXEL_MEANS: expected 3 numbers, found .*args"):
+        plan(ImportRequest(path))
+
+
+def test_anchors_of_c4() -> None:
+    cfg = {"RPN": {"SIZES": [64, 128, 256, 512], "ASPECT_RATIOS": [0.5, 1, 2]}}
+    assert _anchors(Path(), cfg, "c4") == {"sizes": [[64.0, 128.0, 256.0, 512.0]], "ratios": [0.5, 1.0, 2.0]}
+    assert _anchors(Path(), None, "c4")["sizes"] == [[32.0, 64.0, 128.0, 256.0, 512.0]]
+
+
+def test_settings_that_are_not_imported_are_named() -> None:
+    assert ignored(None) == ignored({"TEST": {"SOFT_NMS": {"ENABLED": False}, "RPN_MIN_SIZE": 0}}) == ()
+    (note,) = ignored({"TEST": {"SOFT_NMS": {"ENABLED": True}}})
+    assert note.startswith("its cfg has TEST.SOFT_NMS.ENABLED True, which is not imported")
+    assert len(ignored({"FPN": {"ROI_CANONICAL_SCALE": 112}, "TEST": {"BBOX_VOTE": {"ENABLED": True}}})) == 2
+
+
+def test_boxes_and_masks_pooled_in_two_ways(put: Callable[[Any], Path]) -> None:
+    cfg = "{FAST_RCNN: {ROI_XFORM_METHOD: RoIPoolF}, MRCNN: {ROI_XFORM_METHOD: RoIAlign}}"
+    masks = mask_trunk() | layers({"mask_fcn_logits": (81, MASK, 1, 1)}, ("_w", "_b"))
+    for every, notes in ((detector(), 0), (detector() | masks, 1)):
+        found = plan(ImportRequest(put({"blobs": empty(every), "cfg": cfg})))
+        assert found.settings["roi"]["op"] == "pool"
+        assert sum("boxes are pooled by RoIPoolF and masks by RoIAlign" in note for note in found.notes) == notes
 
 
 def test_conventions_without_settings(boxes: Tensors, put: Callable[[Any], Path]) -> None:
@@ -344,6 +408,8 @@ def test_conventions_without_settings(boxes: Tensors, put: Callable[[Any], Path]
         ("a: [", "cfg: expected YAML: "),
         ("- a", "cfg: expected settings, found a list"),
         ("MODEL: {BBOX_REG_WEIGHTS: [1, 2]}", "cfg: MODEL.BBOX_REG_WEIGHTS: expected 4 numbers, found [1, 2]"),
+        ("PIXEL_MEANS: {a: 1}", "cfg: PIXEL_MEANS: expected 3 numbers, found {'a': 1}"),
+        ("FPN: {RPN_ASPECT_RATIOS: []}", "cfg: FPN.RPN_ASPECT_RATIOS: expected some numbers, found []"),
         ("MRCNN: {DILATION: 2}", "cfg: MRCNN.DILATION: a dilated mask head cannot be imported"),
     ],
 )
