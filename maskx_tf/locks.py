@@ -19,11 +19,11 @@ class InUse(BadInput):
 
 
 @contextmanager
-def locked(path: AnyPath, subject: str = "") -> Iterator[None]:
-    """Holds a lock file during the block, so that two processes do not write one folder.
+def locked(path: AnyPath, subject: str = "") -> Iterator[bool]:
+    """Holds a lock file during the block, so that two processes do not write one folder; yields whether it does.
 
     The system releases the lock when the process ends for any reason, so a file that is left locks nothing. On a disk
-    without locks, such as some network disks, there is no lock.
+    without locks, such as some network disks, nothing is held: another process may be in its block, too.
 
     Args:
         path: the lock file.
@@ -35,19 +35,20 @@ def locked(path: AnyPath, subject: str = "") -> Iterator[None]:
     """
     place = Path(path)
     with writing(path):
-        file = _locked_file(place, subject or f"{place.parent}: expected a folder that is not in use")
+        file, is_held = _locked_file(place, subject or f"{place.parent}: expected a folder that is not in use")
     with file:
         with writing(path):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
         try:
-            yield
+            yield is_held
         finally:
             place.unlink(missing_ok=True)
 
 
-def _locked_file(place: Path, subject: str) -> TextIOWrapper:
+def _locked_file(place: Path, subject: str) -> tuple[TextIOWrapper, bool]:
+    """The open lock file, and whether it is locked."""
     while True:
         file = open(place, "a+", encoding="utf-8")  # noqa: SIM115, the caller closes it
         try:
@@ -58,8 +59,8 @@ def _locked_file(place: Path, subject: str) -> TextIOWrapper:
                 holder = file.read(100).strip() or "another process"
             raise InUse(f"{subject}, found {holder} at work") from None
         except OSError:
-            return file
+            return file, False
         # Between opening and locking, the holder may have removed the file: then the lock is on nothing.
         if place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno())):
-            return file
+            return file, True
         file.close()

@@ -52,7 +52,8 @@ def test_a_removed_lock_file_is_locked_again(tmp_path: Path, monkeypatch: pytest
         flock(file, flags)
 
     monkeypatch.setattr(fcntl, "flock", slow)
-    with locks.locked(path):
+    with locks.locked(path) as is_held:
+        assert is_held
         assert len(calls) == 2
         with pytest.raises(BadInput, match="not in use"), locks.locked(path):
             pass
@@ -63,8 +64,9 @@ def test_without_locks_on_the_disk_there_is_no_lock(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with locks.locked(tmp_path / ".lock"), locks.locked(tmp_path / ".lock"):
-        pass
+    with locks.locked(tmp_path / ".lock") as first, locks.locked(tmp_path / ".lock") as second:
+        assert not first
+        assert not second
     with (
         pytest.raises(BadInput, match=r"nowhere/\.lock: cannot be written: No such file"),
         locks.locked("nowhere/.lock"),

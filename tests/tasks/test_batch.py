@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -189,6 +191,20 @@ def test_names_that_are_no_text_and_links_to_nothing_are_one_line(tmp_path: Path
         list(items.find([str(tmp_path / "photos")], "image"))
 
 
+def test_a_tar_with_a_damaged_header_does_not_end_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    tar_of(path)
+    whole = list(items.find([str(path)], "image"))
+    with tarfile.open(path) as tar:
+        fourth, last = tar.getmembers()[3], tar.getmembers()[-1]
+    data = path.read_bytes()
+    path.write_bytes(data[: last.offset_data + tarfile.BLOCKSIZE])  # without the zeros at the end
+    assert list(items.find([str(path)], "image")) == whole
+    path.write_bytes(data[: fourth.offset] + b"\xff" + data[fourth.offset + 1 :])
+    with pytest.raises(BadInput, match=rf"a\.tar: expected a tar, .*: its header at byte {fourth.offset} is damaged"):
+        list(items.find([str(path)], "image"))
+
+
 def test_a_tar_cut_short_and_a_column_that_is_not_there(tmp_path: Path) -> None:
     tar_of(tmp_path / "a.tar")
     (tmp_path / "b.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:1000])
@@ -268,7 +284,7 @@ def test_a_score_below_the_threshold_of_an_export_is_refused(tmp_path: Path, pho
     (export / "assets").mkdir(parents=True)
     (export / "saved_model.pb").write_bytes(b"")
     write_config(Config(), export / "assets" / "config.yaml")
-    with pytest.raises(BadInput, match=r"--score: expected at least 0\.05, below which \S+ drops .*, found 0\.01"):
+    with pytest.raises(BadInput, match=r"^score: expected at least 0\.05, below which \S+ drops .*, found 0\.01"):
         plan.write(tmp_path / "low", export, items.find([str(photos)], "image"), settings=BatchSettings(score=0.01))
     assert not (tmp_path / "low").exists()
     plan.write(tmp_path / "equal", export, items.find([str(photos)], "image"), settings=BatchSettings(score=0.05))
@@ -309,7 +325,7 @@ def test_an_unreadable_plan_is_one_line(
 ) -> None:
     (job / file).write_text(text)
     assert problem in refused(capsys, "batch", "run", job)
-    assert list((job / "rows").iterdir()) == []
+    assert len(list((job / "rows").iterdir())) == (2 if file.startswith("inputs") else 0)
 
 
 def test_no_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,6 +340,28 @@ def test_a_model_changed_after_the_plan_is_one_line(job: Path, model: Path, caps
     line = refused(capsys, "batch", "run", job)
     assert line == f"{model}: expected the model that {job} was planned for, found a changed one"
     assert merge.status(job).missing == [1, 2]
+
+
+def test_a_model_replaced_while_a_shard_runs_gives_no_rows(
+    job: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Replaced(Fake):
+        def __call__(self, images: Iterable[tuple[str, bytes | Path]]) -> Iterator[ImageRow]:
+            for row in super().__call__(images):
+                (model / "weights.npz").write_text("trained further")
+                yield row
+
+    monkeypatch.setattr(run, "Segmenter", Replaced)
+    with pytest.raises(BadInput) as caught:
+        run.run(job)
+    assert str(caught.value) == f"{model}: expected the model that {job} was planned for, found a changed one"
+    assert list((job / "rows").iterdir()) == []
+
+
+def test_a_model_that_cannot_be_opened_ends_the_run_at_once(tmp_path: Path, model: Path, photos: Path) -> None:
+    job = plan.write(tmp_path / "job", model, images_of(photos), size=3)
+    with pytest.raises(BadInput, match=f"^{model}"):
+        run.run(job.folder)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,10 +399,36 @@ def test_two_runs_on_one_shard(job: Path, capsys: pytest.CaptureFixture[str]) ->
     planned = plan.open_job(job)
     with locks.locked(planned.lock(1)):
         line = refused(capsys, "batch", "run", job)
-        assert line == f"{job}: 2 shards done, and other processes still work on 1: 1"
+        assert line.startswith(f"{job}: 2 shards done, 1 not: 1; the first: {job}: shard 1: expected one that nobody")
         assert f"found process {os.getpid()} on" in refused_say(capsys, job)
     assert merge.status(job).missing == [1]
     assert run.run(job) == (1, 2, 3)
+
+
+def test_two_runs_of_a_shard_on_a_disk_without_locks(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one starts while the first one writes, and leaves its file alone."""
+
+    def none(file: Any, flags: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    class Second(Fake):
+        def __call__(self, images: Iterable[tuple[str, bytes | Path]]) -> Iterator[ImageRow]:
+            for row in super().__call__(images):
+                monkeypatch.setattr(run, "Segmenter", Fake)
+                run.run(job, (1, 3))
+                yield row
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(run, "Segmenter", Second)
+    assert run.run(job, (1, 3)) == (1, 0, 3)
+    assert merge.status(job).missing == [0, 2]
+    assert len(list((job / "rows").iterdir())) == 1
+
+
+def test_the_rows_are_a_data_set_while_a_shard_runs(job: Path) -> None:
+    run.run(job, (0, 3))
+    with locks.locked(plan.open_job(job).lock(1)):
+        assert pq.read_table(job / "rows").num_rows == 3
 
 
 def refused_say(capsys: pytest.CaptureFixture[str], job: Path) -> str:
@@ -387,8 +451,14 @@ def test_images_that_are_all_gone_are_no_rows(job: Path, photos: Path, capsys: p
     assert merge.status(job).rows == {"missing": 1, "ok": 2}
     shutil.rmtree(photos)
     line = refused(capsys, "batch", "run", job)
-    assert line == f"{job}: shard 1: expected images, such as in {photos}, found none of 3"
+    problem = f"shard 1: expected images, such as in {photos}, found none of 3"
+    assert line == f"{job}: 0 shards done, 2 not: 1, 2; the first: {job}: {problem}"
     assert merge.status(job).missing == [1, 2]
+    photos.mkdir()
+    assert problem in refused(capsys, "batch", "run", job)
+    (photos / "another.png").write_bytes(b"")  # so the disk is there, and the images were removed
+    assert run.run(job) == (2, 1, 4)
+    assert merge.status(job).rows == {"missing": 5, "ok": 2}
 
 
 def test_merge_needs_every_shard_of_this_plan(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from maskx_tf import cli
 from maskx_tf.errors import BadInput
-from maskx_tf.tasks.batch import merge, on_ray
+from maskx_tf.tasks.batch import items, merge, on_ray, plan
+from maskx_tf.tasks.batch.plan import BatchJob
 from maskx_tf.tasks.batch.run import run
 from tests.tasks.test_batch import refused
 from tests.tasks.test_batch_survival import jobs, photos
@@ -46,3 +49,56 @@ def test_a_cluster_that_is_not_there_is_one_line(address: str) -> None:
 
 def test_options_of_a_cluster_need_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected --engine ray with them" in refused(capsys, "batch", "run", "job", "--gpus", "1")
+
+
+def two_shards(folder: Path) -> BatchJob:
+    """A job of two images, whose model nobody opens."""
+    for name in ("model/config.yaml", "model/model.json", "model/weights.npz", "photos/0.png", "photos/1.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    return plan.write(folder / "job", folder / "model", items.find([str(folder / "photos")], "image"), size=1)
+
+
+def test_an_actor_that_the_system_ends_for_its_memory_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cluster: an answer is a number, and the second one is the error."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    job, numbers, hired = two_shards(tmp_path), itertools.count(), []
+
+    class Kind:
+        @staticmethod
+        def remote(*arguments: object) -> SimpleNamespace:
+            hired.append(arguments)
+            method = SimpleNamespace(remote=lambda *_: next(numbers))
+            return SimpleNamespace(start=method, run=method)
+
+    def get(answer: int) -> tuple[bool, str]:
+        if answer == 1:
+            raise ray.exceptions.OutOfMemoryError("the memory of the node was full")
+        return True, ""
+
+    monkeypatch.setattr(ray, "wait", lambda answers, num_returns: ([answers[0]], []))
+    monkeypatch.setattr(ray, "get", get)
+    pool = on_ray._Pool(Kind, (job, None), 1)
+    assert list(pool.finish([0, 1])) == [(1, True), (0, True)]
+    assert len(hired) == 2
+    Path(job.model, "weights.npz").write_text("trained further")
+    numbers, hired = itertools.count(), []
+    with pytest.raises(BadInput, match="found a changed one"):
+        list(on_ray._Pool(Kind, (job, None), 1).finish([0, 1]))
+    assert len(hired) == 2
+
+
+def test_without_an_address_no_cluster_of_others_is_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    asked = []
+
+    def init(address: str | None, **_: object) -> None:
+        asked.append(address)
+        raise ConnectionError("none there")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(BadInput, match="--address local: expected a Ray cluster: none there"):
+        on_ray.run_on_ray(two_shards(tmp_path).folder, (0, 1), on_ray.RayOptions())
+    assert asked == ["local"]

@@ -87,8 +87,8 @@ def _found(names: Sequence[str], column: str) -> Iterator[ImagePlace]:
 
 def _members(path: Path) -> Iterator[ImagePlace]:
     try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            size = os.fstat(file.fileno()).st_size
             for member in tar:
                 if not member.isreg() or Path(member.name).suffix.lower() not in SUFFIXES:
                     continue
@@ -97,6 +97,10 @@ def _members(path: Path) -> Iterator[ImagePlace]:
                 yield ImagePlace(
                     f"{path.as_posix()}/{member.name}", os.path.abspath(path), member.offset_data, member.size
                 )
+            # Python takes a damaged header for the end. The zeros at the end may be missing, as for other programs.
+            file.seek(tar.offset)
+            if any(file.read(tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError(f"its header at byte {tar.offset} is damaged")
     except (OSError, tarfile.TarError) as error:
         raise BadInput(f"{path}: expected a tar, not compressed: {reason(error)}") from None
 

@@ -111,11 +111,12 @@ def _cluster(options: RayOptions) -> Iterator[tuple[Any, int]]:
         import ray
     except ImportError:
         raise BadInput("--engine ray: expected the package ray: pip install 'maskx_tf[ray]'") from None
-    _check_address(options.address or "")
+    address = options.address or "local"  # None would join a cluster that RAY_ADDRESS or a file in /tmp names
+    _check_address(address)
     try:
-        ray.init(address=options.address, log_to_driver=False, logging_level="error")
+        ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInput(f"--address {options.address}: expected a Ray cluster: {' '.join(str(error).split())}") from None
+        raise BadInput(f"--address {address}: expected a Ray cluster: {' '.join(str(error).split())}") from None
     try:
         resources = ray.cluster_resources()
         room = [
@@ -165,7 +166,7 @@ class _Pool:
         """Yields the numbers of shards as they are done, and whether an actor wrote them.
 
         Raises:
-            BadInput: a shard failed several times, or no actor starts.
+            BadInput: a shard failed several times, no actor starts, or the model has changed.
         """
         import ray
 
@@ -179,7 +180,8 @@ class _Pool:
             try:
                 wrote, problem = ray.get(answer)
                 idle.append(actor)
-            except ray.exceptions.RayActorError as error:  # its node died, or the memory of the node was full
+            # Its node died, or the memory of the node was full, which has an exception outside of RayActorError.
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
                 wrote, problem = False, f"an actor ended: {reason(error)}"
                 self._hire()
             if not problem:
@@ -188,6 +190,7 @@ class _Pool:
                     left.remove(of)
                     yield of, wrote
                 continue
+            self._arguments[0].check_model()  # a model that has changed fails every shard
             tries[of] += 1
             if tries[of] == TRIES_OF_A_SHARD:
                 raise BadInput(problem)

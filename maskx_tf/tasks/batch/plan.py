@@ -120,8 +120,8 @@ class BatchJob:
         return self.folder / ROWS_FOLDER / f"{self.id}-{number:05}.parquet"
 
     def lock(self, number: int) -> Path:
-        """The file that is locked while a shard runs."""
-        return self.folder / ROWS_FOLDER / f"{number:05}.lock"
+        """The file that is locked while a shard runs; pyarrow skips its name, which begins with a dot."""
+        return self.folder / ROWS_FOLDER / f".{number:05}.lock"
 
     @property
     def columns(self) -> pa.Schema:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from maskx_tf.errors import BadInput
-from maskx_tf.files import AnyPath, Json, remove_unfinished
+from maskx_tf.files import AnyPath, Json, Unwritable, remove_unfinished
 from maskx_tf.locks import InUse, locked
 from maskx_tf.prediction.engines import MISSING
 from maskx_tf.prediction.segmenter import Segmenter
@@ -45,7 +45,7 @@ Work = Callable[[Sequence[ImagePlace], dict[str, int]], Iterator[Json]]
 def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SILENT) -> Ran:
     """Runs the shards of a job that are not done.
 
-    A shard that another process works on is skipped.
+    If a shard fails, or another process works on it, the run goes on with the others.
 
     Args:
         folder: the folder of the job.
@@ -53,24 +53,30 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
         progress: each image is a step.
 
     Raises:
-        BadInput: the plan cannot be read, the model has changed, a file of rows cannot be written, or another process
-            still works on a shard.
+        BadInput: the plan or the model cannot be read, the model has changed, or rows cannot be written. After the last
+            shard: one failed, or another process still works on it.
     """
     job, waiting, ran = waiting_shards(folder, part)
     work = work_of(job)
     progress.started(sum(job.counts[number] for number in waiting))
-    held = []
+    if waiting:
+        list(work([], {}))  # opens the model, whose errors are those of all shards
+    problems: dict[int, BadInput] = {}
     for number in waiting:
         try:
             if run_shard(job, number, work, progress):
                 ran = ran.plus(job, number)
-        except InUse as problem:
+        except Unwritable:  # the next shard is written to the same disk
+            raise
+        except BadInput as problem:
+            if not isinstance(problem, InUse):
+                job.check_model()
             progress.say(str(problem))
-            held.append(number)
-    left = [number for number in held if not job.output(number).exists()]
+            problems[number] = problem
+    left = [number for number in problems if not job.output(number).exists()]
     if left:
         numbers = ", ".join(map(str, left[:10]))
-        raise BadInput(f"{folder}: {ran.done} shards done, and other processes still work on {len(left)}: {numbers}")
+        raise BadInput(f"{folder}: {ran.done} shards done, {len(left)} not: {numbers}; the first: {problems[left[0]]}")
     return ran
 
 
@@ -118,13 +124,14 @@ def run_shard(job: BatchJob, number: int, work: Work, progress: Progress = SILEN
 
     Raises:
         InUse: another process works on this shard.
-        BadInput: the images cannot be read, or the rows not written.
+        BadInput: the images cannot be read, the model has changed, or the rows cannot be written.
     """
     output = job.output(number)
-    with locked(job.lock(number), f"{job.folder}: shard {number}: expected one that nobody works on"):
+    with locked(job.lock(number), f"{job.folder}: shard {number}: expected one that nobody works on") as is_held:
         if output.exists():
             return False
-        remove_unfinished(output)
+        if is_held:  # or else another process may be writing one of them
+            remove_unfinished(output)
         records = _records(job, number, work, progress)
         arrow.write(output, arrow.in_tables(records, job.columns), job.columns, job.id)
     return True
@@ -134,7 +141,8 @@ def _records(job: BatchJob, number: int, work: Work, progress: Progress) -> Iter
     """The rows of a shard.
 
     Raises:
-        BadInput: none of its images is there. That is a disk that is not mounted, rather than a row for each.
+        BadInput: none of its images is there, nor another file in their folder: a disk is not mounted. Or the model has
+            changed, such as by further training, after the plan was made or while the shard was running.
     """
     items, sizes = job.inputs(number)
     anything = False
@@ -142,7 +150,17 @@ def _records(job: BatchJob, number: int, work: Work, progress: Progress) -> Iter
         anything = anything or not record["status"].startswith(MISSING)
         yield record
         progress.advance()
-    if not anything:
-        boxes = job.settings.boxes
-        where = os.path.dirname(items[0].file) if boxes is None else boxes.images
+    boxes = job.settings.boxes
+    where = os.path.dirname(items[0].file) if boxes is None else boxes.images
+    if not anything and _is_empty(where):
         raise BadInput(f"{job.folder}: shard {number}: expected images, such as in {where}, found none of {len(items)}")
+    job.check_model()
+
+
+def _is_empty(folder: str) -> bool:
+    """Whether a folder holds nothing, or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
