@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
@@ -295,6 +297,41 @@ def test_another_server_of_http(capsys, tmp_path, body) -> None:
         other.shutdown()
     assert (code, err.count("\n")) == (2, 1)
     assert "UNKNOWN: expected a JSON object with 'outputs', found b" in err
+
+
+def test_threads_share_connections_over_http_and_a_retry_makes_a_new_one() -> None:
+    opened: list[socket.socket] = []
+
+    class Counted(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            opened.append(self.connection)
+
+        def do_GET(self) -> None:
+            arrived.wait(10)
+            self.send_response(200)
+            self.send_header("Content-Length", "27")
+            self.end_headers()
+            self.wfile.write(b'{"model_version_status":[]}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Counted) as one:
+        threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
+        with Client(f"http://127.0.0.1:{one.server_port}", retries=1) as client:
+            for count in (2, 2, 1):
+                arrived = threading.Barrier(count)
+                with ThreadPoolExecutor(count) as pool:  # new threads, as in each stream
+                    assert list(pool.map(lambda _: client.states(), range(count))) == [{}] * count
+            assert len(opened) == 2
+            for connection in opened:
+                connection.shutdown(socket.SHUT_RDWR)
+            assert client.states() == {}
+            assert len(opened) == 3
+        one.shutdown()
 
 
 def test_files_that_are_named_go_to_the_server(served, capsys, tmp_path) -> None:

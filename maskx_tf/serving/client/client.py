@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from maskx_tf.protocol.messages import IMAGE_TENSOR, SEGMENT_BOXES, SERVING_DEFAULT
 from maskx_tf.serving.client.answers import Answer, of_image, output_filter
 from maskx_tf.serving.client.transport import Grpc, Rest, Target, Tls, persistently
-from maskx_tf.serving.status import ServingError
 
-__all__ = ["Answer", "Client", "ServingError", "Tls"]
 MAX_BYTES = 256 * 2**20
 Image = bytes | NDArray[np.uint8]
 

@@ -8,9 +8,10 @@ import json
 import random
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -138,8 +139,7 @@ class Rest:
         place = f"/versions/{target.version}" if target.version is not None else ""
         place = f"/labels/{quote(target.label, safe='')}" if target.label is not None else place
         self._path = f"/v1/models/{quote(target.name, safe='')}{place}"
-        self._local = threading.local()
-        self._open: set[http.client.HTTPConnection] = set()
+        self._idle: deque[http.client.HTTPConnection] = deque()
 
     def predict(self, signature: str, inputs: Arrays, outputs: Sequence[str], timeout: float) -> Arrays:
         """Named outputs of a signature; all if none are named. They are dropped here: JSON has no output filter."""
@@ -158,27 +158,24 @@ class Rest:
         return {int(one["version"]): str(one["state"]) for one in answer}
 
     def close(self) -> None:
-        """Ends the connections of all threads; requests under way fail."""
-        for connection in list(self._open):
-            connection.close()
-        self._open.clear()
+        """Ends the connections that no request uses."""
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                self._idle.pop().close()
 
     def _call(self, method: str, path: str, body: bytes | None, timeout: float, key: str, kind: type[T]) -> T:
         """The value of a key in the answer."""
-        connection = self._connection(timeout)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            data = response.read(self._max_bytes + 1)
+            with self._connection(timeout) as connection:
+                connection.request(method, path, body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                data = response.read(self._max_bytes + 1)
+                if len(data) > self._max_bytes:
+                    raise ServingError(RESOURCE_EXHAUSTED, f"an answer of more than {self._max_bytes} bytes")
         except TimeoutError:
-            self._drop()
             raise ServingError(DEADLINE_EXCEEDED, f"no answer within {timeout:.1f} s") from None
         except (OSError, http.client.HTTPException) as error:
-            self._drop()
             raise ServingError(UNAVAILABLE, str(error) or type(error).__name__) from None
-        if len(data) > self._max_bytes:
-            self._drop()
-            raise ServingError(RESOURCE_EXHAUSTED, f"an answer of more than {self._max_bytes} bytes")
         try:
             answer = json.loads(data)
         except ValueError:
@@ -191,27 +188,26 @@ class Rest:
             raise ServingError(UNKNOWN, f"expected a JSON object with {key!r}, found {data[:100]!r}")
         return found
 
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        """This thread's connection, whose every step may take so many seconds."""
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
+    @contextmanager
+    def _connection(self, timeout: float) -> Iterator[http.client.HTTPConnection]:
+        """Yields a connection for one request, whose every step may take so many seconds; it stays open for later ones."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
             if self._context is None:
-                connection = http.client.HTTPConnection(self._address, timeout=timeout)
+                connection = http.client.HTTPConnection(self._address)
             else:
-                connection = http.client.HTTPSConnection(self._address, timeout=timeout, context=self._context)
-            self._local.connection = connection
-            self._open.add(connection)
+                connection = http.client.HTTPSConnection(self._address, context=self._context)
         connection.timeout = timeout
         if isinstance(connection.sock, socket.socket):
             connection.sock.settimeout(timeout)
-        return connection
-
-    def _drop(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
+        try:
+            yield connection
+        except BaseException:
             connection.close()
-            self._open.discard(connection)
-            self._local.connection = None
+            self.close()  # the server may have ended these, too: no retry should find that out
+            raise
+        self._idle.append(connection)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
