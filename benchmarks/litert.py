@@ -27,6 +27,7 @@ from maskx_tf.evaluation.evaluate import evaluate
 from maskx_tf.evaluation.runner import Finder
 from maskx_tf.export import litert, onnx
 from maskx_tf.export.device import Runner, letterbox
+from maskx_tf.export.precision import Precision
 from maskx_tf.export.source import ExportModel, open_source
 from maskx_tf.masks.paste import paste
 from maskx_tf.masks.rgb import read_image
@@ -37,7 +38,7 @@ from maskx_tf.tasks.evaluation_data import EvaluationData, open_data, original_p
 from maskx_tf.tasks.images import find_images
 
 PYTHON: dict[str, list[str]] = {"python": [], "bf16": ["export.bf16=true"]}
-FORMS = (*PYTHON, *litert.PRECISIONS, "onnx")
+FORMS = (*PYTHON, *Precision, "onnx")
 COLUMNS = (
     "form",
     "MB",

@@ -86,6 +86,23 @@ def open_config(path: str | os.PathLike[str]) -> tuple[Config, Json]:
     return read_config(find(path))
 
 
+def open_export(version: str | os.PathLike[str], score: float | None = None) -> Config:
+    """The configuration of one version of an exported SavedModel.
+
+    Args:
+        version: its folder, which holds GRAPH.
+        score: the least score of the detections that are wanted; None for the export's own.
+
+    Raises:
+        BadInput: it is damaged, or its graph drops some of these detections.
+    """
+    config = load_config(Path(version, "assets", CONFIG))
+    least = config.model.detections.score
+    if score is not None and score < least:
+        raise BadInput(f"score: expected at least {least:g}, below which {version} drops detections, found {score:g}")
+    return config
+
+
 def read_config(folder: Path) -> tuple[Config, Json]:
     """The same of a model folder."""
     meta = _read_meta(folder / META)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from maskx_tf.commands.data import AsJson
 from maskx_tf.errors import BadInput
+from maskx_tf.export.precision import Precision
 from maskx_tf.quiet import import_tensorflow
 
 EXAMPLE = "Example: maskx export saved-model runs/first --out models/first model.input.canvas='[800, 1216]'"
@@ -50,16 +50,6 @@ def saved_model(
     settings = [*(overrides or ()), *(["export.bf16=true"] if bf16 else [])]
     written = export_saved_model(model, out, settings, version=version, metrics=metrics)
     _print({**written._asdict(), "path": str(written.path)}, as_json)
-
-
-class Precision(StrEnum):
-    """The number type that a LiteRT model computes with."""
-
-    float32 = "float32"
-    float16 = "float16"
-    dynamic = "dynamic"
-    mixed = "mixed"
-    int8 = "int8"
 
 
 @app.command(epilog=LITERT_EXAMPLE)

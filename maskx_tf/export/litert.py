@@ -30,13 +30,13 @@ from maskx_tf.config import ModelConfig
 from maskx_tf.errors import BadInput
 from maskx_tf.export import device
 from maskx_tf.export.freeze import Frozen, as_constants
+from maskx_tf.export.precision import Precision
 from maskx_tf.export.source import ExportModel, descriptions
 from maskx_tf.files import Json
 from maskx_tf.models.branch import Prepared, Scene
 from maskx_tf.models.rcnn import RCNN
 from maskx_tf.structures import ADDED_FIELDS, Detections
 
-PRECISIONS = ("float32", "float16", "dynamic", "mixed", "int8")
 GraphOutputs = dict[str, tf.Tensor]
 Example = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a canvas [H, W, 3] and the size [2] of the image in it
 # Detections that go through the branches at a time: four were faster than eight, of which the last round wastes more.
@@ -50,7 +50,7 @@ class Graph(NamedTuple):
         name: the name of its file.
         function: a function of named tensors, which returns named tensors.
         specs: the specifications of its inputs.
-        precision: one of PRECISIONS.
+        precision: a `Precision`.
     """
 
     name: str
@@ -65,13 +65,15 @@ def write(source: ExportModel, out: Path, *, precision: str, parts: bool, images
     Args:
         source: a model built portable.
         out: a folder that is not there yet.
-        precision: one of PRECISIONS.
+        precision: a `Precision`.
         parts: detector and mask head apart, as they always are where the precision is mixed.
         images: what `device.letterbox` makes of images like those that will be seen, for int8.
 
     Raises:
-        BadInput: the combination cannot be.
+        BadInput: there is no such precision, or the combination cannot be.
     """
+    if precision not in tuple(Precision):
+        raise BadInput(f"precision: expected one of {', '.join(Precision)}, found {precision!r}")
     examples = list(images)
     if precision == "int8" and (parts or not examples):
         raise BadInput("int8 writes two graphs: expected --images that resemble those of later use, and no --parts")

@@ -18,7 +18,6 @@ from PIL import Image, UnidentifiedImageError
 
 from maskx_tf.checkpoints import folder as model_folder
 from maskx_tf.checkpoints import io as checkpoints
-from maskx_tf.config import load as load_config
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import open_regular
 from maskx_tf.masks.outputs import detections_of
@@ -91,7 +90,7 @@ def open_engine(path: str | os.PathLike[str], score: float | None) -> ImageEngin
 @functools.lru_cache(maxsize=1)  # a process works with one model at a time
 def _opened(path: str, score: float | None, stamp: tuple[tuple[int, int, int], ...]) -> ImageEngine:
     del stamp  # part of the key alone: it changes when the files are replaced, such as by further training
-    return _Exported(path) if Path(path, model_folder.GRAPH).exists() else _Folder(path, score)
+    return _Exported(path, score) if Path(path, model_folder.GRAPH).exists() else _Folder(path, score)
 
 
 class _Folder:
@@ -150,8 +149,8 @@ class _Exported:
 
     streams = 2
 
-    def __init__(self, path: str) -> None:
-        config = load_config(Path(path, "assets", "config.yaml"))
+    def __init__(self, path: str, score: float | None) -> None:
+        config = model_folder.open_export(path, score)
         self.batch = batch_for(config.model.input.canvas)
         self._model = tf.saved_model.load(path)  # it owns the constants of its signatures, so it has to stay
         if SERVING_DEFAULT not in self._model.signatures:

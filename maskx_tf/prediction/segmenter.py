@@ -28,7 +28,7 @@ class Segmenter:
 
     Attributes:
         model: a run, checkpoint or model folder, or one version of an exported SavedModel.
-        score: the least score of detections; None for the model's own threshold.
+        score: the least score of detections; None for the model's own threshold, below which an export has none.
         batch: images that are computed at a time; None for as many as suit the model's canvas.
     """
 

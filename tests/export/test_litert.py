@@ -200,6 +200,8 @@ def test_mistakes(capsys, tmp_path) -> None:
     assert "not there yet" in fails(model_folder(), "--out", tmp_path)
     assert "model.roi.op is pool" in fails(model_folder(), *out, "model.roi.op=pool")
     source = open_source(model_folder(), portable=True)
+    with pytest.raises(BadInput, match=r"precision: expected one of float32, float16, .*, found 'fp16'"):
+        litert.write(source, tmp_path / "out", precision="fp16", parts=False)
     with pytest.raises(BadInput, match="int8 writes two graphs"):
         litert.write(source, tmp_path / "out", precision="int8", parts=True, images=[])
     with pytest.raises(BadInput, match=r"folder of a LiteRT or ONNX model"):

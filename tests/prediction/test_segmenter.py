@@ -72,6 +72,11 @@ def test_a_savedmodel_gives_the_same_rows() -> None:
         assert np.mean([np.mean(bitmap_of(one) != bitmap_of(two)) for one, two in pairs]) < 1e-2
 
 
+def test_a_score_below_that_of_a_savedmodel_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"^score: expected at least 0\.05, below which \S+ drops detections, found 0$"):
+        next(Segmenter(exported(), score=0.0)(IMAGES))
+
+
 def test_a_broken_image_is_a_row(tmp_path: Path) -> None:
     file = tmp_path / "photo.png"
     file.write_bytes(IMAGES[1][1])

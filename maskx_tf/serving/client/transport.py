@@ -190,7 +190,7 @@ class Rest:
 
     @contextmanager
     def _connection(self, timeout: float) -> Iterator[http.client.HTTPConnection]:
-        """Yields a connection for one request, whose every step may take so many seconds; it stays open for later ones."""
+        """Yields a connection whose every step may take so many seconds, and keeps it open for another request."""
         try:
             connection = self._idle.pop()
         except IndexError:

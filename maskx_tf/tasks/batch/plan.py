@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskx_tf import files
 from maskx_tf.checkpoints import folder as model_folder
-from maskx_tf.config import load as load_config
 from maskx_tf.config.explain import validated
 from maskx_tf.errors import BadInput, reason
 from maskx_tf.files import Json
@@ -201,7 +200,8 @@ def write(
     """
     arrow.require()
     model_digest = digest_of(model)
-    _check_score(Path(model), settings.score)
+    if Path(model, model_folder.GRAPH).is_file():
+        model_folder.open_export(model, settings.score)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out}: expected a new folder for the job, found one that holds something")
     with files.new_folder(out) as unfinished:
@@ -227,14 +227,6 @@ def write(
         )
         files.write_json(unfinished / PLAN_FILE, plan.model_dump(mode="json"))
     return open_job(out)
-
-
-def _check_score(model: Path, score: float | None) -> None:
-    if score is None or not (model / model_folder.GRAPH).is_file():
-        return
-    least = load_config(model / "assets" / model_folder.CONFIG).model.detections.score
-    if score < least:
-        raise BadInput(f"--score: expected at least {least:g}, below which {model} drops detections, found {score:g}")
 
 
 def open_job(folder: str | os.PathLike[str]) -> BatchJob:
