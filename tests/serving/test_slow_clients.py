@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -46,7 +47,9 @@ def place(folder) -> Iterator[Place]:
 
 
 def wait(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
     while not condition():
+        assert time.monotonic() < until
         threading.Event().wait(0.02)
 
 
@@ -185,7 +188,11 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def test_a_grpc_answer_that_nobody_reads_is_counted(folder) -> None:
+def held(place: Place) -> float:
+    return float(figures(place).split("maskx_held_bytes ")[-1].split()[0])
+
+
+def test_a_grpc_answer_that_nobody_reads_is_counted_and_then_dropped(folder, monkeypatch) -> None:
     """The client speaks HTTP/2 by hand, to allow the server no byte of an answer."""
     rows = 100_000
     message = messages.PredictRequest()
@@ -197,14 +204,24 @@ def test_a_grpc_answer_that_nobody_reads_is_counted(folder) -> None:
     fields = [(":method", "POST"), (":scheme", "http"), (":path", "/tensorflow.serving.PredictionService/Predict")]
     fields += [(":authority", "localhost"), ("content-type", "application/grpc"), ("te", "trailers")]
     headers = b"".join(bytes([0, len(name), *name.encode(), len(value), *value.encode()]) for name, value in fields)
+
+    def ask(one: socket.socket) -> None:
+        one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack("!HI", 4, 0)))
+        one.sendall(frame(4, 1, 0, b""))  # without this answer to the server's settings, it would close the connection
+        one.sendall(frame(1, 4, 1, headers) + frame(0, 1, 1, b"\0" + len(data).to_bytes(4, "big") + data))
+
     with running(folder, "toy", limits=Limits(max_images=rows), batching=BIG) as place:
         with socket.create_connection(("127.0.0.1", int(place.grpc.rpartition(":")[2]))) as one:
-            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack("!HI", 4, 0)))
-            one.sendall(frame(1, 4, 1, headers) + frame(0, 1, 1, b"\0" + len(data).to_bytes(4, "big") + data))
+            ask(one)
             wait(lambda: 'requests_total{code="OK",port="grpc"' in figures(place))
             threading.Event().wait(0.1)  # until the answer is made
-            assert float(figures(place).split("maskx_held_bytes ")[-1].split()[0]) > 4 * rows
-        wait(lambda: "maskx_held_bytes 0.0" in figures(place))
+            assert held(place) > 4 * rows
+        wait(lambda: held(place) == 0)
+        monkeypatch.setattr(arrivals, "READING", (0.5, 10**9))
+        with socket.create_connection(("127.0.0.1", int(place.grpc.rpartition(":")[2]))) as one:
+            ask(one)
+            wait(lambda: held(place) > 4 * rows)
+            wait(lambda: held(place) == 0)
 
 
 def test_nobody_can_keep_threads_with_reflection(place, monkeypatch) -> None:

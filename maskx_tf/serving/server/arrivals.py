@@ -1,4 +1,4 @@
-"""Reads gRPC's messages: few at a time, none that takes long. Counts answers, reports errors, writes the access log."""
+"""Reads gRPC's messages: few at a time, none that takes long. Counts answers, until they are read; logs requests."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from maskx_tf.serving.server.budget import Budget, Share
 from maskx_tf.serving.status import ServingError, invalid
 
 ARRIVAL = 10.0  # seconds in which a message has to arrive
+READING = 10.0, 6500  # seconds that a client has to read an answer, and for how many bytes it gets one more
 AT_ONCE = 8  # messages that may be arriving at a time, each of up to the limit
 # Requests at a time with several messages (reflection), of which each may keep one of those places, and with several
 # answers (health that is watched). Each keeps a thread.
@@ -76,8 +77,15 @@ class Arrivals(grpc.ServerInterceptor):
         """The answer, which counts until gRPC has sent all of it, or the client has gone."""
         share = Share(self._budget)
         share.set(len(answer), refuse=False)
-        if not context.add_callback(lambda: share.set(0)):
+        seconds, bytes_a_second = READING
+        timer = _cancelling(context, seconds + len(answer) / bytes_a_second)
+
+        def release() -> None:
+            timer.cancel()
             share.set(0)
+
+        if not context.add_callback(release):
+            release()
         return answer
 
     def _receive(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
@@ -85,9 +93,7 @@ class Arrivals(grpc.ServerInterceptor):
         until = time.monotonic() + ARRIVAL
         if not self._arriving.acquire(timeout=ARRIVAL):
             raise ServingError(codes.RESOURCE_EXHAUSTED, "too many messages arrive at a time")
-        timer = threading.Timer(max(until - time.monotonic(), 0.0), context.cancel)
-        timer.daemon = True
-        timer.start()
+        timer = _cancelling(context, max(until - time.monotonic(), 0.0))
         try:
             return next(requests, None)
         except grpc.RpcError:
@@ -95,6 +101,14 @@ class Arrivals(grpc.ServerInterceptor):
         finally:
             timer.cancel()
             self._arriving.release()
+
+
+def _cancelling(context: grpc.ServicerContext, seconds: float) -> threading.Timer:
+    """A timer that ends a request, if nobody cancels the timer before."""
+    timer = threading.Timer(seconds, context.cancel)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 @contextmanager
