@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from maskx_tf.errors import BadInput
+from maskx_tf.errors import BadInput, shorten
 from maskx_tf.files import read_json, read_text
 from maskx_tf.names import COCO_IDS
 
@@ -51,10 +51,10 @@ def all_ids() -> NamedClasses:
 
 
 def read(file: Path) -> NamedClasses:
-    """Class names of a text file, one a line, or of JSON: a list of names, or COCO's {"categories": [...]}.
+    """Class names of a text file, one a line, or of JSON: a list of names, or COCO's categories in a list or a file.
 
     Raises:
-        BadInput: it cannot be read, or names no class, or one twice.
+        BadInput: it cannot be read, or names no class, or a name or an id twice.
     """
     if file.suffix == ".json":
         labels = _of_json(file, read_json(file))
@@ -65,17 +65,20 @@ def read(file: Path) -> NamedClasses:
     return labels
 
 
-def _of_json(file: Path, content: Any) -> NamedClasses:
-    try:
-        if isinstance(content, dict):
-            categories = sorted(content["categories"], key=lambda category: category["id"])
-            return NamedClasses(
-                tuple(str(category["name"]) for category in categories),
-                tuple(int(category["id"]) for category in categories),
-            )
-        return NamedClasses(tuple(str(name) for name in content))
-    except (ValueError, TypeError, LookupError) as error:
-        raise BadInput(f"{file}: expected a JSON list of names, or COCO's categories: {error}") from None
+def _of_json(file: Path, content: object) -> NamedClasses:
+    entries = content.get("categories") if isinstance(content, dict) else content
+    if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
+        return NamedClasses(tuple(entries))
+    if not isinstance(entries, list) or not all(map(_is_category, entries)):
+        raise BadInput(f"{file}: expected a JSON list of names, or COCO's categories, found {shorten(content)}")
+    names = {entry["id"]: entry["name"] for entry in sorted(entries, key=lambda entry: entry["id"])}
+    if len(names) < len(entries):
+        raise BadInput(f"{file}: expected no id twice, found {len(entries)} categories with {len(names)} ids")
+    return NamedClasses(tuple(names.values()), tuple(names))
+
+
+def _is_category(entry: object) -> bool:
+    return isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("name"), str)
 
 
 def _check(file: Path, names: Sequence[str]) -> None:
