@@ -62,11 +62,15 @@ def plan(request: ImportRequest) -> Plan:
     refuse(path, tensors, TORCHVISION_UNSUPPORTED)
     tensors, older = _modern(tensors)
     order, labels = _classes(request, tensors)
-    notes: tuple[str, ...] = ()
     if older:
-        notes = (
+        note = (
             "its names are older than torchvision 0.13, as in the published COCO_V1 files, so batch norm has no "
-            "epsilon; if you trained it yourself, set model.backbone.norm_epsilon=1e-5",
+            "epsilon; if you trained it yourself, set model.backbone.norm_epsilon=1e-5"
+        )
+    else:
+        note = (
+            "its names are those of torchvision 0.13 and later, so batch norm has an epsilon of 1e-5; if you saved or "
+            f"trained it from the published COCO_V1 weights, set model.backbone.norm_epsilon={NO_EPSILON}"
         )
     return Plan(
         settings=_settings(request, tensors, older),
@@ -75,7 +79,7 @@ def plan(request: ImportRequest) -> Plan:
         table=functools.partial(tables.torchvision, order=order),
         rules=TORCHVISION_RULES,
         anchor_scores="rpn.head.cls_logits.weight",
-        notes=notes,
+        notes=(note,),
     )
 
 

@@ -139,6 +139,7 @@ def test_older_names(tensors: Tensors, put: Callable[[Any], Path]) -> None:
     assert modern.settings["backbone"]["norm_epsilon"] == 1e-5
     assert 0 < old.settings["backbone"]["norm_epsilon"] < 1e-20
     assert "model.backbone.norm_epsilon=1e-5" in old.notes[0]
+    assert "model.backbone.norm_epsilon=1e-30" in modern.notes[0]
     old_variance = np.float32(1e-12) + np.float32(old.settings["backbone"]["norm_epsilon"])
     assert old_variance == np.float32(1e-12)
 
