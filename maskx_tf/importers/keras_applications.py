@@ -129,7 +129,7 @@ def _tensors(path: Path, network: str, classifier: bool) -> Tensors:
     model: keras.Model = NETWORKS[network].make(weights=None, include_top=classifier, input_shape=shape)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Keras only warns if a layer is missing in the file
+            warnings.simplefilter("error", UserWarning)  # Keras only warns if a layer is missing in the file
             model.load_weights(path)
     except (OSError, RuntimeError, ValueError, KeyError, UserWarning) as error:
         raise BadInput(f"{path}: not the weights of {network}: {reason(error)}") from None

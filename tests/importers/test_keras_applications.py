@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import h5py
 import keras
@@ -14,7 +16,7 @@ import pytest
 
 from maskx_tf.checkpoints.variables import named
 from maskx_tf.errors import BadInput
-from maskx_tf.importers.keras_applications import KERAS_FOLDED, _network
+from maskx_tf.importers.keras_applications import KERAS_FOLDED, _network, _tensors
 from maskx_tf.importers.plan import ImportRequest
 from maskx_tf.importers.run import convert
 from maskx_tf.layers.applications import NETWORKS
@@ -125,6 +127,19 @@ def test_wrong_files(names: Path, tmp_path: Path) -> None:
         file.create_dataset("kernel", shape=(1, 1, 1, 1))
     with pytest.raises(BadInput, match=r"a\.h5: has 1 kernels of convolutions, expected 53 \(keras_resnet50\)"):
         convert("keras", ImportRequest(path, classes=names))
+
+
+def test_only_warnings_of_keras_refuse_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for kind in (DeprecationWarning, UserWarning):
+        model = Mock(variables=[], load_weights=lambda _, kind=kind: warnings.warn("a layer", kind, stacklevel=1))
+        monkeypatch.setitem(NETWORKS, "mobilenet_v2", Mock(make=lambda model=model, **_: model))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tests make errors of all
+            if kind is DeprecationWarning:
+                assert _tensors(tmp_path, "mobilenet_v2", classifier=False) == {}
+            else:
+                with pytest.raises(BadInput, match="not the weights of mobilenet_v2: a layer"):
+                    _tensors(tmp_path, "mobilenet_v2", classifier=False)
 
 
 def test_files_are_refused_by_their_headers(names: Path, tmp_path: Path) -> None:
