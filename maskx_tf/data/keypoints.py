@@ -99,6 +99,7 @@ def _numbers(values: Any, count: int) -> NDArray[np.float32]:
         raise fields.unfit("keypoints", f"{count} x 3 numbers in or near the image", values)
     points = keypoint_places(numbers)
     labels = points[:, 2]
+    points[labels == 0] = 0.0
     wrong = labels[(labels != 0) & (labels != 1) & (labels != 2)]
     if wrong.size:
         raise fields.unfit("keypoints", "0, 1 or 2 as the third number of each", float(wrong[0]))

@@ -27,9 +27,9 @@ def keypoint_numbers(points: NDArray[np.floating]) -> list[float]:
 
 
 def keypoint_places(numbers: Sequence[float]) -> NDArray[np.float32]:
-    """Keypoints [P, 3] from COCO's list; zeros where the label or score is 0."""
-    points = np.array(numbers, np.float64).reshape(-1, 3) + HALF_PIXEL
-    return np.where(points[:, 2:] != 0, points, 0.0).astype(np.float32)
+    """Keypoints [P, 3] from COCO's list; three zeros, which stand for none, stay zeros."""
+    points = np.array(numbers, np.float64).reshape(-1, 3)
+    return np.where(points.any(axis=1, keepdims=True), points + HALF_PIXEL, 0.0).astype(np.float32)
 
 
 def keypoints_of(found: Detections) -> NDArray[np.floating] | None:

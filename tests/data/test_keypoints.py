@@ -59,6 +59,12 @@ def test_what_is_read(tmp_path: Path) -> None:
     assert [found[number].keypoint_count for number in range(200, 206)] == [3, 4, 0, 0, 0, 0]
 
 
+def test_label_0_means_none(tmp_path: Path) -> None:
+    """Whatever its place: some programs keep it."""
+    found = instances(changed(tmp_path, (*FIRST, "keypoints"), [30, 4, 2, 24, 15, 0, 39, 16, 1, 7, 8, 0]))
+    np.testing.assert_array_equal(found[200].keypoints, [[30.5, 4.5, 2], [0, 0, 0], [39.5, 16.5, 1], [0, 0, 0]])
+
+
 def test_what_is_written_is_what_was_read(tmp_path: Path) -> None:
     source = coco_keypoints(tmp_path)
     coco_write.write(read(source), tmp_path / "again.json", source.images)

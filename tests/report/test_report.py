@@ -305,5 +305,7 @@ def test_gallery_draws_the_keypoints_of_truth_and_prediction() -> None:
     assert len({*bare, *points, *lines}) == 6
     one_sided = shown(whole, box, [[1, 2], [2, 3]])
     assert one_sided == (lines[0], bare[1])
+    unsure = {**whole, "keypoints": [30, 30, 0, 170, 30, 0, 100, 170, 0]}
+    assert shown(box, unsure, [[1, 2], [2, 3]])[1] == lines[1]
     absent = {**whole, "keypoints": [0, 0, 0] * 3}
     assert shown(absent, box, [[1, 2]]) == bare
