@@ -35,7 +35,11 @@ class DetectionsConfig(Section):
         description="The box of a detection becomes the mean, weighted by score, of all boxes of its class that "
         "it overlaps by at least this IoU; null: the box is kept.",
     )
-    limit: Count = Field(default=100, description="The largest number of detections in an image.")
+    limit: Count = Field(
+        default=100,
+        description="The largest number of detections in an image. They are chosen among the best 20 times as many "
+        "pairs of a region and a class, and at least 2000.",
+    )
     paste: Literal["continuous", "integer", "replicate"] = Field(
         default="continuous",
         description="How a mask is resized into its box: sampled at pixel centres (detectron2), on a box of whole "

@@ -19,7 +19,7 @@ from maskx_tf.ops.detections import HARD, Candidates, Suppression
 from maskx_tf.structures import Detections, Proposals, Targets
 from maskx_tf.targets import RegionTargets
 
-# Candidates for the detections of an image. A hundred detections are found among the first few hundred.
+# Candidates for the detections of an image, at least. A hundred detections are found among the first few hundred.
 CANDIDATES = 2000
 
 
@@ -67,7 +67,7 @@ class DetectionFilter(NamedTuple):
     def candidates(self, scores: tf.Tensor, valid: tf.Tensor, score: float | None = None) -> Candidates:
         """The best pairs of scores [B, N, K]; `score` replaces the threshold."""
         threshold = self.score if score is None else score
-        return detection_ops.candidates(scores, valid, threshold=threshold, limit=CANDIDATES)
+        return detection_ops.candidates(scores, valid, threshold=threshold, limit=max(CANDIDATES, 20 * self.limit))
 
     def detections(
         self, boxes: tf.Tensor, chosen: Candidates, image_sizes: tf.Tensor, score: float | None = None

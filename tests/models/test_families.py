@@ -19,6 +19,7 @@ from maskx_tf import losses as loss_ops
 from maskx_tf.config import ModelConfig, load
 from maskx_tf.errors import BadInput
 from maskx_tf.layers.resnet import VARIANTS, Variant
+from maskx_tf.models.boxes import DetectionFilter
 from maskx_tf.models.build import FAMILIES, build
 from maskx_tf.models.filters import Table
 from maskx_tf.models.inference import Predictor
@@ -595,3 +596,15 @@ def test_a_recipe_of_each_kind_is_built_by_default() -> None:
         return model.family, model.backbone.neck, model.mask.head, model.keypoint.use
 
     assert {kind(name) for name in BUILT_BY_DEFAULT} == {kind(name) for name in RECIPES}
+
+
+@pytest.mark.parametrize(("limit", "count"), [(100, 1), (150, 150)])
+def test_candidates_suffice_for_many_detections(limit: int, count: int) -> None:
+    """The best 2000 regions are one box, which leaves one detection of them; there are 20 candidates a detection."""
+    corners = tf.concat([tf.zeros([2000]), 10.0 + 2.0 * tf.range(500.0)], axis=0)
+    boxes = tf.stack([corners, corners, corners + 1.0, corners + 1.0], axis=-1)[None]
+    chosen_by = DetectionFilter(0.0, 0.5, limit)
+    chosen = chosen_by.candidates(tf.linspace(1.0, 0.5, 2500)[None, :, None], tf.ones([1, 2500], tf.bool))
+    own = tf.gather(boxes, chosen.regions, batch_dims=1)
+    found = chosen_by.detections(own, chosen, tf.constant([[2000.0, 2000.0]]))
+    assert int(tf.math.count_nonzero(found.valid)) == count
