@@ -78,6 +78,8 @@ class MaskConfig(Section):
     def _combination(self) -> MaskConfig:
         if self.regions != "jittered" and self.jitter != type(self).model_fields["jitter"].default:
             raise impossible("jitter", f"nothing, because regions is {self.regions}", self.jitter)
+        if self.head != "mlp":
+            refuse_unused(self, f"nothing, because head is {self.head}", keys=["mlp_layers"])
         if self.mlp_side is not None and self.head != "mlp":
             raise impossible("mlp_side", f"null, because head is {self.head}", self.mlp_side)
         if self.activation == "softmax" and self.head == "mlp":

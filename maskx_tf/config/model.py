@@ -135,6 +135,12 @@ class ModelConfig(Section):
             return self
         if self.backbone.neck != "dc5":
             raise impossible("backbone.neck", "dc5, because family is fcis", self.backbone.neck)
+        refuse_unused(self.roi, "nothing, because family is fcis, which pools maps by position", prefix="roi.")
+        why = "nothing, because family is fcis, which has no box head"
+        refuse_unused(self.box, why, keys=["layers", "class_agnostic"], prefix="box.")
+        if self.fcis.ohem:
+            why = "nothing, because fcis.ohem is true: every proposal that is no object is background"
+            refuse_unused(self.box, why, keys=["background_iou"], prefix="box.")
         if self.keypoint.use:
             raise impossible("keypoint.use", "false, because family is fcis", True)
         if self.detections.box_voting is not None and "masks" in self.outputs:

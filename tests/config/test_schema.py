@@ -14,6 +14,8 @@ from maskx_tf.config import Config, ModelConfig, TrainConfig, load
 from maskx_tf.config.explain import valid_keys
 from tests.config.helpers import problem, put
 
+FCIS = ("model.family=fcis", "model.backbone.neck=dc5", "model.anchors.sizes=[[64]]")
+
 
 def test_defaults_are_the_recommended_conventions() -> None:
     model = Config().model
@@ -133,7 +135,7 @@ def test_every_setting_is_described_and_has_a_default() -> None:
         (["model.family=mask_rcnn", "model.fcis.ohem=true"], "model.fcis.ohem", "has no position-sensitive maps"),
         (["model.family=fcis"], "model.backbone.neck", "dc5, because family is fcis"),
         (
-            ["model.family=fcis", "model.backbone.neck=dc5", "model.anchors.sizes=[[64]]", "train.stage=detector"],
+            [*FCIS, "train.stage=detector"],
             "train.stage",
             "all, because the maps",
         ),
@@ -144,14 +146,18 @@ def test_every_setting_is_described_and_has_a_default() -> None:
             "nothing, for soft_nms is gaussian",
         ),
         (
-            [
-                "model.family=fcis",
-                "model.backbone.neck=dc5",
-                "model.anchors.sizes=[[64]]",
-                "model.detections.box_voting=0.8",
-            ],
+            [*FCIS, "model.detections.box_voting=0.8"],
             "model.detections.box_voting",
             "null, because family is fcis",
+        ),
+        (["model.mask.mlp_layers=1"], "model.mask.mlp_layers", "nothing, because head is fcn"),
+        ([*FCIS, "model.roi.samples=1"], "model.roi.samples", "nothing, because family is fcis"),
+        ([*FCIS, "model.box.layers=1"], "model.box.layers", "nothing, because family is fcis"),
+        ([*FCIS, "model.box.class_agnostic=true"], "model.box.class_agnostic", "nothing, because family is fcis"),
+        (
+            [*FCIS, "model.fcis.ohem=true", "model.box.background_iou=[0.1, 0.5]"],
+            "model.box.background_iou",
+            "nothing, because fcis.ohem is true",
         ),
         (["model.mask.mlp_side=28"], "model.mask.mlp_side", "null, because head is fcn"),
         (["model.box.layers=0"], "model.box.layers", "at least 1, because family is mask_x_rcnn"),
