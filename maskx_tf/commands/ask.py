@@ -29,7 +29,7 @@ def ask(
     version: Annotated[int | None, typer.Option(min=1, help="The model's version; the newest if not given.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw the answers, into this folder.")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results to this file.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results, with file names.")
     ] = None,
     score: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Show and write detections with at least this score.")
@@ -73,7 +73,7 @@ def ask(
                 if pictures and answer.ok:
                     _draw(pictures[file], file, answer, a_classes)
                 if json_file is not None:
-                    results += _results(answer, numbers[file])
+                    results += [{**entry, "file_name": file.as_posix()} for entry in _results(answer, numbers[file])]
     except ServingError as error:
         raise BadInput(f"{address}: {error}{_advice(error.code, model)}") from None
     except ValueError as error:

@@ -34,7 +34,7 @@ def predict(
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results to this file.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write COCO results, with file names.")
     ] = None,
     score: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Show and write detections with at least this score.")

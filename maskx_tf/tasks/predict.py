@@ -165,7 +165,7 @@ def predict_files(
         model: see `predict`.
         files: the image files.
         pictures: a folder for the images with the detections drawn on them; none that holds one of the files.
-        results: a file for COCO's results.
+        results: a file for COCO's results, each with the `file_name` of its image.
         cityscapes: a folder for the files that Cityscapes' evaluation server takes.
         score: see `predict`.
         augment: see `predict`.
@@ -195,7 +195,7 @@ def predict_files(
         if drawings:
             write_picture(drawings[file], found.drawn())
         if results is not None:
-            entries += found.as_coco(numbers[file])
+            entries += [{**entry, "file_name": file.as_posix()} for entry in found.as_coco(numbers[file])]
         if submission is not None:
             submission.add(file, found.names, found.detections.scores.tolist(), found.crops or [], found.size)
     if results is not None:

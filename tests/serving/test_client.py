@@ -237,6 +237,7 @@ def test_command(served, capsys, tmp_path) -> None:
     first = [result for result in results if result["image_id"] == 1]
     assert [result["category_id"] for result in first] == [CATEGORY_IDS[k - 1] for k in expected().classes]
     assert first[0]["segmentation"]["size"] == [50, 90]
+    assert {result["file_name"] for result in first} == {str(photos / "1.png")}
 
 
 def test_command_without_an_answer(served, capsys, tmp_path) -> None:

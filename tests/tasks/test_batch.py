@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from pycocotools.coco import COCO
 
 from maskx_tf import cli, locks
 from maskx_tf.config import Config
@@ -269,6 +270,7 @@ def test_every_image_is_one_row_in_the_order_of_the_plan(job: Path, photos: Path
     assert len(results) == found.detections
     # As maskx predict: the numbers in the files' names are the ids.
     assert {entry["image_id"] for entry in results} == {int(Path(row.key).stem) for row in expected if len(row.boxes)}
+    assert {entry["file_name"] for entry in results} == {row.key for row in expected if len(row.boxes)}
     # COCO counts pixels, of which the first has its centre at .5 here.
     assert {tuple(entry["keypoints"]) for entry in results} == {
         (-0.5, 0.5, 2, 2.5, 3.5, 5),
@@ -531,3 +533,8 @@ def test_commands_from_photos_to_results(
         assert entry["category_id"] == other["category_id"] in CATEGORY_IDS
         np.testing.assert_allclose(entry["bbox"], other["bbox"], atol=1e-2)
         assert entry["segmentation"]["size"] == other["segmentation"]["size"]
+        assert entry["file_name"] == other["file_name"] == "photos/000.png"
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 0}], "categories": [{"id": number} for number in CATEGORY_IDS]}
+    truth.createIndex()
+    assert len(truth.loadRes(one).getAnnIds()) == len(one)

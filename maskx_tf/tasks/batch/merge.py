@@ -142,10 +142,10 @@ def _write_coco(out: Path, job: BatchJob, tables: Iterator[pa.Table]) -> None:
 
 
 def _results(row: Json, image_id: int) -> Iterator[Json]:
-    """COCO's results of a row."""
+    """COCO's results of a row, each with the key of the image."""
     none = [None] * len(row["scores"])
     lists = (row["boxes"], row["scores"], row["classes"], row["masks"] or none, row["keypoints"] or none)
     for box, score, number, counts, numbers in zip(*lists, strict=True):
         rle = None if counts is None else {"size": [row["height"], row["width"]], "counts": counts}
         points = None if numbers is None else np.reshape(numbers, [-1, 3])
-        yield {"image_id": image_id, **coco_entry(number, box, score, rle, points)}
+        yield {"image_id": image_id, **coco_entry(number, box, score, rle, points), "file_name": row["key"]}
