@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +81,16 @@ USUAL_SETTINGS = BatchSettings()
 
 
 class _PlanFile(BaseModel):
-    """The contents of plan.json."""
+    """The contents of plan.json.
+
+    Attributes:
+        format: the version of the format.
+        id: the id of the plan: of its images, its model and its settings.
+        model: the path of the model; absolute.
+        model_digest: the checksum that the model had.
+        settings: see `BatchSettings`.
+        counts: how many images each shard has.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -94,25 +102,14 @@ class _PlanFile(BaseModel):
     counts: list[Annotated[int, Field(ge=1)]]
 
 
-@dataclass(frozen=True)
-class BatchJob:
-    """A planned job.
+class BatchJob(_PlanFile):
+    """A planned job, with what its plan holds.
 
     Attributes:
         folder: the folder of the job.
-        id: the id of the plan: of its images, its model and its settings.
-        model: the path of the model; absolute.
-        model_digest: the checksum that the model had.
-        settings: see `BatchSettings`.
-        counts: how many images each shard has.
     """
 
     folder: Path
-    id: str
-    model: str
-    model_digest: str
-    settings: BatchSettings
-    counts: list[int]
 
     def output(self, number: int) -> Path:
         """The file of a shard's rows, which is there when the shard is done."""
@@ -239,7 +236,7 @@ def open_job(folder: str | os.PathLike[str]) -> BatchJob:
     plan = validated(files.read_json(path), _PlanFile, path, "a plan of maskx batch")
     if plan.format > PLAN_FORMAT:
         raise BadInput(f"{path}: written in format {plan.format}, expected at most {PLAN_FORMAT}: use a newer maskx_tf")
-    return BatchJob(Path(folder), plan.id, plan.model, plan.model_digest, plan.settings, plan.counts)
+    return BatchJob(folder=Path(folder), **dict(plan))
 
 
 def _inputs(folder: Path, number: int) -> Path:
