@@ -45,11 +45,10 @@ class _Storage(NamedTuple):
 class _TorchUnpickler(ArrayUnpickler):
     """Reads tensors as arrays."""
 
-    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, prefix: str, order: str) -> None:
+    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, prefix: str) -> None:
         super().__init__(file)
         self._archive = archive
         self._prefix = prefix
-        self._order = order
         self._loaded: dict[_Storage, np.ndarray] = {}
 
     def names(self) -> dict[tuple[str, str], Any]:
@@ -96,7 +95,7 @@ class _TorchUnpickler(ArrayUnpickler):
             if storage.number_type == "bfloat16":
                 self._loaded[storage] = bfloat16(data)
             else:
-                self._loaded[storage] = np.frombuffer(data, self._order + storage.number_type)
+                self._loaded[storage] = np.frombuffer(data, f"<{storage.number_type}")
         return self._loaded[storage]
 
 
@@ -115,6 +114,6 @@ def read_torch(path: Path, archive: zipfile.ZipFile) -> Any:
         program = archive.read(f"{prefix}data.pkl")
         if order != "little":
             raise ValueError(f"numbers are {order}-endian, expected little-endian")
-        return unpickle(_TorchUnpickler(io.BytesIO(program), archive, prefix, "<"), path)
+        return unpickle(_TorchUnpickler(io.BytesIO(program), archive, prefix), path)
     except npz.DAMAGE as error:
         raise BadInput(f"{path}: damaged: {reason(error)}") from None
