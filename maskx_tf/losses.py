@@ -104,22 +104,6 @@ def class_entropy(logits: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor) -> tf
     return tf.where(valid, tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits), 0.0)
 
 
-def box_loss(
-    deltas: tf.Tensor, target_deltas: tf.Tensor, foreground: tf.Tensor, valid: tf.Tensor, *, beta: float = 1 / 9
-) -> Loss:
-    """Smooth L1 of the foreground regions, divided by all regions.
-
-    Args:
-        deltas: float [B, R, 4], those of each region's own class.
-        target_deltas: float32 [B, R, 4].
-        foreground: bool [B, R].
-        valid: bool [B, R].
-        beta: the beta of the smooth L1.
-    """
-    errors = box_errors(deltas, target_deltas, foreground & valid, beta)
-    return Loss(tf.reduce_sum(errors), tf.reduce_sum(tf.cast(valid, tf.float32)))
-
-
 def box_errors(deltas: tf.Tensor, target_deltas: tf.Tensor, counts: tf.Tensor, beta: float) -> tf.Tensor:
     """Smooth L1 of each box, float32 [B, R], of those that count, bool [B, R]; 0 for the others."""
     errors = tf.where(counts[..., None], tf.cast(deltas, tf.float32) - target_deltas, 0.0)

@@ -189,31 +189,6 @@ def test_class_loss_of_nothing() -> None:
     check_nothing_counts(lambda values: losses.class_loss(values, labels, NOTHING), random(6, 5))
 
 
-@BETAS
-def test_box_loss(beta) -> None:
-    targets = random(7, 4)
-    check(
-        lambda values: losses.box_loss(values, targets, FOREGROUND, VALID, beta=beta),
-        lambda values: slow.box_loss(values, targets, FOREGROUND, VALID, beta),
-        random(8, 4),
-    )
-
-
-def test_box_loss_is_divided_by_all_regions() -> None:
-    deltas, targets = np.zeros([*SHAPE, 4], np.float32), np.full([*SHAPE, 4], 2.0, np.float32)
-    loss = losses.box_loss(deltas, targets, FOREGROUND, VALID, beta=1.0)
-    # Four foreground regions of seven, each 4 * 1.5.
-    np.testing.assert_allclose([loss.total, loss.count], [24.0, 7.0])
-
-
-def test_box_loss_of_nothing() -> None:
-    targets = random(7, 4)
-    for foreground, valid in ((FOREGROUND, NOTHING), (NOTHING, VALID), (NOTHING, NOTHING)):
-        check_nothing_counts(
-            lambda values, flags=(foreground, valid): losses.box_loss(values, targets, *flags), random(8, 4)
-        )
-
-
 @pytest.mark.parametrize("soft", [True, False])
 def test_mask_loss(soft) -> None:
     targets = np.random.default_rng(9).random((*SHAPE, 3, 3)).astype(np.float32)
@@ -281,7 +256,6 @@ def test_no_loss_sees_what_does_not_count(where) -> None:
     spoilt = ~VALID if where == "padding" else ~FOREGROUND
     targets, labels = random(18, 4), np.where(FOREGROUND & VALID, 1, 0)
     cases = [
-        (lambda values: losses.box_loss(values, targets, FOREGROUND, VALID), random(19, 4)),
         (lambda values: losses.rpn_losses(tf.zeros(SHAPE), values, targets, FOREGROUND, VALID)[1], random(20, 4)),
     ]
     if where == "padding":
@@ -323,7 +297,6 @@ def test_half_precision_logits_give_float32_losses(dtype) -> None:
     def all_losses(*values: tf.Tensor) -> list[losses.Loss]:
         return [
             *losses.rpn_losses(values[0], values[1], targets, FOREGROUND, VALID),
-            losses.box_loss(values[1], targets, FOREGROUND, VALID),
             losses.class_loss(values[1], np.ones(SHAPE, int), VALID),
             losses.mask_loss(values[2], np.ones([*SHAPE, 3, 3], np.float32), FOREGROUND),
         ]
@@ -343,7 +316,6 @@ def test_forms() -> None:
         return [
             *losses.rpn_losses(logits, deltas, targets, FOREGROUND, VALID),
             losses.class_loss(classes, labels, VALID),
-            losses.box_loss(deltas, targets, FOREGROUND, VALID, beta=0.0),
             losses.mask_loss(pixels, masks, FOREGROUND),
             losses.mask_loss(pixels * np.nan, masks, NOTHING),
             losses.softmax_mask_loss(tf.stack([pixels] * 4, axis=-1), masks, labels, FOREGROUND & VALID),

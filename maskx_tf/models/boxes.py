@@ -132,18 +132,13 @@ class BoxBranch:
         first = self.foreground
         logits = self.predictor(vectors)
         deltas = self.predictor.deltas(vectors[:, :first], regions.classes[:, :first])
-        box = loss_ops.box_loss(
-            deltas,
-            regions.deltas[:, :first],
-            regions.classes[:, :first] > 0,
-            regions.valid[:, :first],
-            beta=self.beta,
-        )
+        counts = regions.valid & (regions.classes > 0)
+        errors = loss_ops.box_errors(deltas, regions.deltas[:, :first], counts[:, :first], self.beta)
         every = tf.reduce_sum(tf.cast(regions.valid, tf.float32))  # also the regions that cannot be foreground
         loss_class = loss_ops.class_loss(logits, regions.classes, regions.valid)
         return {
             "loss_class": loss_ops.nan_unless_finite(loss_class, [logits]),
-            "loss_box": loss_ops.nan_unless_finite(Loss(box.total, every), [deltas]),
+            "loss_box": loss_ops.nan_unless_finite(Loss(tf.reduce_sum(errors), every), [deltas]),
         }
 
     def detect(self, scene: Scene, proposals: Proposals, score: float | None = None) -> Detections:
