@@ -297,6 +297,7 @@ def test_losses(name) -> None:
     if "hourglass, boxes" in name[0]:
         expected |= {"loss_mask_projection", "loss_mask_pairwise"}
     assert set(means) == expected
+    assert losses["loss_box"].count == losses["loss_class"].count > 2 * model.box.foreground  # of two images
     for key, value in means.items():
         assert value.dtype == tf.float32, key
         assert np.isfinite(value), key
