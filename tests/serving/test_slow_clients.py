@@ -217,7 +217,7 @@ def test_a_grpc_answer_that_nobody_reads_is_counted_and_then_dropped(folder, mon
             threading.Event().wait(0.1)  # until the answer is made
             assert held(place) > 4 * rows
         wait(lambda: held(place) == 0)
-        monkeypatch.setattr(arrivals, "READING", (0.5, 10**9))
+        monkeypatch.setattr(arrivals, "READING", 0.5)
         with socket.create_connection(("127.0.0.1", int(place.grpc.rpartition(":")[2]))) as one:
             ask(one)
             wait(lambda: held(place) > 4 * rows)

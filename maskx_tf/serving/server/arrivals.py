@@ -18,7 +18,8 @@ from maskx_tf.serving.server.budget import Budget, Share
 from maskx_tf.serving.status import ServingError, invalid
 
 ARRIVAL = 10.0  # seconds in which a message has to arrive
-READING = 10.0, 6500  # seconds that a client has to read an answer, and for how many bytes it gets one more
+READING = 60.0  # seconds in which an answer has to be read
+LOOK = 1.0  # seconds between looks at the answers that are not read yet
 AT_ONCE = 8  # messages that may be arriving at a time, each of up to the limit
 # Requests at a time with several messages (reflection), of which each may keep one of those places, and with several
 # answers (health that is watched). Each keeps a thread.
@@ -41,6 +42,9 @@ class Arrivals(grpc.ServerInterceptor):
         self._arriving = threading.BoundedSemaphore(AT_ONCE)
         self._dialogues = threading.BoundedSemaphore(DIALOGUES)
         self._watches = threading.BoundedSemaphore(WATCHES)
+        self._lock = threading.Lock()
+        self._unread: dict[grpc.ServicerContext, float] = {}  # until when each may be read
+        self._is_looking = False
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """The handler of a method, with what this class adds."""
@@ -76,24 +80,38 @@ class Arrivals(grpc.ServerInterceptor):
     def _counted(self, answer: bytes, context: grpc.ServicerContext) -> bytes:
         """The answer, which counts until gRPC has sent all of it, or the client has gone."""
         share = Share(self._budget)
-        share.set(len(answer), refuse=False)
-        seconds, bytes_a_second = READING
-        timer = _cancelling(context, seconds + len(answer) / bytes_a_second)
 
         def release() -> None:
-            timer.cancel()
+            with self._lock:
+                self._unread.pop(context, None)
             share.set(0)
 
+        with self._lock:
+            self._unread[context] = time.monotonic() + READING
+        share.set(len(answer), refuse=False)
         if not context.add_callback(release):
             release()
+        self._look(now=False)
         return answer
+
+    def _look(self, now: bool = True) -> None:
+        """Ends requests whose answers nobody reads. One timer looks at all of them, while there are any."""
+        with self._lock:
+            if not now and self._is_looking:
+                return
+            late = [context for context, until in self._unread.items() if until < time.monotonic()]
+            self._is_looking = bool(self._unread)
+            if self._is_looking:
+                _start_timer(LOOK, self._look)
+        for context in late:
+            context.cancel()
 
     def _receive(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
         """The next message; None at the end."""
         until = time.monotonic() + ARRIVAL
         if not self._arriving.acquire(timeout=ARRIVAL):
             raise ServingError(codes.RESOURCE_EXHAUSTED, "too many messages arrive at a time")
-        timer = _cancelling(context, max(until - time.monotonic(), 0.0))
+        timer = _start_timer(max(until - time.monotonic(), 0.0), context.cancel)
         try:
             return next(requests, None)
         except grpc.RpcError:
@@ -103,9 +121,8 @@ class Arrivals(grpc.ServerInterceptor):
             self._arriving.release()
 
 
-def _cancelling(context: grpc.ServicerContext, seconds: float) -> threading.Timer:
-    """A timer that ends a request, if nobody cancels the timer before."""
-    timer = threading.Timer(seconds, context.cancel)
+def _start_timer(seconds: float, function: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(seconds, function)
     timer.daemon = True
     timer.start()
     return timer
