@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
@@ -332,6 +333,18 @@ def test_threads_share_connections_over_http_and_a_retry_makes_a_new_one() -> No
                 connection.shutdown(socket.SHUT_RDWR)
             assert client.states() == {}
             assert len(opened) == 3
+            arrived = threading.Barrier(2)
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(client.states)
+                while not arrived.n_waiting:
+                    time.sleep(0.01)
+                client.close()
+                arrived.wait(10)
+                assert asked.result() == {}
+            until = time.monotonic() + 10
+            while opened[-1].fileno() >= 0 and time.monotonic() < until:  # the server closes what the client has closed
+                time.sleep(0.01)
+            assert opened[-1].fileno() < 0
         one.shutdown()
 
 

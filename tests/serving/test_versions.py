@@ -204,6 +204,17 @@ def test_a_version_that_may_not_be_looked_at_is_named_once(served, monkeypatch, 
     assert ask(service) == (2, 2.0)
 
 
+def test_a_version_that_goes_before_it_is_loaded_has_ended(served, monkeypatch) -> None:
+    folder, versions, _ = served
+    write_toy(folder, 2)
+    monkeypatch.setattr(module, "_look", lambda path: None)
+    versions.check()
+    assert versions.states()[2][0] == messages.START
+    shutil.rmtree(folder / "2")
+    versions.check()
+    assert versions.states()[2][0] == messages.END
+
+
 def test_numbers_beyond_int64_are_ignored(served, caplog) -> None:
     folder, versions, service = served
     for name in ("9223372036854775808", "9" * 200):

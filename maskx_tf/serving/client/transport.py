@@ -140,6 +140,7 @@ class Rest:
         place = f"/labels/{quote(target.label, safe='')}" if target.label is not None else place
         self._path = f"/v1/models/{quote(target.name, safe='')}{place}"
         self._idle: deque[http.client.HTTPConnection] = deque()
+        self._is_closed = False
 
     def predict(self, signature: str, inputs: Arrays, outputs: Sequence[str], timeout: float) -> Arrays:
         """Named outputs of a signature; all if none are named. They are dropped here: JSON has no output filter."""
@@ -158,7 +159,11 @@ class Rest:
         return {int(one["version"]): str(one["state"]) for one in answer}
 
     def close(self) -> None:
-        """Ends the connections that no request uses."""
+        """Ends the connections that no request uses, and each of the others after its request."""
+        self._is_closed = True
+        self._end_idle()
+
+    def _end_idle(self) -> None:
         with suppress(IndexError):  # another thread may take the last one
             while True:
                 self._idle.pop().close()
@@ -205,9 +210,11 @@ class Rest:
             yield connection
         except BaseException:
             connection.close()
-            self.close()  # the server may have ended these, too: no retry should find that out
+            self._end_idle()  # the server may have ended these, too: no retry should find that out
             raise
         self._idle.append(connection)
+        if self._is_closed:
+            self._end_idle()
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

@@ -122,6 +122,9 @@ class Versions:
                 break
             good += number in self._loaded or self._try(number, on_disk[number])
         with self._lock:
+            for number, (state, _) in self._states.items():
+                if state == messages.START and number not in on_disk:
+                    self._states[number] = (messages.END, "")
             # The newest ones that could be loaded: a version that cannot be loaded replaces none.
             kept = sorted(number for number in self._loaded if number in on_disk)[-self.keep :]
             old = [self._loaded.pop(number) for number in sorted(self._loaded) if kept and number not in kept]
