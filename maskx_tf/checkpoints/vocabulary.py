@@ -19,7 +19,7 @@ from maskx_tf.checkpoints.io import build_with
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.checkpoints.variables import arrays, named
 from maskx_tf.config import Config
-from maskx_tf.errors import BadInput, listed
+from maskx_tf.errors import BadInput, listed, shorten
 from maskx_tf.files import Json
 from maskx_tf.models.rcnn import RCNN
 
@@ -265,19 +265,23 @@ def _assign(model: RCNN, values: Iterable[tuple[str, np.ndarray]]) -> None:
 
 
 def _policy_for(names: Sequence[str], masks: str | list[str] | Json | None) -> str | list[str] | Json | None:
-    """Returns a masks policy without the removed classes, or None if it does not fit the remaining ones."""
+    """Returns a masks policy without the removed classes.
+
+    Raises:
+        BadInput: it selects classes by their places or names, so it would mean others in another vocabulary.
+    """
     if isinstance(masks, list):
-        return [name for name in masks if name in names] or None
-    if isinstance(masks, dict) and masks["random"]["a"] > len(names):
-        return None
+        return [name for name in masks if name in names] or "none"
+    if masks not in (None, "all", "none", "oracle"):
+        raise BadInput(f"masks: expected all, none, oracle or a list of classes, found {shorten(masks)}")
     return masks
 
 
 def _with_names(config: Config, names: Sequence[str]) -> Config:
     settings = config.model_dump(mode="json")
     settings["model"]["class_names"] = list(names)
-    settings["data"]["masks"] = _policy_for(names, settings["data"]["masks"]) or "all"
-    settings["evaluate"]["masks"] = _policy_for(names, settings["evaluate"]["masks"])
+    for section in (settings["data"], settings["evaluate"]):
+        section["masks"] = _policy_for(names, section["masks"])
     keypoint = config.model.keypoint
     if keypoint.use:
         # Of no class named, all have keypoints; those that are added have none.

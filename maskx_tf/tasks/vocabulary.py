@@ -10,7 +10,9 @@ import keras
 
 from maskx_tf.checkpoints import folder, io
 from maskx_tf.checkpoints import vocabulary as surgery
+from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.config import Config
+from maskx_tf.data import splits
 from maskx_tf.models.rcnn import RCNN
 
 Change = Callable[[RCNN, Config], tuple[RCNN, Config]]
@@ -58,7 +60,7 @@ def add(
             new = surgery.like(network, config, like, len(names))
         else:
             new = surgery.fresh(network, config, len(names), seed)
-        return surgery.add(network, config, names, new)
+        return surgery.add(network, _listed(config), names, new)
 
     return _change(model, out, f"added {', '.join(names)}", change)
 
@@ -66,14 +68,16 @@ def add(
 def drop(model: Path, out: Path, names: Sequence[str]) -> Changed:
     """Drops classes; the weights of the others stay as they are."""
     return _change(
-        model, out, f"dropped {', '.join(names)}", lambda network, config: surgery.drop(network, config, names)
+        model, out, f"dropped {', '.join(names)}", lambda network, config: surgery.drop(network, _listed(config), names)
     )
 
 
 def reorder(model: Path, out: Path, names: Sequence[str], *, only: bool = False) -> Changed:
     """Puts the named classes first, in this order, and the others behind them; with `only`, drops the others."""
     change, what = (surgery.keep, "kept") if only else (surgery.reorder, "put first")
-    return _change(model, out, f"{what} {', '.join(names)}", lambda network, config: change(network, config, names))
+    return _change(
+        model, out, f"{what} {', '.join(names)}", lambda network, config: change(network, _listed(config), names)
+    )
 
 
 def attach_masks(model: Path, out: Path, overrides: Sequence[str] = (), *, seed: int = 0) -> Changed:
@@ -104,3 +108,14 @@ def _change(model: Path, out: Path, what: str, change: Change) -> Changed:
     }
     io.save(network, config, out, **meta)
     return Changed(config, old)
+
+
+def _listed(config: Config) -> Config:
+    """The same with A as a list of classes, where its policy would select other classes of another vocabulary."""
+    settings, names = config.model_dump(mode="json"), config.model.class_names
+    for section in (settings["data"], settings["evaluate"]):
+        masks = section["masks"]
+        if masks not in (None, "all", "none", "oracle") and not isinstance(masks, list):
+            chosen = splits.a_classes(splits.parse(masks), names)
+            section["masks"] = [name for name in names if name in chosen] or "none"
+    return resolve(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,21 +241,19 @@ def test_a_detector_stays_as_it_is(overrides: list[str], changed: str, models: d
         vocabulary.attach_masks(*get(models, "faster"), overrides)
 
 
-def test_policies_of_masks_lose_dropped_classes(models: dict[str, Model]) -> None:
-    network, config = get(models, "mask^x")
-    settings = config.model_dump(mode="json")
-    settings["data"]["masks"] = ["ape", "bee"]
-    partial = resolve(settings)
-    assert vocabulary.drop(network, partial, ["ape"])[1].data.masks == ("bee",)
-    assert vocabulary.drop(network, partial, ["ape", "bee"])[1].data.masks == "all"
+def test_policies_of_masks_lose_dropped_classes() -> None:
+    def after(names: list[str], masks: str | list[str] | dict[str, dict[str, int]]) -> Any:
+        policies = {section: {"masks": copy.deepcopy(masks)} for section in ("data", "evaluate")}
+        config = vocabulary._with_names(resolve({"model": {"class_names": ["ant", "bee", "cow"]}, **policies}), names)
+        assert config.evaluate.masks == config.data.masks
+        return config.data.masks
 
-
-def test_policies_of_masks_that_draw_more_than_are_left() -> None:
-    policies = {section: {"masks": {"random": {"a": 2}}} for section in ("data", "evaluate")}
-    config = resolve({"model": {"class_names": ["ant", "bee", "cow"]}, **policies})
-    assert vocabulary._with_names(config, ["ant", "bee"]).data.masks == config.data.masks
-    fewer = vocabulary._with_names(config, ["ant"])
-    assert (fewer.data.masks, fewer.evaluate.masks) == ("all", None)
+    assert after(["cow", "bee"], ["ant", "bee"]) == ("bee",)
+    assert after(["cow"], ["ant", "bee"]) == "none"
+    assert (after(["cow", "yak"], "all"), after(["cow"], "none")) == ("all", "none")
+    for masks in ("voc", {"random": {"a": 1}}):
+        with pytest.raises(BadInput, match="masks: expected all, none, oracle or a list of classes, found "):
+            after(["cow"], masks)
 
 
 def test_ids_of_the_data_set() -> None:

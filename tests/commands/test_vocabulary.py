@@ -13,6 +13,10 @@ import pytest
 from maskx_tf import cli
 from maskx_tf.checkpoints import io, npz, vocabulary
 from maskx_tf.checkpoints.folder import open_config
+from maskx_tf.checkpoints.settings import resolve
+from maskx_tf.data.splits import a_classes
+from maskx_tf.names import COCO
+from maskx_tf.tasks.vocabulary import _listed
 from tests.checkpoints import small
 from tests.checkpoints.small import quick_backbone  # noqa: F401  (a fixture)
 
@@ -74,6 +78,32 @@ def test_add_drop_and_reorder(saved: Path, capsys: pytest.CaptureFixture[str]) -
         "changes": ["added yak", "dropped ape, bee", "put first yak, cat", "kept gnu, dog"],
     }
     assert open_config("moved")[1]["category_ids"] == [22, 3, 5, 8, 13, 21]
+
+
+def test_a_stays_a(tmp_path: Path) -> None:
+    """Every change leaves the masks of the same classes to training; new classes are in B."""
+    draw = {"random": {"a": 3, "seed": 0}}  # bee, cat, gnu; of six classes it would be bee, cat, fox
+    model, config = small.model("faster_rcnn")
+    policies = {"data": {"masks": draw}, "evaluate": {"masks": "voc"}}
+    io.save(model, resolve({**config.model_dump(mode="json"), **policies}), tmp_path / "draw")
+
+    def after(*change: str) -> tuple[object, object]:
+        assert cli.run(["vocabulary", "draw", *change, "--out", "changed"]) == 0
+        changed = open_config("changed")[0]
+        return changed.data.masks, changed.evaluate.masks
+
+    assert after("drop", "gnu") == (("bee", "cat"), ("cat", "dog"))
+    assert after("reorder", "gnu", "cat") == (("bee", "cat", "gnu"), ("cat", "dog"))
+    assert after("add", "cow") == (("bee", "cat", "gnu"), ("cat", "dog"))
+    assert after("reorder", "dog", "eel", "--only") == ("none", ("dog",))
+
+
+def test_published_splits_become_lists() -> None:
+    """They need COCO's 80 classes in COCO's order."""
+    config = resolve({"model": {"class_names": list(COCO)}, "data": {"masks": "E2_A20"}})
+    listed = _listed(config).data.masks
+    assert isinstance(listed, tuple)
+    assert (set(listed), len(listed)) == (a_classes("E2_A20", COCO), 20)
 
 
 def test_rows_of_a_file_and_random_ones(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
