@@ -162,6 +162,13 @@ class Trainable(DictModel):
         of_place = functools.partial(tf.random.experimental.stateless_fold_in, of_step)
         return tf.map_fn(of_place, first + tf.range(count))
 
+    def computed_losses(self, batch: Batch, seeds: tf.Tensor) -> dict[str, Loss]:
+        """The losses of a batch, as `learning` says compiled with XLA or not: the same seeds draw other regions."""
+        if not self.learning.jit:
+            return self.batch_losses(batch, seeds)
+        losses: dict[str, Loss] = tf.function(self.batch_losses, autograph=False, jit_compile=True)(batch, seeds)
+        return losses
+
     def _share_of(self, batch: Batch, context: tf.distribute.ReplicaContext) -> DeviceShare:
         """This device's images with their seeds, whose places follow those of the devices before it."""
         step, count = self.optimizer.iterations, tf.shape(next(iter(batch.values())))[0]
@@ -211,10 +218,7 @@ class Trainable(DictModel):
         self, share: DeviceShare, context: tf.distribute.ReplicaContext
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns this device's part of the weighted loss and of each loss; the sums over devices are the losses."""
-        compute = self.batch_losses
-        if self.learning.jit:
-            compute = tf.function(compute, autograph=False, jit_compile=True)
-        losses = compute(share.batch, share.seeds)
+        losses = self.computed_losses(share.batch, share.seeds)
         totals = tf.where(share.any_images, tf.stack([loss.total for loss in losses.values()]), 0.0)
         counts = tf.where(share.any_images, tf.stack([loss.count for loss in losses.values()]), 0.0)
         if self.learning.normaliser == "global":

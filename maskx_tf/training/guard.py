@@ -86,10 +86,10 @@ def replay(folder: Path) -> Json:
         averages = [(variables[name], value) for name, value in _tensors(folder / AVERAGES).items()]
         model.mask.averages = lambda: averages
     count = len(batch["image_ids"])
-    seeds = model.seeds(tf.constant(facts["updates"]), tf.constant(0), tf.constant(count))
-    losses = model.batch_losses(batch, seeds)
+    updates = facts.setdefault("updates", facts["step"] - 1)  # folders of earlier commits do not have it
+    losses = model.computed_losses(batch, model.seeds(tf.constant(updates), tf.constant(0), tf.constant(count)))
     values = {name: float(loss.total) / max(float(loss.count), 1.0) for name, loss in losses.items()}
-    return {**facts, "losses": values, "first": first_unsound(model, batch, facts["updates"])}
+    return {**facts, "losses": values, "first": first_unsound(model, batch, updates)}
 
 
 def _has_teacher(config: Config) -> bool:
@@ -122,13 +122,15 @@ def first_unsound(model: RCNN, batch: Mapping[str, tf.Tensor], updates: int) -> 
     for name, value in batch.items():
         if not np.isfinite(np.asarray(value)).all():
             return f"the input {name}"
+    # The search computes eagerly, to see each layer.
+    how = "; looked for without XLA, which draws other regions" if model.learning.jit else ""
     for place in range(len(batch["image_ids"])):
         # One image, or pooled region, at a time: a device may hold no more, and this one has the whole batch before it.
         one = {name: value[place : place + 1] for name, value in batch.items()}
         found = _first_of_image(model, one, model.seeds(tf.constant(updates), tf.constant(place), tf.constant(1)))
         if found:
-            return found
-    return "nothing when each image is computed again by itself"
+            return found + how
+    return "nothing when each image is computed again by itself" + how
 
 
 def _first_of_image(model: RCNN, batch: Mapping[str, tf.Tensor], seeds: tf.Tensor) -> str:
