@@ -153,6 +153,15 @@ def test_both_usual_layouts_of_yolo(moves: dict[str, str], tmp_path: Path) -> No
     assert sum(len(image.instances) for image in found.images) == 3
 
 
+def test_a_folder_of_yolos_text_files_may_serve_several_folders_of_images(tmp_path: Path) -> None:
+    source = samples.yolo(tmp_path)
+    (tmp_path / "labels" / "deep" / "b.txt").rename(tmp_path / "labels" / "b.txt")
+    (source.images / "val").mkdir()
+    (source.images / "a.jpg").rename(source.images / "val" / "a.jpg")
+    found = [read(source._replace(images=source.images / part)).images for part in ("deep", "val")]
+    assert [[(one.id, len(one.instances)) for one in images] for images in found] == [[("b", 1)], [("a", 2)]]
+
+
 def test_text_files_of_yolo_and_images_that_miss_each_other(tmp_path: Path) -> None:
     source = samples.yolo(tmp_path)
     for name in ("gone.txt", "classes.txt", "._a.txt"):  # a tool's list of classes, and what some systems leave

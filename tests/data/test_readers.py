@@ -284,6 +284,14 @@ def test_mask_folder_reads_maps_of_any_suffix(tmp_path: Path) -> None:
         read(source)
 
 
+def test_mask_folder_passes_over_previews(tmp_path: Path) -> None:
+    source = samples.masks(tmp_path)
+    expected = read(source)
+    for name in ("dog/a.jpg", "dog/a_overlay.JPG", "traffic light/deep/b/left.jpeg"):
+        samples.picture(source.annotations / name)
+    assert read(source) == expected
+
+
 def test_mask_folder_refuses_soft_edges(tmp_path: Path) -> None:
     source = samples.masks(tmp_path)
     soft = np.asarray(Image.fromarray(blob(3, 3, 20, 20, 255).astype(np.uint8)).resize((WIDTH, HEIGHT)).rotate(10, 2))

@@ -55,11 +55,17 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
             report(Problem("duplicate", path.name, "expected one image of this name, found another suffix"))
     if not paths:
         raise BadInput(f"{images}: expected images, found none")
-    texts = {path: _text_of(path, labels / path.relative_to(images)) for path in paths.values()}
+    renamed = {path: _renamed(path) for path in paths.values()}
+    texts = {
+        path: first_file([*place, (labels / path.relative_to(images)).with_suffix(".txt")])
+        for path, place in renamed.items()
+    }
     used = {text for text in texts.values() if text is not None}
     if not used:
         raise BadInput(f"{labels}: expected a text file for an image of {images}, found none")
-    for text in sorted({text for folder in {text.parent for text in used} for text in folder.glob("*.txt")} - used):
+    # Only these folders belong to one folder of images; a folder next to data.yaml may serve several.
+    own = {text.parent for place in renamed.values() for text in used.intersection(place)}
+    for text in sorted({text for folder in own for text in folder.glob("*.txt")} - used):
         if text.name != NAMES_FILE and not text.name.startswith("."):
             report(Problem("unknown_image", str(text), "expected an image of this name, found none"))
 
@@ -79,14 +85,13 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
     return Dataset(settings.parent.name, tuple(names), tuple(range(len(names))), records)
 
 
-def _text_of(path: Path, in_labels: Path) -> Path | None:
-    """The text file of an image: its place in `labels`, or its own path with the last folder `images` renamed."""
+def _renamed(path: Path) -> list[Path]:
+    """The place of an image's text file if the last folder `images` is renamed; nothing without such a folder."""
     *folders, _ = path.parts
-    places = [in_labels]
-    if IMAGES_FOLDER in folders:
-        last = len(folders) - 1 - folders[::-1].index(IMAGES_FOLDER)
-        places.append(Path(*folders[:last], LABELS_FOLDER, *path.parts[last + 1 :]))
-    return first_file([place.with_suffix(".txt") for place in places])
+    if IMAGES_FOLDER not in folders:
+        return []
+    last = len(folders) - 1 - folders[::-1].index(IMAGES_FOLDER)
+    return [Path(*folders[:last], LABELS_FOLDER, *path.parts[last + 1 :]).with_suffix(".txt")]
 
 
 def _names(path: Path) -> list[str]:

@@ -7,6 +7,7 @@
 
 `annotations` is the folder masks. The name of a class is that of its folder; images in subfolders have their masks in
 subfolders of the same names. An image without any mask has no instances. TIFF, BMP and WebP files are maps as well.
+JPEG files are passed over as previews; one that is the only map of a class for an image is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from maskx_tf.data.dataset import Dataset, ImageRecord, Instance
 from maskx_tf.data.formats.records import Unfit
-from maskx_tf.data.images import IMAGE_SUFFIXES, id_map, size_of
+from maskx_tf.data.images import IMAGE_SUFFIXES, IMAGE_TYPES, id_map, size_of
 from maskx_tf.data.paths import check_names, list_files, visible_files
 from maskx_tf.data.problems import Problem, Report, noted, refuse
 from maskx_tf.data.threads import read_records
@@ -51,7 +52,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
             report(Problem("duplicate", path.name, "expected one image of this name, found another suffix"))
     for listed in files.values():
         alone: dict[Path, Path] = {}
-        for file in listed:
+        for file in filter(_is_exact, listed):
             if alone.setdefault(file.with_suffix(""), file) != file:
                 report(Problem("duplicate", where(file), "expected one map of this name, found another suffix"))
     used: set[Path] = set()
@@ -60,7 +61,7 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         maps = [(label, file) for label, by_image in enumerate(maps_of, 1) for file in by_image.get(key, ())]
         used |= {file for _, file in maps}
         found.append((key, path, maps))
-    for file in (file for listed in files.values() for file in listed if file not in used):
+    for file in (file for listed in files.values() for file in listed if file not in used and _is_exact(file)):
         report(Problem("unknown_image", where(file), "expected an image of this name, found none"))
 
     def read_one(item: tuple[Path, Path, list[tuple[int, Path]]], tell: Report) -> ImageRecord:
@@ -83,12 +84,20 @@ def _images(paths: Iterable[Path]) -> list[Path]:
 
 
 def _by_image(folder: Path, files: Sequence[Path]) -> dict[Path, list[Path]]:
-    """The maps of a class by the name of an image: the map of this name, then those in the folder of this name."""
+    """The maps of a class by the name of an image: the map of this name, then those in the folder of this name.
+
+    JPEG files are among them only where there is no other.
+    """
     found: dict[Path, list[Path]] = {}
     for keys in ([file.with_suffix("") for file in files], [file.parent for file in files]):
         for key, file in zip(keys, files, strict=True):
             found.setdefault(key.relative_to(folder), []).append(file)
-    return found
+    return {key: [file for file in maps if _is_exact(file)] or maps for key, maps in found.items()}
+
+
+def _is_exact(file: Path) -> bool:
+    """Whether a file keeps the numbers of its pixels, by its name: JPEG does not."""
+    return file.suffix.lower() not in IMAGE_TYPES["JPEG"]
 
 
 def _instances(path: Path, label: int, image: ImageRecord, first: int) -> list[Instance]:
