@@ -163,6 +163,14 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert Path("/dev/null").is_char_device()
 
 
+def test_a_check_makes_no_folder_that_it_would_remove_from_another_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "rmdir", lambda _: pytest.fail("another command may count on the folder"))
+    files.check_writable(tmp_path / "a" / "b")
+    assert disk.names_in(tmp_path) == []
+
+
 def test_folders_above_a_file_are_made_and_stay_where_they_hold_something(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "c.txt"
     files.check_writable(path)

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,19 +68,18 @@ def new_file(path: AnyPath) -> Iterator[Path]:
                 unfinished.unlink(missing_ok=True)
 
 
-class _Tried(Exception):
-    """A file could be written, and is not needed."""
-
-
 def check_writable(path: AnyPath) -> None:
     """Checks that a file can be written, before the work for it begins; leaves nothing behind.
 
     Raises:
         Unwritable: it cannot be written.
     """
-    with suppress(_Tried), new_file(path) as unfinished:
-        unfinished.touch()
-        raise _Tried
+    with writing(path):
+        place = Path(os.path.realpath(path))
+        if place.exists():
+            require_regular(place.stat().st_mode, path)
+        # Missing folders are not made: another command could count on one that would be removed again.
+        tempfile.TemporaryFile(dir=next(folder for folder in place.parents if folder.exists())).close()
 
 
 def make_folder(path: AnyPath) -> None:

@@ -93,11 +93,12 @@ def test_files_do_not_depend_on_processes(dataset: Dataset, written: Path, tmp_p
 
 
 def test_masks_of_b_are_not_written(dataset: Dataset, tmp_path: Path) -> None:
-    figures = tfrecords_write.write(splits.apply(dataset, ("some",)), tmp_path / "out")
+    out = tmp_path / "new" / "out"
+    figures = tfrecords_write.write(splits.apply(dataset, ("some",)), out)
     assert figures["with_masks"] == sum(
         one.has_mask for image in dataset.images for one in image.instances if one.label == 2
     )
-    for batch in take(pipeline.evaluation(tfrecords.open_records(tmp_path / "out"), PLAIN, INPUT, batch=5)):
+    for batch in take(pipeline.evaluation(tfrecords.open_records(out), PLAIN, INPUT, batch=5)):
         assert not batch["gt_masks"][batch["gt_classes"] == 1].any()
 
 

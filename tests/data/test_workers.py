@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from maskx_tf.data.pipeline.workers import in_processes
+from maskx_tf.data.pipeline.workers import _interrupts_held, in_processes
 from maskx_tf.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,29 @@ def test_results_come_in_order_and_every_step_is_counted(workers: int) -> None:
 def test_failure_ends_the_others(task: int, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         in_processes(fail_or_go_on, [2, task], 2)
+
+
+def test_an_interrupt_waits_until_the_processes_started() -> None:
+    """Also one that another thread receives, such as that of a progress bar."""
+    started, steps = threading.Event(), []
+
+    def receive() -> None:
+        started.wait()
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    other = threading.Thread(target=receive)
+    other.start()
+
+    def start() -> None:
+        with _interrupts_held():
+            started.set()
+            other.join()
+            steps.append("all started")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert steps == ["all started"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_processes_start_without_tensorflow() -> None:

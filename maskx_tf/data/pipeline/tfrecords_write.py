@@ -164,8 +164,8 @@ def _kept(out: Path, tasks: list[_ShardTask]) -> dict[str, Json]:
     Raises:
         BadInput: the folder holds something else.
     """
+    files.make_folder(out)
     with files.writing(out):
-        out.mkdir(exist_ok=True)
         present = sorted(path.name for path in out.iterdir())
     tfrecords.remove_leftovers(out)
     expected = {task.path.name: task.fingerprint for task in tasks}

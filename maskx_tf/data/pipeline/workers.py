@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -80,11 +81,19 @@ def in_processes(
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Makes Ctrl-C wait for the end of the block. Processes that start in it never see it: the parent stops them."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    is_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    noted: list[int] = []
+    # The mask is that of this thread. If another receives the signal, Python still calls the handler in the main one.
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number)) if is_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the processes inherit
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+    if noted:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _enter(count: Any, stop: Any, prepare: Callable[[], None]) -> None:
