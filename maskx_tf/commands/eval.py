@@ -110,11 +110,13 @@ def eval_(
     with progress_bar("evaluating", prefix="maskx: ") as bar:
         found = evaluate.evaluate(model, sources, policy, options, bar)
     figures = found.as_json()
-    print(as_text(figures, per_class=per_class))
-    if best is not None:
-        print("\n" + gap_text(figures, best))
-    if json_file is not None:
-        evaluate.write_metrics(found, json_file)
+    try:
+        if json_file is not None:
+            evaluate.write_metrics(found, json_file)
+    finally:  # the figures took long, so they are printed even if the file cannot be written
+        print(as_text(figures, per_class=per_class))
+        if best is not None:
+            print("\n" + gap_text(figures, best))
 
 
 def _sources(

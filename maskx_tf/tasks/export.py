@@ -127,12 +127,12 @@ def export_onnx(
     if check and not pictures:
         raise BadInput(f"{' '.join(check)}: no image there ({', '.join(SUFFIXES)})")
     source = _with_metrics(open_source(Path(model), overrides, portable=True), metrics)
-    predictor = ImagePredictor(source.model, source.config.model)
-    answers = [(file, predictor(read_image(file))) for file in pictures]
 
     def compared(folder: Path) -> Json:
-        if not answers:
+        if not pictures:
             return {}
+        predictor = ImagePredictor(source.model, source.config.model)
+        answers = [(file, predictor(read_image(file))) for file in pictures]
         facts = {"check": _compare(answers, Runner(folder), f"{out}")}
         if find_spec("openvino") is not None:
             facts["check_openvino"] = _compare(answers, Runner(folder, openvino=True), f"{out} in OpenVINO")

@@ -14,12 +14,16 @@ from maskx_tf.structures import Detections
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def find_images(names: Sequence[str], suffixes: Collection[str] = SUFFIXES) -> Iterator[Path]:
+def find_images(
+    names: Sequence[str], suffixes: Collection[str] = SUFFIXES, *, any_match: bool = False
+) -> Iterator[Path]:
     """The image files that files, folders and patterns name, each once, in order.
 
     Args:
         names: names of files, folders and patterns.
-        suffixes: the suffixes of the images in a folder; a file that a name or pattern fits may have any.
+        suffixes: the suffixes of images in a folder, and of those that a pattern fits; a file that is named itself may
+            have any.
+        any_match: whether files that a pattern fits may have other suffixes, too.
 
     Raises:
         BadInput: nothing has this name.
@@ -28,17 +32,23 @@ def find_images(names: Sequence[str], suffixes: Collection[str] = SUFFIXES) -> I
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in suffixes)
+            found = sorted(entry for entry in path.rglob("*") if _fits(entry, suffixes))
         elif path.exists():
             found = [path]
         else:
-            found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-            if not found:
+            matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
+            found = [match for match in matches if _fits(match, None if any_match else suffixes)]
+            if not matches:
                 raise BadInput(f"{name}: no such file or folder, and no file fits it as a pattern")
         for file in found:
             if file not in seen:
                 seen.add(file)
                 yield file
+
+
+def _fits(path: Path, suffixes: Collection[str] | None) -> bool:
+    """Whether a path has one of the suffixes, if they are given, and is no folder."""
+    return (suffixes is None or path.suffix.lower() in suffixes) and not os.path.isdir(path)
 
 
 def image_ids(files: Sequence[Path]) -> dict[Path, int]:

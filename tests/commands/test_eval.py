@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from maskx_tf.config.data import DataConfig, Source
 from maskx_tf.data import splits
 from maskx_tf.data.formats import readers
 from maskx_tf.data.formats.readers import read
+from maskx_tf.errors import BadInput
+from maskx_tf.evaluation import table
 from maskx_tf.models.build import build
+from maskx_tf.tasks import evaluate
 from maskx_tf.tasks.evaluate import classes_a
 from maskx_tf.tasks.evaluation_data import file_facts, open_data
 from tests.data.samples import coco, coco_data, labelme, write_json
@@ -125,6 +129,27 @@ def test_the_rules_of_lvis(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert lines[2].split()[-4:] == ["APr", "APc", "APf", "AR300"]
     assert run(["eval", "recipe.yaml", *WHERE, "--metric", "lvis", "--faster"]) == 2
     assert "expected --metric coco" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_neither_the_figures_nor_their_file_is_lost_with_the_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: SimpleNamespace(as_json=dict))
+    monkeypatch.setattr(table, "as_text", lambda *_, **__: "the figures")
+    monkeypatch.setattr(evaluate, "write_metrics", lambda _, path: path.touch())
+
+    def broken(*_: object, **__: object) -> str:
+        raise BadInput("a closed pipe")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "as_text", broken)
+        assert run(["eval", "recipe.yaml", *WHERE, "--json", "m.json"]) == 2
+    assert Path("m.json").exists()
+    capsys.readouterr()
+    monkeypatch.setattr(evaluate, "write_metrics", broken)
+    assert run(["eval", "recipe.yaml", *WHERE, "--json", "m.json"]) == 2
+    assert capsys.readouterr().out == "the figures\n"
 
 
 def test_masks_of_true_boxes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

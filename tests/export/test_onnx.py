@@ -148,6 +148,18 @@ def test_answers_that_differ_are_refused(tmp_path, monkeypatch, change, said) ->
         export.export_onnx("model", tmp_path / "onnx", check=[str(photo)])
 
 
+def test_nothing_is_predicted_before_the_conversion(tmp_path, monkeypatch) -> None:
+    def convert(*_: object) -> None:
+        raise BadInput("tf2onnx is missing")
+
+    (tmp_path / "photo.png").touch()
+    monkeypatch.setattr(export, "open_source", lambda *_, **__: source())
+    monkeypatch.setattr(export, "ImagePredictor", lambda *_: pytest.fail("it is not needed"))
+    monkeypatch.setattr(export.onnx, "write", convert)
+    with pytest.raises(BadInput, match="tf2onnx is missing"):
+        export.export_onnx("model", tmp_path / "onnx", check=[str(tmp_path)])
+
+
 def test_a_check_that_fails_leaves_nothing(tmp_path, monkeypatch) -> None:
     def refuse(folder: Path) -> dict:
         assert (folder / "model.onnx").read_bytes() == b"model"

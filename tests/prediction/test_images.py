@@ -194,6 +194,12 @@ def test_files_ids_and_names(tmp_path) -> None:
     assert list(image_ids(found).values()) == [3, 1, 2]
     same = [Path("a/3.jpg"), Path("b/3.jpg"), Path("b/4.jpg")]
     assert list(image_ids(same).values()) == [1, 2, 3]
+    (tmp_path / "b/c.jpg").mkdir()
+    assert list(find_images([str(tmp_path / "**"), str(tmp_path / "a/notes.txt")])) == [
+        *(tmp_path / name for name in ("a/3.jpg", "b/1.PNG", "b/2.jpg", "a/notes.txt"))
+    ]
+    assert len(list(find_images([str(tmp_path / "a/*")], any_match=True))) == 2
+    assert list(find_images([str(tmp_path)])) == [tmp_path / name for name in ("a/3.jpg", "b/1.PNG", "b/2.jpg")]
     with pytest.raises(BadInput, match=r"nowhere: no such file"):
         list(find_images(["nowhere"]))
 

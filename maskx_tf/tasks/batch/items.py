@@ -67,7 +67,7 @@ def find(names: Sequence[str], column: str) -> Iterator[ImagePlace]:
 
 
 def _found(names: Sequence[str], column: str) -> Iterator[ImagePlace]:
-    for path in find_images(names):
+    for path in find_images(names, any_match=True):
         if path.suffix == LIST:
             for line in filter(None, map(str.strip, read_text(path).split("\n"))):
                 yield ImagePlace(Path(line).as_posix(), os.path.abspath(line))
