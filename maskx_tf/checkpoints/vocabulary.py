@@ -36,6 +36,8 @@ VARIABLES = {
     "mask_bias": ("mask_head/predictor/bias", "mask_head/bias"),
     "embedding": (TABLE,),
 }
+# What may change where a detector gets masks; every other setting says what its weights mean.
+NOT_DETECTOR = {"family": True, "mask": True, "transfer": True, "detections": True, "roi": {"mask_size"}}
 
 
 class ClassVariable(NamedTuple):
@@ -202,14 +204,13 @@ def attach_masks(model: RCNN, config: Config, overrides: Sequence[str] = ()) -> 
     settings = config.model_dump(mode="json")
     settings["model"]["family"] = "mask_x_rcnn"
     attached = resolve(settings, overrides)
-    if "masks" not in attached.model.outputs:
-        raise BadInput(f"model.family: expected a family with masks, found {attached.model.family}")
-    result = build_with(attached.model, None)
-    old, new = named(model), named(result)
-    changed = [name for name in old if name not in new or new[name].shape != old[name].shape]
-    changed += [name for name in new if name not in old and not name.startswith(("mask_head/", "transfer/", TABLE))]
+    if attached.model.family not in ("mask_rcnn", "mask_x_rcnn"):
+        raise BadInput(f"model.family: expected a family with a mask head, found {attached.model.family}")
+    old, new = config.model.model_dump(exclude=NOT_DETECTOR), attached.model.model_dump(exclude=NOT_DETECTOR)
+    changed = [f"model.{name}" for name in old if old[name] != new[name]]
     if changed:
-        raise BadInput(f"expected settings that leave the detector as it is, found others for {listed(changed)}")
+        raise BadInput(f"expected settings that leave the detector as it is, found others in {listed(changed)}")
+    result = build_with(attached.model, None)
     _assign(result, arrays(model))
     return result, attached
 

@@ -208,7 +208,10 @@ class RoiConfig(Section):
         default="detectron2", description="Where the small number is added when a pyramid level is chosen."
     )
     box_size: Count = Field(default=7, description="Bins along each side for the box head; 14 is usual with neck c4.")
-    mask_size: Count = Field(default=14, description="Bins along each side for the mask head; masks are twice that.")
+    mask_size: Count = Field(
+        default=14,
+        description="Bins along each side for the mask head; masks are twice that, with neck c4 only as large.",
+    )
     keypoint_size: Count = Field(
         default=14, description="Bins along each side for the keypoint head; heat maps are four times that."
     )

@@ -213,6 +213,7 @@ def test_mistakes(change: Callable[[Model], Any], problem: str, models: dict[str
 def test_a_detector_gets_masks(models: dict[str, Model]) -> None:
     before = get(models, "faster")
     overrides = ("model.transfer.layers=3", "model.mask.mlp_branch=lean", "model.transfer.input=cls")
+    overrides += ("model.roi.mask_size=4", "model.detections.paste=integer")
     network, config = vocabulary.attach_masks(*before, overrides)
     assert (config.model.family, config.model.transfer.layers) == ("mask_x_rcnn", 3)
     for name, value in small.values(before[0]).items():
@@ -221,23 +222,29 @@ def test_a_detector_gets_masks(models: dict[str, Model]) -> None:
     assert new == {"mask_head", "transfer"}
     boxes = small.detections(before[0])
     assert_same(small.detections(network)[:4], boxes)
-    assert small.detections(network)[4].shape == (1, 10, 6, 6)
+    assert small.detections(network)[4].shape == (1, 10, 8, 8)
     with pytest.raises(BadInput, match="unknown"):
         vocabulary.attach_masks(*before, ["model.transfer.layer=3"])
-    with pytest.raises(BadInput, match="expected a family with masks"):
+    with pytest.raises(BadInput, match="expected a family with a mask head"):
         vocabulary.attach_masks(*before, ["model.family=faster_rcnn"])
 
 
 @pytest.mark.parametrize(
     ("overrides", "changed"),
     [
-        (["model.backbone.fpn_channels=6"], "box_head/fc1/kernel, "),
-        (["model.backbone.neck=c5", "model.anchors.sizes=[[8.0]]"], "fpn/lateral2/bias, "),
-        (["model.keypoint={use: true, names: [tip], convs: 1, channels: 2}"], "keypoint_head/conv1/bias, "),
+        (["model.backbone.fpn_channels=6"], "model.backbone"),
+        (["model.backbone.neck=c5", "model.anchors.sizes=[[8.0]]"], "model.anchors, model.backbone"),
+        (["model.keypoint={use: true, names: [tip], convs: 1, channels: 2}"], "model.keypoint"),
+        # The weights would fit, and mean something else.
+        (["model.box.delta_weights=[1.0, 1.0, 1.0, 1.0]"], "model.box"),
+        (["model.input.pixel_mean=[1.0, 2.0, 3.0]"], "model.input"),
+        (["model.anchors.ratios=[0.4, 1.0, 2.0]"], "model.anchors"),
+        (["model.roi.aligned=false", "model.roi.mask_size=5"], "model.roi"),
+        (["model.class_names=[bee, ape, cat, dog, eel, fox, gnu]"], "model.class_names"),
     ],
 )
 def test_a_detector_stays_as_it_is(overrides: list[str], changed: str, models: dict[str, Model]) -> None:
-    with pytest.raises(BadInput, match=f"expected settings that leave the detector as it is, found .* for {changed}"):
+    with pytest.raises(BadInput, match=f"expected settings that leave the detector as it is, found .* in {changed}$"):
         vocabulary.attach_masks(*get(models, "faster"), overrides)
 
 
