@@ -37,7 +37,10 @@ VARIABLES = {
     "embedding": (TABLE,),
 }
 # What may change where a detector gets masks; every other setting says what its weights mean.
-NOT_DETECTOR = {"family": True, "mask": True, "transfer": True, "detections": True, "roi": {"mask_size"}}
+NOT_DETECTOR: dict[str, bool | set[str]] = {
+    **dict.fromkeys(("family", "mask", "transfer", "detections"), True),
+    "roi": {"mask_size"},
+}
 
 
 class ClassVariable(NamedTuple):

@@ -220,7 +220,7 @@ def _set_masks(path: Path, blobs: Tensors, cfg: JsonView | None, settings: Json)
     if "mask_mlp_logits_raw_w" in blobs:
         side = map_side(path, blobs, "mask_mlp_logits_raw_w", channels)
         mask["mlp_branch"] = "reference"
-        settings["roi"]["mask_size"] = side // 2
+        settings["roi"]["mask_size"] = side if settings["backbone"]["neck"] == "c4" else side // 2
     if "mask_fcn_logits_w_flat_w" in blobs:
         settings["family"] = "mask_x_rcnn"
         settings["transfer"] = _transfer(path, blobs, cfg, settings)

@@ -239,6 +239,10 @@ def test_c4(put: Callable[[Any], Path]) -> None:
     assert found.settings["backbone"]["neck"] == "c4"
     assert found.settings["anchors"]["order"] == "ratio_major"
     assert_complete(found, every)
+    every |= mlp(256, 20)
+    found = plan(ImportRequest(put({"blobs": empty(every)})))
+    assert resolve({"model": found.settings}).model.mask_side == 20
+    assert_complete(found, every)
 
 
 def test_blobs_of_the_whole_vocabulary(boxes: Tensors, put: Callable[[Any], Path]) -> None:
