@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 
 from maskx_tf import cli
 from maskx_tf.errors import BadInput
+from maskx_tf.files import Unwritable
 from maskx_tf.tasks.batch import items, merge, on_ray, plan
 from maskx_tf.tasks.batch.plan import BatchJob
 from maskx_tf.tasks.batch.run import run
@@ -73,21 +75,51 @@ def test_an_actor_that_the_system_ends_for_its_memory_is_replaced(
             method = SimpleNamespace(remote=lambda *_: next(numbers))
             return SimpleNamespace(start=method, run=method)
 
-    def get(answer: int) -> tuple[bool, str]:
+    def get(answer: int) -> on_ray.Answer:
         if answer == 1:
             raise ray.exceptions.OutOfMemoryError("the memory of the node was full")
-        return True, ""
+        return True, None
 
     monkeypatch.setattr(ray, "wait", lambda answers, num_returns: ([answers[0]], []))
     monkeypatch.setattr(ray, "get", get)
     pool = on_ray._Pool(Kind, (job, None), 1)
-    assert list(pool.finish([0, 1])) == [(1, True), (0, True)]
+    assert list(pool.finish([0, 1])) == [(1, (True, None)), (0, (True, None))]
     assert len(hired) == 2
     Path(job.model, "weights.npz").write_text("trained further")
     numbers, hired = itertools.count(), []
     with pytest.raises(BadInput, match="found a changed one"):
         list(on_ray._Pool(Kind, (job, None), 1).finish([0, 1]))
     assert len(hired) == 2
+
+
+@pytest.mark.parametrize(
+    ("failing", "problem", "words"),
+    [
+        (0, BadInput("a.tar: damaged"), "job: 1 shards done, 1 not: 0; the first: a.tar: damaged$"),
+        (0, Unwritable("rows: cannot be written"), "^rows: cannot be written$"),
+        (on_ray.STARTING, BadInput("model.json: expected JSON"), "^model.json: expected JSON$"),
+    ],
+)
+def test_a_problem_of_one_shard_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, problem: BadInput, words: str
+) -> None:
+    """Without a cluster: an answer is the number of its shard."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    tried = []
+
+    def get(number: int) -> on_ray.Answer:
+        tried.append(number)
+        return (False, problem) if number == failing else (True, None)
+
+    method = SimpleNamespace(remote=lambda number=on_ray.STARTING: number)
+    kind = SimpleNamespace(remote=lambda *_: SimpleNamespace(start=method, run=method))
+    monkeypatch.setattr(on_ray, "_cluster", lambda _: nullcontext((kind, 1)))
+    monkeypatch.setattr(on_ray, "work_of", lambda _: None)
+    monkeypatch.setattr(ray, "wait", lambda answers, num_returns: ([answers[0]], []))
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(BadInput, match=words):
+        on_ray.run_on_ray(two_shards(tmp_path).folder, (0, 1), on_ray.RayOptions())
+    assert tried == ([on_ray.STARTING, 0, 1, 0, 0, 0, 0] if failing == 0 else [on_ray.STARTING] * 5)
 
 
 def test_without_an_address_no_cluster_of_others_is_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskx_tf.errors import BadInput, reason
-from maskx_tf.files import AnyPath
+from maskx_tf.files import AnyPath, Unwritable
 from maskx_tf.locks import InUse
 from maskx_tf.tasks.batch.plan import BatchJob
-from maskx_tf.tasks.batch.run import Ran, Work, run_shard, waiting_shards, work_of
+from maskx_tf.tasks.batch.run import Ran, Work, check_done, run_shard, waiting_shards, work_of
 from maskx_tf.tasks.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ TRIES_OF_A_SHARD = 5  # attempts for a shard, and for the start of an actor
 STARTING = -1  # in place of the number of a shard
 SECONDS_FOR_AN_ANSWER = 10
 SECONDS_FOR_A_LOCK = 60  # a process on a node that died may hold its shard a little longer
+
+
+Answer = tuple[bool, BadInput | None]  # whether a shard was written, and what went wrong
 
 
 @dataclass(frozen=True)
@@ -54,32 +57,33 @@ class _Worker:
     def __init__(self, job: BatchJob, work: Work) -> None:
         self._job, self._work = job, work
 
-    def start(self) -> tuple[bool, str]:
-        """Answers as soon as the actor is there."""
-        return False, ""
+    def start(self) -> Answer:
+        """Opens the model, whose errors are those of all shards."""
+        try:
+            list(self._work([], {}))
+        except BadInput as problem:
+            return False, problem
+        return False, None
 
-    def run(self, number: int) -> tuple[bool, str]:
-        """Writes a shard, unless it is there.
-
-        Returns:
-            Whether it was written, and what went wrong, or nothing.
-        """
+    def run(self, number: int) -> Answer:
+        """Writes a shard, unless it is there."""
         until = time.monotonic() + SECONDS_FOR_A_LOCK
         while True:
             try:
-                return run_shard(self._job, number, self._work), ""
+                return run_shard(self._job, number, self._work), None
             except InUse as problem:
                 if time.monotonic() > until:
-                    return False, str(problem)
+                    return False, problem
                 time.sleep(1.0)
-            except BadInput as problem:  # as text: Ray would add the traceback of another machine
-                return False, str(problem)
+            except BadInput as problem:  # which is returned: Ray would add the traceback of another machine
+                return False, problem
 
 
 def run_on_ray(folder: AnyPath, part: tuple[int, int], options: RayOptions, progress: Progress = SILENT) -> Ran:
     """Runs the shards of a job that are not done on the actors of a cluster.
 
-    All nodes see the job, the model and the images under the same paths. A node may die, and others may join.
+    All nodes see the job, the model and the images under the same paths. A node may die, and others may join. If a
+    shard fails several times, the run goes on with the others.
 
     Args:
         folder: the folder of the job.
@@ -94,13 +98,19 @@ def run_on_ray(folder: AnyPath, part: tuple[int, int], options: RayOptions, prog
     if not waiting:
         return ran
     progress.started(sum(job.counts[number] for number in waiting))
+    problems: dict[int, BadInput] = {}
     with _cluster(options) as (kind, room):
         pool = _Pool(kind, (job, work_of(job)), min(options.actors or room, len(waiting)))
-        for number, wrote in pool.finish(waiting):
+        for number, (wrote, problem) in pool.finish(waiting):
+            if problem is not None:
+                progress.say(str(problem))
+                problems[number] = problem
+                continue
             if wrote:
                 ran = ran.plus(job, number)
             for _ in range(job.counts[number]):
                 progress.advance()
+    check_done(job, ran, problems)
     return ran
 
 
@@ -162,11 +172,12 @@ class _Pool:
         actor = self._kind.remote(*self._arguments)
         self._coming[actor.start.remote()] = actor, STARTING
 
-    def finish(self, numbers: list[int]) -> Iterator[tuple[int, bool]]:
-        """Yields the numbers of shards as they are done, and whether an actor wrote them.
+    def finish(self, numbers: list[int]) -> Iterator[tuple[int, Answer]]:
+        """Yields each shard's number and last answer, as soon as it is done or has failed several times.
 
         Raises:
-            BadInput: a shard failed several times, no actor starts, or the model has changed.
+            BadInput: no actor starts or can open the model, the model has changed, or rows cannot be written after
+                several tries.
         """
         import ray
 
@@ -179,20 +190,26 @@ class _Pool:
             actor, of = self._coming.pop(answer)
             try:
                 wrote, problem = ray.get(answer)
-                idle.append(actor)
+                fit = of != STARTING or problem is None
             # Its node died, or the memory of the node was full, which has an exception outside of RayActorError.
             except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-                wrote, problem = False, f"an actor ended: {reason(error)}"
+                wrote, problem = False, BadInput(f"an actor ended: {reason(error)}")
+                fit = False
+            if fit:
+                idle.append(actor)
+            else:
                 self._hire()
-            if not problem:
+            if problem is None:
                 tries[of] = 0
-                if of != STARTING:
-                    left.remove(of)
-                    yield of, wrote
-                continue
-            self._arguments[0].check_model()  # a model that has changed fails every shard
-            tries[of] += 1
-            if tries[of] == TRIES_OF_A_SHARD:
-                raise BadInput(problem)
+            else:
+                self._arguments[0].check_model()  # a model that has changed fails every shard
+                tries[of] += 1
+                if tries[of] < TRIES_OF_A_SHARD:
+                    if of != STARTING:
+                        waiting.append(of)
+                    continue
+                if of == STARTING or isinstance(problem, Unwritable):  # which other shards would meet as well
+                    raise problem
             if of != STARTING:
-                waiting.append(of)
+                left.remove(of)
+                yield of, (wrote, problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,11 +73,16 @@ def run(folder: AnyPath, part: tuple[int, int] = (0, 1), progress: Progress = SI
                 job.check_model()
             progress.say(str(problem))
             problems[number] = problem
+    check_done(job, ran, problems)
+    return ran
+
+
+def check_done(job: BatchJob, ran: Ran, problems: Mapping[int, BadInput]) -> None:
+    """Raises BadInput at the end of a run if some of the shards with problems are not done."""
     left = [number for number in problems if not job.output(number).exists()]
     if left:
-        numbers = ", ".join(map(str, left[:10]))
-        raise BadInput(f"{folder}: {ran.done} shards done, {len(left)} not: {numbers}; the first: {problems[left[0]]}")
-    return ran
+        numbers, first = ", ".join(map(str, left[:10])), problems[left[0]]
+        raise BadInput(f"{job.folder}: {ran.done} shards done, {len(left)} not: {numbers}; the first: {first}")
 
 
 def waiting_shards(folder: AnyPath, part: tuple[int, int]) -> tuple[BatchJob, list[int], Ran]:
