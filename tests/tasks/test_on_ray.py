@@ -75,7 +75,7 @@ def test_an_actor_that_the_system_ends_for_its_memory_is_replaced(
             method = SimpleNamespace(remote=lambda *_: next(numbers))
             return SimpleNamespace(start=method, run=method)
 
-    def get(answer: int) -> on_ray.Answer:
+    def get(answer: int) -> on_ray.ShardAnswer:
         if answer == 1:
             raise ray.exceptions.OutOfMemoryError("the memory of the node was full")
         return True, None
@@ -107,7 +107,7 @@ def test_a_problem_of_one_shard_does_not_stop_the_others(
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     tried = []
 
-    def get(number: int) -> on_ray.Answer:
+    def get(number: int) -> on_ray.ShardAnswer:
         tried.append(number)
         return (False, problem) if number == failing else (True, None)
 

@@ -31,7 +31,7 @@ SECONDS_FOR_AN_ANSWER = 10
 SECONDS_FOR_A_LOCK = 60  # a process on a node that died may hold its shard a little longer
 
 
-Answer = tuple[bool, BadInput | None]  # whether a shard was written, and what went wrong
+ShardAnswer = tuple[bool, BadInput | None]  # whether a shard was written, and what went wrong
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Worker:
     def __init__(self, job: BatchJob, work: Work) -> None:
         self._job, self._work = job, work
 
-    def start(self) -> Answer:
+    def start(self) -> ShardAnswer:
         """Opens the model, whose errors are those of all shards."""
         try:
             list(self._work([], {}))
@@ -65,7 +65,7 @@ class _Worker:
             return False, problem
         return False, None
 
-    def run(self, number: int) -> Answer:
+    def run(self, number: int) -> ShardAnswer:
         """Writes a shard, unless it is there."""
         until = time.monotonic() + SECONDS_FOR_A_LOCK
         while True:
@@ -172,7 +172,7 @@ class _Pool:
         actor = self._kind.remote(*self._arguments)
         self._coming[actor.start.remote()] = actor, STARTING
 
-    def finish(self, numbers: list[int]) -> Iterator[tuple[int, Answer]]:
+    def finish(self, numbers: list[int]) -> Iterator[tuple[int, ShardAnswer]]:
         """Yields each shard's number and last answer, as soon as it is done or has failed several times.
 
         Raises:
