@@ -36,7 +36,7 @@ VARIABLES = {
     "mask_bias": ("mask_head/predictor/bias", "mask_head/bias"),
     "embedding": (TABLE,),
 }
-# What may change where a detector gets masks; every other setting says what its weights mean.
+# What may change where a detector gets masks. Most of the other settings say what its weights mean.
 NOT_DETECTOR: dict[str, bool | set[str]] = {
     **dict.fromkeys(("family", "mask", "transfer", "detections"), True),
     "roi": {"mask_size"},

@@ -21,8 +21,8 @@ def find_images(
 
     Args:
         names: names of files, folders and patterns.
-        suffixes: the suffixes of images in a folder, and of those that a pattern fits; a file that is named itself may
-            have any.
+        suffixes: the suffixes of images in a folder, and of those that a pattern without a suffix fits; a file that is
+            named itself may have any.
         any_match: whether files that a pattern fits may have other suffixes, too.
 
     Raises:
@@ -37,9 +37,11 @@ def find_images(
             found = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-            found = [match for match in matches if _fits(match, None if any_match else suffixes)]
-            if not matches:
-                raise BadInput(f"{name}: no such file or folder, and no file fits it as a pattern")
+            names_suffix = path.suffix[1:].isalnum()
+            found = [match for match in matches if _fits(match, None if any_match or names_suffix else suffixes)]
+            if not found:
+                what = "image" if matches else "file"
+                raise BadInput(f"{name}: no such file or folder, and no {what} fits it as a pattern")
         for file in found:
             if file not in seen:
                 seen.add(file)

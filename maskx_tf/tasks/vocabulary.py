@@ -13,6 +13,7 @@ from maskx_tf.checkpoints import vocabulary as surgery
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.config import Config
 from maskx_tf.data import splits
+from maskx_tf.errors import BadInput
 from maskx_tf.models.rcnn import RCNN
 
 Change = Callable[[RCNN, Config], tuple[RCNN, Config]]
@@ -113,9 +114,12 @@ def _change(model: Path, out: Path, what: str, change: Change) -> Changed:
 def _listed(config: Config) -> Config:
     """The same with A as a list of classes, where its policy would select other classes of another vocabulary."""
     settings, names = config.model_dump(mode="json"), config.model.class_names
-    for section in (settings["data"], settings["evaluate"]):
-        masks = section["masks"]
+    for section in ("data", "evaluate"):
+        masks = settings[section]["masks"]
         if masks not in (None, "all", "none", "oracle") and not isinstance(masks, list):
-            chosen = splits.a_classes(splits.parse(masks), names)
-            section["masks"] = [name for name in names if name in chosen] or "none"
+            try:
+                chosen = splits.a_classes(splits.parse(masks), names)
+            except BadInput as error:
+                raise BadInput(f"the model's config.yaml: {section}.{error}") from None
+            settings[section]["masks"] = [name for name in names if name in chosen] or "none"
     return resolve(settings)

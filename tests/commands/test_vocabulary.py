@@ -15,6 +15,7 @@ from maskx_tf.checkpoints import io, npz, vocabulary
 from maskx_tf.checkpoints.folder import open_config
 from maskx_tf.checkpoints.settings import resolve
 from maskx_tf.data.splits import a_classes
+from maskx_tf.errors import BadInput
 from maskx_tf.names import COCO
 from maskx_tf.tasks.vocabulary import _listed
 from tests.checkpoints import small
@@ -104,6 +105,10 @@ def test_published_splits_become_lists() -> None:
     listed = _listed(config).data.masks
     assert isinstance(listed, tuple)
     assert (set(listed), len(listed)) == (a_classes("E2_A20", COCO), 20)
+    # As earlier commits left it after a change.
+    old = resolve({"model": {"class_names": ["cat"]}, "data": {"masks": "E2_A20"}})
+    with pytest.raises(BadInput, match=r"the model's config.yaml: data.masks: E2_A20: expected COCO's 80 classes"):
+        _listed(old)
 
 
 def test_rows_of_a_file_and_random_ones(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

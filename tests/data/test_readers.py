@@ -290,6 +290,9 @@ def test_mask_folder_passes_over_previews(tmp_path: Path) -> None:
     for name in ("dog/a.jpg", "dog/a_overlay.JPG", "traffic light/deep/b/left.jpeg"):
         samples.picture(source.annotations / name)
     assert read(source) == expected
+    samples.picture(source.annotations / "cat" / "a_mask.jpg")  # a class whose only file this is
+    with pytest.raises(BadInput, match=r"cat/a_mask.jpg: expected an image of this name, found none"):
+        read(source)
 
 
 def test_mask_folder_refuses_soft_edges(tmp_path: Path) -> None:

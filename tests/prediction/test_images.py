@@ -200,8 +200,11 @@ def test_files_ids_and_names(tmp_path) -> None:
     ]
     assert len(list(find_images([str(tmp_path / "a/*")], any_match=True))) == 2
     assert list(find_images([str(tmp_path)])) == [tmp_path / name for name in ("a/3.jpg", "b/1.PNG", "b/2.jpg")]
-    with pytest.raises(BadInput, match=r"nowhere: no such file"):
-        list(find_images(["nowhere"]))
+    (tmp_path / "a/5.jfif").touch()
+    assert list(find_images([str(tmp_path / "a/*.jfif")])) == [tmp_path / "a/5.jfif"]
+    for name, what in (("nowhere", "file"), (str(tmp_path / "a/n*"), "image")):
+        with pytest.raises(BadInput, match=f"no such file or folder, and no {what} fits it as a pattern"):
+            list(find_images([name]))
 
 
 def test_each_picture_has_a_file_that_is_no_image(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,8 +112,18 @@ def test_a_problem_of_one_shard_does_not_stop_the_others(
         tried.append(number)
         return (False, problem) if number == failing else (True, None)
 
-    method = SimpleNamespace(remote=lambda number=on_ray.STARTING: number)
-    kind = SimpleNamespace(remote=lambda *_: SimpleNamespace(start=method, run=method))
+    class Actor:
+        start = run = SimpleNamespace(remote=lambda number=on_ray.STARTING: number)
+
+    hired: list[weakref.ref[Actor]] = []
+
+    def hire(*_: object) -> Actor:
+        assert not any(one() for one in hired)  # Ray keeps the place of an actor while somebody holds it
+        actor = Actor()
+        hired.append(weakref.ref(actor))
+        return actor
+
+    kind = SimpleNamespace(remote=hire)
     monkeypatch.setattr(on_ray, "_cluster", lambda _: nullcontext((kind, 1)))
     monkeypatch.setattr(on_ray, "work_of", lambda _: None)
     monkeypatch.setattr(ray, "wait", lambda answers, num_returns: ([answers[0]], []))

@@ -61,8 +61,11 @@ def read(images: Path, annotations: Path, report: Report = refuse) -> Dataset:
         maps = [(label, file) for label, by_image in enumerate(maps_of, 1) for file in by_image.get(key, ())]
         used |= {file for _, file in maps}
         found.append((key, path, maps))
-    for file in (file for listed in files.values() for file in listed if file not in used and _is_exact(file)):
-        report(Problem("unknown_image", where(file), "expected an image of this name, found none"))
+    for listed in files.values():
+        may_be_previews = any(map(_is_exact, listed))
+        for file in listed:
+            if file not in used and (_is_exact(file) or not may_be_previews):
+                report(Problem("unknown_image", where(file), "expected an image of this name, found none"))
 
     def read_one(item: tuple[Path, Path, list[tuple[int, Path]]], tell: Report) -> ImageRecord:
         key, path, maps = item

@@ -100,9 +100,10 @@ class Arrivals(grpc.ServerInterceptor):
             if not now and self._is_looking:
                 return
             late = [context for context, until in self._unread.items() if until < time.monotonic()]
-            self._is_looking = bool(self._unread)
-            if self._is_looking:
+            self._is_looking = False  # also where no thread can be started
+            if self._unread:
                 _start_timer(LOOK, self._look)
+                self._is_looking = True
         for context in late:
             context.cancel()
 

@@ -198,6 +198,7 @@ class _Pool:
             if fit:
                 idle.append(actor)
             else:
+                del actor  # Ray ends it then, and the next one may need its place
                 self._hire()
             if problem is None:
                 tries[of] = 0
