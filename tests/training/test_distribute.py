@@ -55,7 +55,9 @@ def assert_same(first: Path, second: Path) -> None:
     assert ours["log gradient_norm"].min() > 1.0  # clip_norm of the recipe: it has something to do
     for name in ours.files:
         scale = max(np.abs(ours[name]).max(), 1e-3)
-        np.testing.assert_allclose(ours[name] / scale, theirs[name] / scale, atol=1e-5, rtol=1e-5, err_msg=name)
+        # The shifts of norms begin at 0 and stay near .01, where the last bits of a gradient are a larger share.
+        near = 1e-4 if name.endswith("/beta") else 1e-5
+        np.testing.assert_allclose(ours[name] / scale, theirs[name] / scale, atol=near, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
