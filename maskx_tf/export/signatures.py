@@ -56,7 +56,9 @@ class Signatures(tf.Module):
 
     def __init__(self, model: RCNN, config: ModelConfig, labels: Labels, *, max_pixels: int) -> None:
         super().__init__()
-        self.weights = list(model.variables)  # an attribute, so that they are saved
+        # An attribute, so that they are saved: TensorFlow's variables. Of Keras' ones, copies would be saved, and TF
+        # Serving would not find the variables that the functions read.
+        self.weights = [variable.value for variable in model.variables]
         self._network = _Network(model, config.input.canvas, config.detections.limit)
         self._labels = labels
         self._paste = float(PASTE_MODES.index(config.detections.paste))

@@ -215,6 +215,14 @@ def test_the_export_loads_without_this_package(tmp_path) -> None:
     assert done.stdout.split() == ["7", "["]
 
 
+def test_the_graph_restores_the_weights() -> None:
+    """TF Serving runs this operation; tf.saved_model.load, which the other tests use, takes another way."""
+    saved = saved_model_pb2.SavedModel.FromString((exported() / "saved_model.pb").read_bytes())
+    [graph] = saved.meta_graphs
+    [restore] = [node for node in graph.graph_def.node if node.name == graph.saver_def.restore_op_name]
+    assert {variable.path for variable in model()[0].variables} <= set(restore.input)
+
+
 @pytest.mark.slow
 def test_saved_model_cli_runs_it(tmp_path) -> None:
     np.save(tmp_path / "in.npy", PICTURES[0][None])

@@ -478,7 +478,8 @@ def test_full_size_file(tmp_path: Path) -> None:
     assert every["mask_mlp_logits_raw_w"] == (784, 200_704)
     blobs = random_tensors(every)
     path = tmp_path / "model_final.pkl"
-    path.write_bytes(python2_pickle({"blobs": blobs, "cfg": CFG}))
+    cfg = CFG.replace("[1, 3]", "[0.5, 1, 2]")
+    path.write_bytes(python2_pickle({"blobs": blobs, "cfg": cfg}))
     imported = import_file("detectron", ImportRequest(path), tmp_path / "model")
     assert imported.config.model.roi.mask_size == 14
     kernel = imported.model.mask.head.branches[0].dense.kernel
