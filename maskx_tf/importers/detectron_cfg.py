@@ -48,7 +48,7 @@ def _plain(loader: _CfgLoader, suffix: str, node: yaml.Node) -> Any:
     return items if isinstance(items, dict) else mapping
 
 
-def _numbers_of_array(mapping: Mapping[Hashable, Any]) -> Any:
+def _numbers_of_array(mapping: Mapping[Hashable, Any]) -> object:
     """The numbers of a NumPy array, nested lists; the plain data where they are no array."""
     try:
         _, shape, number_type, fortran, data = mapping["state"]

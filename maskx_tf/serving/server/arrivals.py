@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health
@@ -25,6 +25,7 @@ AT_ONCE = 8  # messages that may be arriving at a time, each of up to the limit
 # answers (health that is watched). Each keeps a thread.
 DIALOGUES, WATCHES = AT_ONCE // 2, 16
 log = logging.getLogger("maskx.serving")
+Message = TypeVar("Message")
 
 
 class Arrivals(grpc.ServerInterceptor):
@@ -91,19 +92,22 @@ class Arrivals(grpc.ServerInterceptor):
         share.set(len(answer), refuse=False)
         if not context.add_callback(release):
             release()
-        self._look(now=False)
+        with self._lock:
+            self._look_later()
         return answer
 
-    def _look(self, now: bool = True) -> None:
-        """Ends requests whose answers nobody reads. One timer looks at all of them, while there are any."""
+    def _look_later(self) -> None:
+        """Starts the one timer that looks at unread answers, if there are any. Call it with the lock."""
+        if self._unread and not self._is_looking:
+            _start_timer(LOOK, self._end_late)
+            self._is_looking = True
+
+    def _end_late(self) -> None:
+        """Ends requests whose answers nobody has read in time."""
         with self._lock:
-            if not now and self._is_looking:
-                return
             late = [context for context, until in self._unread.items() if until < time.monotonic()]
-            self._is_looking = False  # also where no thread can be started
-            if self._unread:
-                _start_timer(LOOK, self._look)
-                self._is_looking = True
+            self._is_looking = False
+            self._look_later()
         for context in late:
             context.cancel()
 
@@ -139,7 +143,7 @@ def _one_of(places: threading.BoundedSemaphore) -> Iterator[None]:
         places.release()
 
 
-def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+def parsed(parse: Callable[[bytes], Message], data: bytes) -> Message:
     """The message that is made of bytes.
 
     Raises:
