@@ -56,7 +56,7 @@ class FcisConfig(Section):
     )
     voters: Literal["all", "own_class"] = Field(
         default="all",
-        description="all: a region votes whatever its best class is. own_class: only if its best class is that of"
+        description="all: every region votes. own_class: a region votes only if its best class is that of"
         " the detection.",
     )
 
